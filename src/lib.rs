@@ -1,0 +1,8 @@
+//! ISAAC Newton for ONNX.
+#![deny(unsafe_code)]
+
+pub mod curvature;
+pub mod model;
+pub mod ops;
+pub mod proto;
+pub mod rewrite;
