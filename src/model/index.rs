@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{Graph, NodeExt, TensorType};
+use super::{Graph, Initializer, NodeExt, TensorType};
 use crate::proto::{GraphProto, NodeProto};
 
 /// A node, by its position in the graph's file order.
@@ -87,11 +87,8 @@ pub struct Index {
 }
 
 impl Index {
-    /// Indexes `graph`. `outer` are types of values that it may read from outside, by name.
-    ///
-    /// # Errors
-    /// A value that is defined twice or not at all, or a cycle.
-    pub fn new(graph: &Graph, outer: &[(&str, TensorType)]) -> Result<Self, IndexError> {
+    /// Indexes `graph`, which may read `outer` as well as its own values.
+    pub(super) fn new(graph: &Graph, outer: &[Initializer]) -> Result<Self, IndexError> {
         let mut index = Self {
             values: Vec::new(),
             by_name: HashMap::new(),
@@ -211,11 +208,7 @@ impl Index {
         }
     }
 
-    fn define_all(
-        &mut self,
-        graph: &Graph,
-        outer: &[(&str, TensorType)],
-    ) -> Result<(), IndexError> {
+    fn define_all(&mut self, graph: &Graph, outer: &[Initializer]) -> Result<(), IndexError> {
         let declared: HashMap<&str, TensorType> = graph
             .value_info()
             .iter()
@@ -241,9 +234,10 @@ impl Index {
                 )?,
             }
         }
-        for (name, tensor_type) in outer {
-            if self.find(name).is_none() {
-                self.define(name, Producer::Outer, Some(tensor_type.clone()), || {
+        for initializer in outer {
+            if self.find(initializer.name()).is_none() {
+                let tensor_type = Some(initializer.tensor_type());
+                self.define(initializer.name(), Producer::Outer, tensor_type, || {
                     "the main graph".into()
                 })?;
             }

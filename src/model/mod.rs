@@ -9,7 +9,7 @@
 //! # fn main() -> Result<(), isaac::model::ModelError> {
 //! # let folder = tempfile::tempdir().unwrap();
 //! # let (input, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
-//! # std::fs::copy("onnx/models/linear.onnx", &input).unwrap();
+//! # std::fs::copy("tests/fixtures/mlp_gemm_ts17/forward.onnx", &input).unwrap();
 //! let model = Model::load(&input)?;
 //! println!("{} nodes", model.graph().nodes().len());
 //! model.save(&Edit::default(), &output)?;
@@ -182,6 +182,25 @@ impl Model {
         std::iter::once((GraphId::Main, &self.graph)).chain(
             algorithms.filter_map(|(i, info)| Some((GraphId::Algorithm(i), info.algorithm()?))),
         )
+    }
+
+    /// The index of one of [`Model::graphs`]. The algorithm of a training info also sees the initializers of the main graph.
+    ///
+    /// # Errors
+    /// A value that is defined twice or not at all, or a cycle.
+    ///
+    /// # Panics
+    /// If the model has no such graph.
+    pub fn index(&self, id: GraphId) -> Result<Index, IndexError> {
+        match id {
+            GraphId::Main => Index::new(&self.graph, &[]),
+            GraphId::Algorithm(i) => {
+                let graph = self.training_info[i]
+                    .algorithm()
+                    .expect("a graph of this model");
+                Index::new(graph, self.graph.initializers())
+            }
+        }
     }
 
     /// The training infos.

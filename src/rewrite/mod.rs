@@ -36,9 +36,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wildmatch::WildMatch;
 
-use crate::model::{
-    Edit, GraphId, Index, Model, NodeExt, NodeId, ONNX_DOMAIN, Producer, TensorType, ValueId,
-};
+use crate::model::{Edit, GraphId, Index, Model, NodeExt, NodeId, ONNX_DOMAIN, Producer, ValueId};
 use crate::proto::OperatorSetIdProto;
 use emit::Emitter;
 use flow::Flow;
@@ -84,7 +82,6 @@ impl<'a> Analysis<'a> {
         let mut graphs = BTreeMap::new();
         let mut layers = Vec::new();
         let mut is_training = false;
-        let outer = outer_types(model);
         for (id, graph) in model.graphs() {
             if let Some(node) = graph
                 .nodes()
@@ -97,8 +94,7 @@ impl<'a> Analysis<'a> {
                     node: node.label(),
                 });
             }
-            let outer: &[_] = if id == GraphId::Main { &[] } else { &outer };
-            let index = Index::new(graph, outer).map_err(|source| RewriteError::Graph {
+            let index = model.index(id).map_err(|source| RewriteError::Graph {
                 path: model.path().to_owned(),
                 source,
             })?;
@@ -275,16 +271,6 @@ impl Chosen<'_> {
         }
         edit
     }
-}
-
-/// What the algorithms of training infos can read of the main graph: its initializers.
-fn outer_types(model: &Model) -> Vec<(&str, TensorType)> {
-    model
-        .graph()
-        .initializers()
-        .iter()
-        .map(|initializer| (initializer.name(), initializer.tensor_type()))
-        .collect()
 }
 
 /// The parameters that the user names, or else the metadata of a training graph that we wrote.
