@@ -3,7 +3,7 @@
 use super::cost::{Form, LayerShape};
 use super::damped::{Damper, Prepared, Weights};
 use super::spd::resized;
-use super::{Error, Matrix, Products, Scalar};
+use super::{Error, Matrix, ProductError, Products, Scalar};
 
 /// One layer's operands and how to condition their product.
 #[derive(Clone, Copy, Debug)]
@@ -12,7 +12,7 @@ pub struct Layer<'a, T> {
     pub gradients: Matrix<'a, T>,
     /// a: the layer's inputs, b×n.
     pub inputs: Matrix<'a, T>,
-    /// λa > 0, finite, in units of the mean square of an input feature.
+    /// λa > 0; infinity stands for the plain product.
     pub lambda: f64,
     /// Factor of the whole result.
     pub alpha: f64,
@@ -49,7 +49,7 @@ impl<T: Scalar> Default for Workspace<T> {
 
 /// Writes ζ* of the layer, `alpha · gᵀ (I_b + a aᵀ/(b·λ))⁻¹ a`, into `out` (m·n elements).
 ///
-/// All dimensions must be positive. A NaN or an infinity in `inputs` makes all of `out` NaN; one in `gradients` comes
+/// Without rows the result is zero. A NaN or an infinity in `inputs` makes all of `out` NaN; one in `gradients` comes
 /// out where it would from the plain product. Memory beyond the buffers of b² (or n²) and b·min(m, n) elements is only
 /// used where double precision is needed: then it is b·n.
 ///
@@ -68,6 +68,18 @@ where
 {
     let shape = layer.shape();
     let (g, a) = (layer.gradients, layer.inputs);
+    if shape.rows == 0 {
+        out.fill(T::from_f64(0.0));
+        return Ok(());
+    }
+    if layer.lambda == f64::INFINITY {
+        write_product(g.t(), a, layer.transpose_output, products, out)?;
+        if layer.alpha != 1.0 {
+            out.iter_mut()
+                .for_each(|value| *value *= T::from_f64(layer.alpha));
+        }
+        return Ok(());
+    }
     let form = if layer.form == Form::Auto {
         shape.cheapest()
     } else {
@@ -113,12 +125,28 @@ where
             damper.inverse(order),
         ),
     };
-    if layer.transpose_output {
-        products.multiply(right.t(), left.t(), out)?;
+    Ok(write_product(
+        left,
+        right,
+        layer.transpose_output,
+        products,
+        out,
+    )?)
+}
+
+/// `left * right`, or its transpose, in `out`.
+fn write_product<T: Scalar, P: Products<T>>(
+    left: Matrix<'_, T>,
+    right: Matrix<'_, T>,
+    transpose: bool,
+    products: &mut P,
+    out: &mut [T],
+) -> Result<(), ProductError> {
+    if transpose {
+        products.multiply(right.t(), left.t(), out)
     } else {
-        products.multiply(left, right, out)?;
+        products.multiply(left, right, out)
     }
-    Ok(())
 }
 
 /// `left * right` in `buffer`.

@@ -14,7 +14,7 @@ pub trait Scalar: faer::traits::RealField + Copy + Default + Send + Sync + 'stat
 }
 
 impl Scalar for f32 {
-    const MAX_CONDITION: f64 = 100.0;
+    const MAX_CONDITION: f64 = 30.0;
 
     fn from_f64(value: f64) -> Self {
         value as f32
