@@ -76,6 +76,12 @@ impl Operand {
         shape.get(*self.axes.permutation(shape.len()).last()?)
     }
 
+    /// The size of the axis that is summed over.
+    pub(super) fn summed<'a>(&self, flow: &Flow<'a>) -> Option<&'a Dim> {
+        let shape = flow.shape(self.value)?;
+        shape.get(self.axes.permutation(shape.len())[shape.len() - 2])
+    }
+
     fn before_transpose(&self, flow: &Flow<'_>) -> Option<Self> {
         let node = flow.node(flow.maker(self.value)?.0);
         let value = node

@@ -113,7 +113,7 @@ pub(super) fn layers(flow: &Flow<'_>, graph: GraphId, matching: &Matching) -> Ve
     let tails = Tails::new(flow, matching);
     let mut by_weight: BTreeMap<ValueId, BTreeMap<usize, Via>> = BTreeMap::new();
     for (i, product) in matching.products.iter().enumerate() {
-        for (leaf, via) in weight_leaves(flow, product.weight) {
+        for (leaf, via) in weight_leaves(flow, product.weight.value) {
             if matching.trained.contains(&leaf) {
                 by_weight.entry(leaf).or_default().insert(i, via);
             }
@@ -149,9 +149,14 @@ impl Builder<'_> {
     fn build(&self, products: &BTreeMap<usize, Via>) -> LayerGradient {
         let found = || products.keys().map(|&i| &self.matching.products[i]);
         let first = found().next().expect("a layer has a product");
-        let gradient = &first.contraction.operands[1 - first.input];
-        let input = &first.contraction.operands[first.input];
-        let size = |dim: Option<&Dim>| dim.and_then(Dim::known);
+        let [gradient, input] =
+            [1 - first.input, first.input].map(|side| &first.contraction.operands[side]);
+        let weight = first.weight.clone().straightened(self.flow);
+        let size = |by_weight: Option<&Dim>, by_operand: Option<&Dim>| {
+            by_weight
+                .and_then(Dim::known)
+                .or_else(|| by_operand.and_then(Dim::known))
+        };
         let mut outputs: Vec<String> = found()
             .map(|p| self.flow.name(p.contraction.output).to_owned())
             .collect();
@@ -162,8 +167,8 @@ impl Builder<'_> {
             weight: self.flow.name(self.weight).to_owned(),
             product_outputs: outputs,
             pattern: pattern(self.flow.node(first.contraction.node).op_type()),
-            in_features: size(input.kept(self.flow)),
-            out_features: size(gradient.kept(self.flow)),
+            in_features: size(weight.summed(self.flow), input.kept(self.flow)),
+            out_features: size(weight.kept(self.flow), gradient.kept(self.flow)),
             rows: None,
             refusal: None,
             products: products.keys().copied().collect(),
@@ -207,7 +212,7 @@ impl Builder<'_> {
         if let Some((&i, _)) = products.iter().find(|&(_, &via)| via == Via::Derived) {
             let weight = self
                 .flow
-                .maker(self.flow.root(self.matching.products[i].weight));
+                .maker(self.flow.root(self.matching.products[i].weight.value));
             let by = weight.map_or_else(String::new, |(node, _)| {
                 format!(" ({})", self.flow.node(node).label())
             });

@@ -9,7 +9,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::contraction::{Axes, Contraction, transpose_permutation};
+use super::contraction::{Axes, Contraction, Operand, transpose_permutation};
 use super::flow::{Flow, LeafSet, is_layout};
 use super::sinks::{Sink, is_accumulator};
 use crate::model::{Dim, NodeExt, NodeId, Producer, ValueId};
@@ -36,7 +36,7 @@ pub(super) struct Product {
     /// The forward product.
     pub(super) forward: NodeId,
     /// The layer's weight, as the forward product reads it.
-    pub(super) weight: ValueId,
+    pub(super) weight: Operand,
 }
 
 /// How a parameter gets into a layer's weight.
@@ -453,7 +453,7 @@ impl Search<'_> {
                     contraction: self.contractions[product].clone(),
                     input: pair.input,
                     forward: self.contractions[pair.forward].node,
-                    weight: self.weight_side(pair),
+                    weight: self.contractions[pair.forward].operands[1 - pair.data].clone(),
                 });
             }
         }
@@ -514,7 +514,7 @@ impl Search<'_> {
         for via in [Via::Layout, Via::Derived] {
             for product in products {
                 let below = self.flow.descendants(product.contraction.output);
-                let weight_leaves = weight_leaves(self.flow, product.weight).into_iter();
+                let weight_leaves = weight_leaves(self.flow, product.weight.value).into_iter();
                 let mut leaves: Vec<ValueId> = weight_leaves
                     .filter(|&(_, v)| v == via)
                     .map(|(leaf, _)| leaf)
@@ -559,7 +559,7 @@ impl Search<'_> {
         let mut found = BTreeMap::new();
         let weights: Vec<ValueId> = products
             .iter()
-            .map(|product| self.flow.root(product.weight))
+            .map(|product| self.flow.root(product.weight.value))
             .collect();
         for pair in self.pairs {
             let node = self.contractions[pair.product].node;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use isaac::curvature::cost::LayerShape;
 use isaac::model::Dim;
 use isaac::rewrite::{Chosen, LayerGradient};
 
@@ -74,8 +75,18 @@ impl fmt::Display for Table<'_> {
 }
 
 impl Table<'_> {
-    fn cost(&self, _layer: &LayerGradient) -> String {
-        "-".into()
+    /// The flops of ζ* beyond the plain product, relative to it.
+    fn cost(&self, layer: &LayerGradient) -> String {
+        let shape = || {
+            Some(LayerShape {
+                rows: layer.rows_at(self.batch?)?.try_into().ok()?,
+                in_features: layer.in_features?.try_into().ok()?,
+                out_features: layer.out_features?.try_into().ok()?,
+            })
+        };
+        shape().map_or("-".into(), |shape| {
+            format!("+{:.1} %", 100.0 * (shape.relative_cost() - 1.0))
+        })
     }
 }
 
