@@ -28,7 +28,6 @@ mod types;
 mod wire;
 
 use std::fs::File;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -82,6 +81,8 @@ impl TrainingInfo {
 #[derive(Debug)]
 pub struct Model {
     path: PathBuf,
+    /// The file behind `bytes`, where there is one.
+    file: Option<File>,
     bytes: Bytes,
     opset_imports: Vec<OperatorSetIdProto>,
     metadata: Vec<StringStringEntryProto>,
@@ -96,11 +97,14 @@ impl Model {
     /// A file that cannot be read, is no ONNX model, or refers to external data that is missing, too short, or outside the
     /// model's folder.
     pub fn load(path: &Path) -> Result<Self, ModelError> {
-        let bytes = map(path).map_err(|source| ModelError::Read {
+        let (file, bytes) = map(path).map_err(|source| ModelError::Read {
             path: path.into(),
             source,
         })?;
-        let model = Self::decode(path, bytes)?;
+        let model = Self {
+            file: Some(file),
+            ..Self::decode(path, bytes)?
+        };
         external::check(&model)?;
         Ok(model)
     }
@@ -158,6 +162,7 @@ impl Model {
         };
         Ok(Self {
             path: path.into(),
+            file: None,
             bytes,
             opset_imports,
             metadata,
@@ -247,11 +252,7 @@ impl Model {
 
     /// The bytes of the model with `edit` applied.
     pub fn to_bytes(&self, edit: &Edit) -> Vec<u8> {
-        edit.pieces(self).concat()
-    }
-
-    fn slice(&self, range: Range<usize>) -> Bytes {
-        self.bytes.slice(range)
+        edit.bytes(self)
     }
 }
 
@@ -290,7 +291,7 @@ fn decode_training_info(
 
 /// Maps a file into memory.
 #[allow(unsafe_code)]
-fn map(path: &Path) -> std::io::Result<Bytes> {
+fn map(path: &Path) -> std::io::Result<(File, Bytes)> {
     let file = File::open(path)?;
     if !file.metadata()?.is_file() {
         return Err(std::io::Error::new(
@@ -301,5 +302,5 @@ fn map(path: &Path) -> std::io::Result<Bytes> {
     // SAFETY: the map is private and read-only. Another process that truncates the file while we read it ends this process with
     // SIGBUS; every program that maps files lives with that, and reading 8 GB into memory instead is no alternative.
     let map = unsafe { memmap2::Mmap::map(&file)? };
-    Ok(Bytes::from_owner(map))
+    Ok((file, Bytes::from_owner(map)))
 }
