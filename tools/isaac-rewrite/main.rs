@@ -24,13 +24,7 @@ struct Arguments {
     /// The training graph (.onnx).
     model: PathBuf,
     /// Where to write the rewritten graph.
-    #[arg(
-        short,
-        long,
-        value_name = "OUT",
-        required_unless_present = "list",
-        conflicts_with = "list"
-    )]
+    #[arg(short, long, value_name = "OUT", required_unless_present = "list")]
     output: Option<PathBuf>,
     /// The damping λ of ζ*: > 0; inf gives the plain gradient.
     #[arg(long, value_name = "LAMBDA", default_value = "1.0", value_parser = damping)]
@@ -54,7 +48,7 @@ struct Arguments {
     #[arg(long)]
     list: bool,
     /// The batch size for which --list estimates costs.
-    #[arg(long, value_name = "B", requires = "list", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..))]
     batch: Option<u64>,
     /// Print, for everything that was not taken, the reason.
     #[arg(long)]
@@ -189,6 +183,9 @@ impl Arguments {
                  does not build one from a forward model"
                     .into(),
             ));
+        }
+        if self.batch.is_some() && !self.list {
+            return Err(Failure::Usage("--batch belongs to --list".into()));
         }
         if self.lambda_g.is_finite() {
             return Err(Failure::Usage(
