@@ -61,9 +61,7 @@ impl Edit {
         let mut changed: Vec<(&Field, Vec<Piece>)> = Vec::new();
         for (id, edit) in &self.graphs {
             match *id {
-                GraphId::Main => {
-                    changed.push((model.graph.record(), graph_pieces(&model.graph, edit)))
-                }
+                GraphId::Main => changed.push((model.graph.record(), graph_pieces(&model.graph, edit))),
                 GraphId::Algorithm(i) => {
                     let info = &model.training_info[i];
                     if let Some(graph) = info.algorithm() {
@@ -75,21 +73,14 @@ impl Edit {
             }
         }
         let mut pieces = splice(0..model.bytes.len(), changed);
-        pieces.extend(
-            self.opset_imports
-                .iter()
-                .map(|import| Piece::New(wire::record(8, import))),
-        );
+        pieces.extend(self.opset_imports.iter().map(|import| Piece::New(wire::record(8, import))));
         pieces
     }
 
     pub(super) fn write(&self, model: &Model, path: &Path) -> std::io::Result<()> {
         // The usual permissions of a new file (the umask is applied), not the private ones of a temporary file.
         let permissions = std::fs::Permissions::from_mode(0o666);
-        let mut file = Builder::new()
-            .permissions(permissions)
-            .prefix(".isaac-")
-            .tempfile_in(folder(path))?;
+        let mut file = Builder::new().permissions(permissions).prefix(".isaac-").tempfile_in(folder(path))?;
         for piece in self.pieces(model) {
             match piece {
                 Piece::Old(range) => copy_range(model, range, file.as_file_mut())?,
@@ -116,13 +107,7 @@ fn copy_range(model: &Model, mut range: Range<usize>, output: &mut File) -> std:
     if let Some(source) = &model.file {
         let mut offset = range.start as u64;
         while !range.is_empty() {
-            match rustix::fs::copy_file_range(
-                source,
-                Some(&mut offset),
-                &mut *output,
-                None,
-                range.len(),
-            ) {
+            match rustix::fs::copy_file_range(source, Some(&mut offset), &mut *output, None, range.len()) {
                 Ok(count) if count > 0 => range.start += count,
                 // Not on these file systems, or not for this file.
                 _ => break,
@@ -135,24 +120,16 @@ fn copy_range(model: &Model, mut range: Range<usize>, output: &mut File) -> std:
 /// The graph's record with `edit` applied.
 fn graph_pieces(graph: &Graph, edit: &GraphEdit) -> Vec<Piece> {
     let changed = edit.nodes.iter().map(|(&position, nodes)| {
-        let new = nodes
-            .iter()
-            .map(|node| Piece::New(wire::record(1, node)))
-            .collect();
+        let new = nodes.iter().map(|node| Piece::New(wire::record(1, node))).collect();
         (&graph.node_records()[position], new)
     });
-    delimited(
-        graph.record(),
-        splice(graph.record().payload.clone(), changed.collect()),
-    )
+    delimited(graph.record(), splice(graph.record().payload.clone(), changed.collect()))
 }
 
 /// Tag and length of `record` with a payload of another length.
 fn delimited(record: &Field, payload: Vec<Piece>) -> Vec<Piece> {
     let length = payload.iter().map(Piece::len).sum();
-    std::iter::once(Piece::New(wire::delimiter(record.number, length)))
-        .chain(payload)
-        .collect()
+    std::iter::once(Piece::New(wire::delimiter(record.number, length))).chain(payload).collect()
 }
 
 /// The bytes of `range`, with some of the records in it replaced.
