@@ -119,3 +119,31 @@ fn code(error: &Error) -> sys::OrtErrorCode {
         _ => sys::OrtErrorCode::ORT_INVALID_ARGUMENT,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_unwinds_out_of_a_guard() {
+        let table: &'static _ = Box::leak(Box::new(sys::stub::api()));
+        // SAFETY: `ort`'s stand-in for a runtime is a complete table, which makes real statuses.
+        let api = unsafe { Api::from_table(table) }.unwrap();
+        let run = |body: fn() -> Result<(), Error>| {
+            let result = api.check(api.guard(|| "node \"x\"".into(), body));
+            result.map_err(|error| error.to_string())
+        };
+        assert_eq!(run(|| Ok(())), Ok(()));
+        let failed = run(|| Err(Error::NoDamping { name: "lambda_a" })).unwrap_err();
+        assert!(
+            failed.starts_with("ONNX Runtime: node \"x\": lambda_a is given neither"),
+            "{failed}"
+        );
+        for panicking in [|| panic!("boom"), || panic!("{}", "boom")] {
+            assert_eq!(
+                run(panicking).unwrap_err(),
+                "ONNX Runtime: node \"x\": internal error: boom"
+            );
+        }
+    }
+}

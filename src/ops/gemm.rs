@@ -84,7 +84,7 @@ impl Gemm {
         let operator =
             self.operators[usize::from(a.is_transposed()) + 2 * usize::from(b.is_transposed())];
         // SAFETY: the operands are only read, although the call that wraps them takes a mutable pointer.
-        let inputs = unsafe {
+        let operands = unsafe {
             [
                 Value::new::<E>(
                     self.api,
@@ -103,7 +103,7 @@ impl Gemm {
         // SAFETY: `out` has as many elements as the shape says, and is borrowed mutably until the call is over.
         let output =
             unsafe { Value::new::<E>(self.api, memory, out.as_mut_ptr(), [a.rows(), b.cols()])? };
-        let inputs = inputs.each_ref().map(|value| value.raw.cast_const());
+        let inputs = operands.each_ref().map(|value| value.raw.cast_const());
         // SAFETY: context and operator belong to this runtime, and the values live until the end of this function.
         self.api.check(unsafe {
             let invoke = self.api.functions().InvokeOp;

@@ -302,3 +302,56 @@ struct CreatedKernel<E: Element> {
     api: Api,
     kernel: Kernel<E>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What registering with this host says.
+    fn refusal(base: *const sys::OrtApiBase) -> Option<String> {
+        // SAFETY: the bases below are null or complete, and none of these hosts gets as far as the options.
+        let status = unsafe { RegisterCustomOps(ptr::null_mut(), base) };
+        // SAFETY: the status was made by `ort`'s stand-in for a runtime.
+        (!status.0.is_null()).then(|| {
+            unsafe { sys::stub::Error::consume_sys(status.0) }
+                .message()
+                .to_owned()
+        })
+    }
+
+    extern "system" fn version() -> *const c_char {
+        c"0".as_ptr()
+    }
+
+    extern "system" fn stub() -> *const sys::OrtApi {
+        Box::leak(Box::new(sys::stub::api()))
+    }
+
+    #[test]
+    fn hosts_that_lack_something_get_a_reason() {
+        extern "system" fn nothing(_: u32) -> *const sys::OrtApi {
+            ptr::null()
+        }
+        extern "system" fn old(version: u32) -> *const sys::OrtApi {
+            if version < 17 { stub() } else { ptr::null() }
+        }
+        extern "system" fn without_custom_operators(_: u32) -> *const sys::OrtApi {
+            stub()
+        }
+        let base = |get_api| sys::OrtApiBase {
+            GetApi: get_api,
+            GetVersionString: version,
+        };
+        assert_eq!(refusal(ptr::null()), None);
+        assert_eq!(refusal(&base(nothing)), None);
+        assert_eq!(
+            refusal(&base(old)).unwrap(),
+            "libisaac.so needs ONNX Runtime 1.17 or newer"
+        );
+        let unimplemented = refusal(&base(without_custom_operators)).unwrap();
+        assert!(
+            unimplemented.starts_with("registering ai.isaac::IsaacGemm: "),
+            "{unimplemented}"
+        );
+    }
+}
