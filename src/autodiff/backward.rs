@@ -1,0 +1,149 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use super::builder::Builder;
+use super::error::{AutodiffError, Blocked};
+use super::rules::{self, Rule};
+use super::step::Step;
+use crate::model::{Graph, Index, NodeExt, NodeId, Types, ValueId};
+use crate::proto::tensor_proto::DataType;
+
+/// The gradient of one value with respect to others.
+pub struct Backward<'a> {
+    graph: &'a Graph,
+    index: &'a Index,
+    types: &'a Types,
+    path: &'a Path,
+}
+
+impl<'a> Backward<'a> {
+    /// A backward pass through `graph`; errors name the file at `path`.
+    pub fn new(graph: &'a Graph, index: &'a Index, types: &'a Types, path: &'a Path) -> Self {
+        Self { graph, index, types, path }
+    }
+
+    /// Appends to `builder` the nodes that compute the gradients of `wanted`, given those of some values (`seeds`). A wanted value that no seed
+    /// depends on is missing from the result.
+    pub(crate) fn gradients(
+        &self,
+        builder: &mut Builder<'a>,
+        seeds: &[(ValueId, String)],
+        wanted: &BTreeSet<ValueId>,
+    ) -> Result<BTreeMap<ValueId, String>, AutodiffError> {
+        let depends = self.dependent(wanted);
+        let mut arriving: BTreeMap<ValueId, Vec<String>> = BTreeMap::new();
+        for (value, gradient) in seeds {
+            arriving.entry(*value).or_default().push(gradient.clone());
+        }
+        let mut blocked = Vec::new();
+        for &id in self.index.order().iter().rev() {
+            let node = &self.graph.nodes()[id.0];
+            let outputs: Vec<Option<ValueId>> = (0..node.output.len()).map(|slot| self.index.output(node, slot)).collect();
+            let reached = outputs.iter().flatten().any(|output| arriving.contains_key(output) && depends[output.index()]);
+            let inputs: Vec<bool> = (0..node.input.len())
+                .map(|slot| self.index.input(node, slot).is_some_and(|input| depends[input.index()]))
+                .collect();
+            if !reached || !inputs.contains(&true) {
+                continue;
+            }
+            let gradients: Vec<Option<String>> =
+                outputs.iter().map(|output| Some(sum(builder, arriving.get(&(*output)?)?))).collect();
+            for (output, gradient) in outputs.iter().zip(&gradients) {
+                if let (Some(output), Some(gradient)) = (output, gradient) {
+                    arriving.insert(*output, vec![gradient.clone()]);
+                }
+            }
+            match self.differentiate(builder, id, gradients, inputs) {
+                Ok(made) => {
+                    for (slot, gradient) in made.into_iter().enumerate() {
+                        if let (Some(input), Some(gradient)) = (self.index.input(node, slot), gradient) {
+                            arriving.entry(input).or_default().push(gradient);
+                        }
+                    }
+                }
+                Err(why) => {
+                    blocked.push(Blocked { node: node.label(), why, parameters: self.behind(id, wanted) });
+                    // Go on as if all were well, to find the others.
+                    for input in self.index.inputs(node).filter(|input| depends[input.index()]) {
+                        arriving.entry(input).or_default().push(String::new());
+                    }
+                }
+            }
+        }
+        if !blocked.is_empty() {
+            blocked.reverse();
+            return Err(AutodiffError::Unsupported { path: self.path.to_owned(), blocked });
+        }
+        let found = wanted.iter().filter_map(|value| Some((*value, sum(builder, arriving.get(value)?))));
+        Ok(found.collect())
+    }
+
+    fn differentiate(
+        &self,
+        builder: &mut Builder<'a>,
+        id: NodeId,
+        arriving: Vec<Option<String>>,
+        wanted: Vec<bool>,
+    ) -> Result<Vec<Option<String>>, String> {
+        let node = &self.graph.nodes()[id.0];
+        let rule = rules::find(node).ok_or("there is no gradient rule for this operator")?;
+        let Rule { inputs, apply } = rule;
+        if let Some(slot) = (0..wanted.len()).find(|&slot| wanted[slot] && !inputs.contains(slot)) {
+            return Err(format!("it is not differentiable with respect to its input {slot}"));
+        }
+        let made = vec![None; node.input.len()];
+        let (graph, index, types) = (self.graph, self.index, self.types);
+        let mut step = Step { graph, index, types, node, b: builder, arriving, wanted, made };
+        apply(&mut step)?;
+        Ok(step.made)
+    }
+
+    /// By value: whether it depends on a wanted value in a way that has a gradient.
+    fn dependent(&self, wanted: &BTreeSet<ValueId>) -> Vec<bool> {
+        let mut depends = vec![false; self.index.values().count()];
+        for value in wanted {
+            depends[value.index()] = true;
+        }
+        for &id in self.index.order() {
+            let node = &self.graph.nodes()[id.0];
+            let mut reads = self.index.inputs(node).chain(self.captures(id));
+            if rules::is_flat(node) || !reads.any(|input| depends[input.index()]) {
+                continue;
+            }
+            for output in (0..node.output.len()).filter_map(|slot| self.index.output(node, slot)) {
+                depends[output.index()] |= self.types.elem(output).is_none_or(is_float);
+            }
+        }
+        depends
+    }
+
+    fn captures(&self, id: NodeId) -> impl Iterator<Item = ValueId> {
+        let has_body = self.graph.nodes()[id.0].subgraphs().next().is_some();
+        let values = self.index.values().filter(move |(_, value)| has_body && value.captured_by.contains(&id));
+        values.map(|(id, _)| id)
+    }
+
+    /// The wanted values that a node depends on, by name.
+    fn behind(&self, id: NodeId, wanted: &BTreeSet<ValueId>) -> Vec<String> {
+        let single = |value: &ValueId| {
+            let depends = self.dependent(&BTreeSet::from([*value]));
+            let node = &self.graph.nodes()[id.0];
+            self.index.inputs(node).chain(self.captures(id)).any(|input| depends[input.index()])
+        };
+        wanted.iter().filter(|value| single(value)).map(|value| self.index.value(*value).name.clone()).collect()
+    }
+}
+
+fn is_float(elem: i32) -> bool {
+    [DataType::Float, DataType::Double, DataType::Float16, DataType::Bfloat16].iter().any(|&float| float as i32 == elem)
+}
+
+fn sum(builder: &mut Builder<'_>, terms: &Vec<String>) -> String {
+    match terms.as_slice() {
+        [single] => single.clone(),
+        _ => {
+            let terms: Vec<&str> = terms.iter().map(String::as_str).collect();
+            builder.op("Sum", &terms)
+        }
+    }
+}

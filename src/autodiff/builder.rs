@@ -1,0 +1,108 @@
+use std::collections::{BTreeSet, HashMap};
+
+use crate::model::{Index, NodeExt};
+use crate::proto::{NodeProto, TensorProto};
+use prost::Message;
+
+/// Collects the nodes of a backward pass. Values are known by their names.
+pub(crate) struct Builder<'a> {
+    index: &'a Index,
+    nodes: Vec<NodeProto>,
+    names: BTreeSet<String>,
+    /// By encoded tensor: the value that holds it.
+    constants: HashMap<Vec<u8>, String>,
+    prefix: String,
+}
+
+impl<'a> Builder<'a> {
+    /// New values get names that `index` does not have and that begin with `prefix`.
+    pub(crate) fn new(index: &'a Index, prefix: &str) -> Self {
+        let constants = HashMap::new();
+        Self { index, nodes: Vec::new(), names: BTreeSet::new(), constants, prefix: prefix.to_owned() }
+    }
+
+    /// The nodes, in an order of execution.
+    pub(crate) fn into_nodes(self) -> Vec<NodeProto> {
+        self.nodes
+    }
+
+    /// A name that no value has yet.
+    pub(crate) fn fresh(&mut self, base: &str) -> String {
+        let mut name = format!("{}{base}", self.prefix);
+        let mut count = 1;
+        while self.index.find(&name).is_some() || self.names.contains(&name) {
+            count += 1;
+            name = format!("{}{base}.{count}", self.prefix);
+        }
+        self.names.insert(name.clone());
+        name
+    }
+
+    /// Appends a node whose outputs have names already.
+    pub(crate) fn push(&mut self, node: NodeProto) {
+        self.nodes.push(node);
+    }
+
+    /// Appends a node of the default domain with one result, which it returns.
+    pub(crate) fn op(&mut self, op_type: &str, inputs: &[&str]) -> String {
+        self.with(op_type, inputs, |node| node)
+    }
+
+    /// The same with attributes.
+    pub(crate) fn with(
+        &mut self,
+        op_type: &str,
+        inputs: &[&str],
+        attributes: impl FnOnce(NodeProto) -> NodeProto,
+    ) -> String {
+        let output = self.fresh(op_type);
+        self.nodes.push(attributes(NodeProto::build("", op_type, inputs, &[&output])));
+        output
+    }
+
+    /// A constant.
+    pub(crate) fn constant(&mut self, tensor: TensorProto) -> String {
+        let key = tensor.encode_to_vec();
+        if let Some(known) = self.constants.get(&key) {
+            return known.clone();
+        }
+        let name = self.fresh("constant");
+        self.nodes.push(NodeProto::build("", "Constant", &[], &[&name]).with_tensor("value", tensor));
+        self.constants.insert(key, name.clone());
+        name
+    }
+
+    /// An int64 tensor with one axis.
+    pub(crate) fn ints(&mut self, values: &[i64]) -> String {
+        self.constant(TensorProto::of_ints(values))
+    }
+
+    /// A scalar of the element type `elem`.
+    pub(crate) fn scalar(&mut self, value: f64, elem: i32) -> String {
+        self.constant(TensorProto::of_float(value, elem))
+    }
+
+    /// The sum over some axes.
+    pub(crate) fn sum(&mut self, value: &str, axes: &[i64], keep: bool) -> String {
+        let axes = self.ints(axes);
+        self.with("ReduceSum", &[value, &axes], |node| node.with_int("keepdims", keep.into()))
+    }
+
+    /// `value` with axes of size one put in.
+    pub(crate) fn unsqueeze(&mut self, value: &str, axes: &[i64]) -> String {
+        let axes = self.ints(axes);
+        self.op("Unsqueeze", &[value, &axes])
+    }
+
+    /// `value` in the shape of `like`.
+    pub(crate) fn reshape_like(&mut self, value: &str, like: &str) -> String {
+        let shape = self.op("Shape", &[like]);
+        self.op("Reshape", &[value, &shape])
+    }
+
+    /// `value` repeated to the shape of `like`.
+    pub(crate) fn expand_like(&mut self, value: &str, like: &str) -> String {
+        let shape = self.op("Shape", &[like]);
+        self.op("Expand", &[value, &shape])
+    }
+}

@@ -1,0 +1,72 @@
+//! The operator `ai.onnx.preview.training::Gradient`, written out.
+
+use std::collections::BTreeSet;
+
+use super::backward::Backward;
+use super::builder::Builder;
+use super::error::AutodiffError;
+use crate::model::{Edit, GraphEdit, GraphId, Model, NodeExt, ONNX_DOMAIN, Types, ValueId};
+use crate::proto::{NodeProto, TensorProto};
+
+const DOMAIN: &str = "ai.onnx.preview.training";
+
+/// The changes that put standard operators in the place of the Gradient operators of the main graph.
+///
+/// `Gradient(x₁ … xₙ, z…)` with attributes `xs`, `zs`, `y` has the results dy/dx₁ … dy/dxₙ at the values given for xs and zs (ONNX
+/// operator specification). This reads the nodes between xs and y in the graph around the operator, at the values that the
+/// graph computes: each x has to be the value that the operator is fed for it.
+///
+/// # Errors
+/// A Gradient operator that is fed other values, a y that is not there, or operators that cannot be differentiated.
+pub fn lower_gradients(model: &Model) -> Result<Edit, AutodiffError> {
+    let path = model.path();
+    let graph = model.graph();
+    let index =
+        model.index(GraphId::Main).map_err(|source| AutodiffError::Graph { path: path.to_owned(), source })?;
+    let opset = model.opset(ONNX_DOMAIN).unwrap_or(1);
+    if opset < 13 {
+        return Err(AutodiffError::Opset { path: path.to_owned(), opset });
+    }
+    let types = Types::infer(graph, &index);
+    let backward = Backward::new(graph, &index, &types, path);
+    let mut edit = GraphEdit::default();
+    for (at, node) in graph.nodes().iter().enumerate().filter(|(_, node)| node.is(DOMAIN, "Gradient")) {
+        let fail = |what: String| AutodiffError::GradientOperator { path: path.to_owned(), node: node.label(), what };
+        let names = |attribute: &str| -> Vec<String> {
+            let strings = NodeExt::attribute(node, attribute).map(|attribute| attribute.strings.as_slice());
+            strings.unwrap_or_default().iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+        };
+        let xs = names("xs");
+        for (slot, name) in xs.iter().chain(&names("zs")).enumerate() {
+            if node.input_name(slot) != Some(name) {
+                return Err(fail(format!("'{name}' is fed another value, {:?}", node.input_name(slot))));
+            }
+        }
+        let y = NodeExt::attribute(node, "y").map(|attribute| String::from_utf8_lossy(attribute.s()).into_owned());
+        let y = y.and_then(|name| index.find(&name)).ok_or_else(|| fail("its y is no value of the graph".into()))?;
+        let wanted: BTreeSet<ValueId> = xs.iter().filter_map(|name| index.find(name)).collect();
+        let prefix = format!("{}/", node.output.first().map_or("gradient", String::as_str));
+        let mut builder = Builder::new(&index, &prefix);
+        let seed = one_like(&mut builder, &index.value(y).name, types.elem(y).unwrap_or(1));
+        let gradients = backward.gradients(&mut builder, &[(y, seed)], &wanted)?;
+        for (name, output) in xs.iter().zip(&node.output).filter(|(_, output)| !output.is_empty()) {
+            let gradient = index.find(name).and_then(|x| gradients.get(&x));
+            match gradient {
+                Some(gradient) => builder.push(NodeProto::build("", "Identity", &[gradient], &[output])),
+                None => {
+                    let zero = builder.op("Sub", &[name, name]);
+                    builder.push(NodeProto::build("", "Identity", &[&zero], &[output]));
+                }
+            }
+        }
+        edit.nodes.insert(at, builder.into_nodes());
+    }
+    Ok(Edit { graphs: [(GraphId::Main, edit)].into(), ..Edit::default() })
+}
+
+/// A tensor of ones in the shape of `value`.
+fn one_like(builder: &mut Builder<'_>, value: &str, elem: i32) -> String {
+    let shape = builder.op("Shape", &[value]);
+    let one = TensorProto { dims: vec![1], ..TensorProto::of_float(1.0, elem) };
+    builder.with("ConstantOfShape", &[&shape], |node| node.with_tensor("value", one))
+}

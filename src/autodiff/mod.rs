@@ -1,0 +1,18 @@
+//! Reverse-mode differentiation of ONNX graphs, in standard ONNX operators.
+//!
+//! [`lower_gradients`] replaces ONNX's symbolic `ai.onnx.preview.training::Gradient` by the nodes that compute it. Each operator
+//! has a rule (`rules/`); a rule sees one node, the gradients of its outputs, and which gradients of its inputs are wanted, and
+//! appends nodes. Contributions to one value are summed in one place, nothing is computed that no wanted gradient needs, and
+//! all operators without a rule are reported at once.
+
+mod backward;
+mod builder;
+mod error;
+mod gradient;
+mod rules;
+mod step;
+
+pub use backward::Backward;
+pub use error::{AutodiffError, Blocked};
+pub use gradient::lower_gradients;
+pub use rules::covered;

@@ -1,0 +1,130 @@
+//! Matrix products.
+
+use super::{Rule, all};
+use crate::autodiff::step::{Refusal, Step};
+use crate::model::NodeExt;
+
+pub(super) const RULES: &[(&str, Rule)] = &[("MatMul", all(matmul)), ("Gemm", all(gemm))];
+
+/// Y = A B, over stacks of matrices: dA = dY Bᵀ, dB = Aᵀ dY, summed over the axes along which a stack is repeated.
+///
+/// Where B is a single matrix, the rows of all matrices of A are one product: dB = flat(A)ᵀ flat(dY).
+fn matmul(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
+    let (a_rank, b_rank) = (s.need_rank(0)?, s.need_rank(1)?);
+    // A vector is a matrix with one row or one column.
+    let (mut a, mut b, mut dy) = (s.x(0).to_owned(), s.x(1).to_owned(), s.dy());
+    if b_rank == 1 {
+        b = s.b.unsqueeze(&b, &[1]);
+        dy = s.b.unsqueeze(&dy, &[-1]);
+    }
+    if a_rank == 1 {
+        a = s.b.unsqueeze(&a, &[0]);
+        dy = s.b.unsqueeze(&dy, &[-2]);
+    }
+    let (a_full, b_full) = (a_rank.max(2), b_rank.max(2));
+    if s.wants(0) {
+        let b_transposed = transposed(s, &b, b_full);
+        let gradient = s.b.op("MatMul", &[&dy, &b_transposed]);
+        let gradient = sum_stacks(s, gradient, 0, a_full, b_full)?;
+        let gradient = if a_rank == 1 { s.b.reshape_like(&gradient, s.x(0)) } else { gradient };
+        s.give(0, gradient);
+    }
+    if s.wants(1) {
+        let gradient = if b_full == 2 {
+            let [a_rows, dy_rows] = if a_full == 2 { [a, dy] } else { [a, dy].map(|value| flat_rows(s, &value, a_full)) };
+            s.b.with("Gemm", &[&a_rows, &dy_rows], |node| node.with_int("transA", 1))
+        } else {
+            let a_transposed = transposed(s, &a, a_full);
+            let gradient = s.b.op("MatMul", &[&a_transposed, &dy]);
+            sum_stacks(s, gradient, 1, b_full, a_full)?
+        };
+        let gradient = if b_rank == 1 { s.b.reshape_like(&gradient, s.x(1)) } else { gradient };
+        s.give(1, gradient);
+    }
+    Ok(())
+}
+
+fn transposed(s: &mut Step<'_, '_>, value: &str, rank: usize) -> String {
+    let mut permutation: Vec<i64> = (0..rank as i64).collect();
+    permutation.swap(rank - 2, rank - 1);
+    s.b.with("Transpose", &[value], |node| node.with_ints("perm", &permutation))
+}
+
+fn flat_rows(s: &mut Step<'_, '_>, value: &str, rank: usize) -> String {
+    s.b.with("Flatten", &[value], |node| node.with_int("axis", rank as i64 - 1))
+}
+
+/// Sums the gradient of input `slot` over the stacking axes along which it is repeated.
+fn sum_stacks(s: &mut Step<'_, '_>, gradient: String, slot: usize, own: usize, other: usize) -> Result<String, Refusal> {
+    let known = |shape: Option<&[crate::model::Dim]>, rank: usize| shape.filter(|shape| shape.len() == rank).map(<[_]>::to_vec);
+    let added = other.saturating_sub(own);
+    let mut axes: Vec<i64> = (0..added as i64).collect();
+    if own > 2 {
+        let (Some(mine), Some(theirs)) = (known(s.shape(slot), own), known(s.shape(1 - slot), other)) else {
+            return Err("which stacking axes are repeated cannot be told".into());
+        };
+        let full = own.max(other);
+        for axis in 0..own - 2 {
+            let at = axis + full - own;
+            let counterpart = (at + other).checked_sub(full).map(|i| &theirs[i]);
+            match (&mine[axis], counterpart) {
+                (mine, Some(theirs)) if mine == theirs && *mine != crate::model::Dim::Unknown => {}
+                (crate::model::Dim::Known(1), Some(_)) => axes.push(at as i64),
+                (crate::model::Dim::Known(_), _) | (_, None | Some(crate::model::Dim::Known(1))) => {}
+                _ => return Err("which stacking axes are repeated cannot be told".into()),
+            }
+        }
+    }
+    if axes.is_empty() {
+        return Ok(gradient);
+    }
+    let summed = s.b.sum(&gradient, &axes, true);
+    if added == 0 {
+        return Ok(summed);
+    }
+    let leading: Vec<i64> = (0..added as i64).collect();
+    let leading = s.b.ints(&leading);
+    Ok(s.b.op("Squeeze", &[&summed, &leading]))
+}
+
+/// Y = α op(A) op(B) + β C, where op transposes or does not.
+fn gemm(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
+    let (trans_a, trans_b) = (s.node.int("transA", 0) != 0, s.node.int("transB", 0) != 0);
+    let (alpha, beta) = (s.node.float("alpha", 1.0), s.node.float("beta", 1.0));
+    let product = |s: &mut Step<'_, '_>, left: &str, right: &str, [trans_left, trans_right]: [bool; 2]| {
+        s.b.with("Gemm", &[left, right], |mut node| {
+            if alpha != 1.0 {
+                node = node.with_float("alpha", alpha);
+            }
+            for (name, is_set) in [("transA", trans_left), ("transB", trans_right)] {
+                if is_set {
+                    node = node.with_int(name, 1);
+                }
+            }
+            node
+        })
+    };
+    let dy = s.dy();
+    if s.wants(0) {
+        let b = s.x(1);
+        let gradient =
+            if trans_a { product(s, b, &dy, [trans_b, true]) } else { product(s, &dy, b, [false, !trans_b]) };
+        s.give(0, gradient);
+    }
+    if s.wants(1) {
+        let a = s.x(0);
+        let gradient =
+            if trans_b { product(s, &dy, a, [true, trans_a]) } else { product(s, a, &dy, [!trans_a, false]) };
+        s.give(1, gradient);
+    }
+    if s.wants(2) {
+        let gradient = if beta == 1.0 {
+            dy
+        } else {
+            let beta = s.scalar(beta.into());
+            s.b.op("Mul", &[&dy, &beta])
+        };
+        s.give_broadcast(2, gradient);
+    }
+    Ok(())
+}
