@@ -60,7 +60,10 @@ impl Matching {
         let leaves = Leaves { flow, sinks, declared };
         let data = data_leaves(leaves, &contractions, &pairs);
         let candidates: BTreeSet<usize> = pairs.iter().map(|pair| pair.product).collect();
-        let tail = |&product: &usize| (product, reach::of_weight_gradient(flow, &contractions[product], &data));
+        let weights: BTreeSet<ValueId> =
+            pairs.iter().map(|pair| contractions[pair.forward].roots[1 - pair.data]).collect();
+        let tail =
+            |&product: &usize| (product, reach::of_weight_gradient(flow, &contractions[product], &data, &weights));
         let tails = candidates.iter().map(tail).collect();
         let search =
             Search { flow, leaves, contractions: &contractions, descendants: &descendants, tails, pairs: &pairs };
