@@ -1,1 +1,47 @@
-//! TODO
+//! The mathematics of ISAAC Newton on plain slices: forms, costs and factorisations.
+//!
+//! For a layer with `b` rows, output gradients `g` (b×m) and inputs `a` (b×n), the conditioned weight gradient is
+//!
+//! ```text
+//! ζ*  dW = gᵀ (I_b + a aᵀ/(b·λa))⁻¹ a = gᵀ a (I_n + aᵀa/(b·λa))⁻¹
+//! ```
+//!
+//! (Petersen et al., "ISAAC Newton: Input-based Approximate Curvature for Newton's Method", ICLR 2023). The two sides
+//! are the same matrix by Woodbury's identity; [`cost`] counts which is cheaper for given shapes. Everything here is
+//! generic over `f32` and `f64`, and does its dense products through [`Products`], so that the host decides on kernels
+//! and threads. The small factorisations are sequential.
+
+pub mod cost;
+mod damped;
+mod gradient;
+mod matrix;
+mod products;
+mod scalar;
+mod spd;
+
+pub use cost::Form;
+pub use gradient::{Layer, Workspace, conditioned_gradient};
+pub use matrix::Matrix;
+pub use products::{ProductError, Products};
+pub use scalar::Scalar;
+
+/// Why a conditioned gradient could not be computed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Rounding made the damped matrix indefinite even in double precision: the damping is too small for this input.
+    #[error(
+        "the curvature matrix of order {order}, damped by lambda = {lambda:e}, is not positive definite even in double \
+         precision: pivot {pivot} failed; use a larger lambda"
+    )]
+    NotPositiveDefinite {
+        /// The damping that was asked for.
+        lambda: f64,
+        /// Number of rows of the factorised matrix.
+        order: usize,
+        /// Zero-based index of the pivot that was not positive.
+        pivot: usize,
+    },
+    /// The host's dense product failed.
+    #[error("a dense product failed")]
+    Product(#[from] ProductError),
+}

@@ -1,1 +1,62 @@
-//! TODO
+//! `ai.isaac::IsaacGemm`, the ONNX Runtime operator that `libisaac.so` registers.
+//!
+//! ONNX Runtime calls [`RegisterCustomOps`] when a session option names the library. The operator's schema is
+//! `onnx/IsaacGemm.md`. All `unsafe` code of the crate is in this room; files without it don't allow it:
+//!
+//! | file | job |
+//! |---|---|
+//! | `register` | the entry point, the operator tables and the callbacks, each guarded against unwinding |
+//! | `infer` | the shape-inference callback |
+//! | `api`, `info`, `context` | what the runtime offers: statuses, a node's attributes, a call's tensors |
+//! | `gemm` | the runtime's own matrix product, called from within the kernel |
+//! | `attributes`, `shapes`, `element` | what a node says, what its tensors say, in which types |
+//! | `kernel` | one call: checks, then [`crate::curvature`] |
+//!
+//! The bindings are `ort::sys`, not `ort`'s operator traits: those hand out one `&mut` kernel to concurrent runs of a
+//! session, and let a panic unwind into the host.
+
+mod api;
+mod attributes;
+mod context;
+mod element;
+mod gemm;
+mod infer;
+mod info;
+mod kernel;
+mod pool;
+mod register;
+mod shapes;
+
+pub use register::RegisterCustomOps;
+
+/// The operator's domain.
+pub const DOMAIN: &str = "ai.isaac";
+/// The operator's name.
+pub const OPERATOR: &str = "IsaacGemm";
+/// The operator's version.
+pub const VERSION: i32 = 1;
+
+/// Why a node can't be created or run. The callbacks put the node's name in front.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("attribute {name}: {problem}")]
+    Attribute { name: &'static str, problem: String },
+    #[error("{name} must be greater than zero, not {value}")]
+    Damping { name: &'static str, value: f64 },
+    #[error("{name} is given neither as an attribute nor as an input")]
+    NoDamping { name: &'static str },
+    #[error("input {name}: {problem}")]
+    Input { name: &'static str, problem: String },
+    #[error("{problem}; G has the shape {gradients:?}, A has the shape {inputs:?}")]
+    Shapes {
+        problem: String,
+        gradients: Vec<usize>,
+        inputs: Vec<usize>,
+    },
+    #[error("{0} is not there yet")]
+    Unsupported(&'static str),
+    #[error(transparent)]
+    Curvature(#[from] crate::curvature::Error),
+    #[error("ONNX Runtime: {0}")]
+    Runtime(String),
+}

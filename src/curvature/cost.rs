@@ -1,0 +1,168 @@
+//! Counted floating-point operations of each form, and the choice between them.
+//!
+//! A product of m×k by k×n is 2mkn, a symmetric product half of that, a Cholesky
+//! factorisation of order r is r³/3.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// How the inverse is formed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// The cheaper of [`Form::Samples`] and [`Form::Features`] for the shapes at hand.
+    #[default]
+    Auto,
+    /// A b×b matrix of inner products of samples.
+    Samples,
+    /// An n×n matrix of inner products of features.
+    Features,
+    /// K-FAC's Kronecker factors, n×n and m×m, both inverted explicitly.
+    Kronecker,
+}
+
+impl Form {
+    const NAMES: [(Form, &'static str); 4] = [
+        (Form::Auto, "auto"),
+        (Form::Samples, "samples"),
+        (Form::Features, "features"),
+        (Form::Kronecker, "kronecker"),
+    ];
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Form::NAMES
+            .iter()
+            .find(|(form, _)| form == self)
+            .map_or("", |(_, name)| name);
+        f.pad(name)
+    }
+}
+
+impl FromStr for Form {
+    type Err = UnknownForm;
+
+    fn from_str(text: &str) -> Result<Self, UnknownForm> {
+        let found = Form::NAMES.iter().find(|(_, name)| *name == text);
+        found
+            .map(|(form, _)| *form)
+            .ok_or_else(|| UnknownForm(text.to_owned()))
+    }
+}
+
+/// A text that names no form.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not one of auto, samples, features, kronecker")]
+pub struct UnknownForm(pub String);
+
+/// The shape of one layer's weight-gradient product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerShape {
+    /// b: examples times positions, the rows of both operands.
+    pub rows: usize,
+    /// n: the layer's inputs.
+    pub in_features: usize,
+    /// m: the layer's outputs.
+    pub out_features: usize,
+}
+
+impl LayerShape {
+    /// Flops of the plain product gᵀa: 2bmn.
+    pub fn plain_flops(&self) -> f64 {
+        let [b, n, m] = self.sizes();
+        2.0 * b * m * n
+    }
+
+    /// Flops of ζ* in addition to [`Self::plain_flops`]; with [`Form::Auto`] those of the cheapest form.
+    pub fn extra_flops(&self, form: Form) -> f64 {
+        let [b, n, m] = self.sizes();
+        // Inner products of `order` vectors of this length, factorised, and multiplied into `side` vectors.
+        let extra = |order: f64, length: f64, side: f64| {
+            order * order * length + order.powi(3) / 3.0 + 2.0 * order * order * side
+        };
+        match form {
+            Form::Auto => self.extra_flops(self.cheapest()),
+            Form::Samples => extra(b, n, n.min(m)),
+            Form::Features => extra(n, b, b.min(m)),
+            // An explicit inverse takes another 2r³/3.
+            Form::Kronecker => {
+                extra(n, b, m) + extra(m, b, n) + 2.0 / 3.0 * (n.powi(3) + m.powi(3))
+            }
+        }
+    }
+
+    /// The form of ζ* with the fewest flops.
+    pub fn cheapest(&self) -> Form {
+        if self.extra_flops(Form::Features) < self.extra_flops(Form::Samples) {
+            Form::Features
+        } else {
+            Form::Samples
+        }
+    }
+
+    /// limit(b, m, n): the cost of ζ* relative to the plain product, by flops, in the cheapest form. At least 1; it is
+    /// 1 for an empty product.
+    pub fn relative_cost(&self) -> f64 {
+        let plain = self.plain_flops();
+        if plain == 0.0 {
+            1.0
+        } else {
+            1.0 + self.extra_flops(Form::Auto) / plain
+        }
+    }
+
+    fn sizes(&self) -> [f64; 3] {
+        [self.rows, self.in_features, self.out_features].map(|size| size as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(rows: usize, in_features: usize, out_features: usize) -> LayerShape {
+        LayerShape {
+            rows,
+            in_features,
+            out_features,
+        }
+    }
+
+    #[test]
+    fn counts_by_hand() {
+        // b = 60, n = m = 400: b²n + b³/3 + 2b²·400 = 1 440 000 + 72 000 + 2 880 000, over 2·60·400·400.
+        let layer = shape(60, 400, 400);
+        assert_eq!(layer.extra_flops(Form::Samples), 4_392_000.0);
+        assert_eq!(layer.relative_cost(), 1.0 + 4_392_000.0 / 19_200_000.0);
+        // b = 4096, n = 384, m = 1536: n²b + n³/3 + 2n²·1536.
+        let wide = shape(4096, 384, 1536);
+        assert_eq!(wide.cheapest(), Form::Features);
+        assert_eq!(
+            wide.extra_flops(Form::Features),
+            603_979_776.0 + 18_874_368.0 + 452_984_832.0
+        );
+    }
+
+    #[test]
+    fn the_smaller_matrix_is_factorised() {
+        assert_eq!(shape(60, 784, 400).cheapest(), Form::Samples);
+        assert_eq!(shape(1024, 100, 400).cheapest(), Form::Features);
+        assert_eq!(shape(100, 100, 100).cheapest(), Form::Samples);
+    }
+
+    #[test]
+    fn the_overhead_vanishes_with_the_batch() {
+        let costs = [1, 10, 100].map(|rows| shape(rows, 1000, 1000).relative_cost());
+        assert!(costs.is_sorted() && costs[0] < 1.002, "{costs:?}");
+        assert_eq!(shape(0, 10, 10).relative_cost(), 1.0);
+        assert_eq!(shape(10, 0, 10).relative_cost(), 1.0);
+    }
+
+    #[test]
+    fn names_round_trip() {
+        for form in [Form::Auto, Form::Samples, Form::Features, Form::Kronecker] {
+            assert_eq!(form.to_string().parse(), Ok(form));
+        }
+        assert_eq!("gram".parse::<Form>(), Err(UnknownForm("gram".into())));
+    }
+}

@@ -1,0 +1,200 @@
+//! The tensors of one call.
+#![allow(unsafe_code)]
+
+use std::marker::PhantomData;
+use std::slice;
+
+use half::{bf16, f16};
+use ort::sys::{self, ONNXTensorElementDataType as Type};
+
+use super::Error;
+use super::api::Api;
+use super::element::Element;
+
+/// Valid during one call of a kernel.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    api: Api,
+    context: *mut sys::OrtKernelContext,
+    lifetime: PhantomData<&'a sys::OrtKernelContext>,
+}
+
+/// A tensor's shape and elements.
+pub(super) struct Tensor<D> {
+    pub(super) shape: Vec<usize>,
+    pub(super) data: D,
+}
+
+impl<'a> Context<'a> {
+    /// # Safety
+    /// `context` must be what the runtime of `api` passed to the kernel's compute function, and outlive `'a`.
+    pub(super) unsafe fn new(api: Api, context: *mut sys::OrtKernelContext) -> Self {
+        Self {
+            api,
+            context,
+            lifetime: PhantomData,
+        }
+    }
+
+    pub(super) fn as_ptr(&self) -> *const sys::OrtKernelContext {
+        self.context
+    }
+
+    /// Input `index`, or `None` if the node leaves it out.
+    pub(super) fn input<E: Element>(
+        &self,
+        index: usize,
+        name: &'static str,
+    ) -> Result<Option<Tensor<&'a [E]>>, Error> {
+        let Some(value) = self.input_value(index)? else {
+            return Ok(None);
+        };
+        let (element, shape) = self.type_and_shape(value)?;
+        if element != E::TYPE {
+            return Err(Error::Input {
+                name,
+                problem: format!("has elements of type {}", element as i32),
+            });
+        }
+        let len = shape.iter().product();
+        // SAFETY: the tensor has `len` elements of this type, which the runtime keeps unchanged during the call.
+        let data = unsafe { self.elements::<E>(value.cast_mut(), len)? };
+        // SAFETY: as above.
+        Ok(Some(Tensor {
+            shape,
+            data: unsafe { slice::from_raw_parts(data, len) },
+        }))
+    }
+
+    /// Input `index` as one number of any floating-point type, or `None` if the node leaves it out.
+    pub(super) fn scalar(&self, index: usize, name: &'static str) -> Result<Option<f64>, Error> {
+        let Some(value) = self.input_value(index)? else {
+            return Ok(None);
+        };
+        let (element, shape) = self.type_and_shape(value)?;
+        if shape.iter().product::<usize>() != 1 {
+            return Err(Error::Input {
+                name,
+                problem: format!("must be one number, but has the shape {shape:?}"),
+            });
+        }
+        let value = value.cast_mut();
+        // SAFETY: the tensor has one element, of the type that is read.
+        let number = unsafe {
+            match element {
+                Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT => {
+                    f64::from(*self.elements::<f32>(value, 1)?)
+                }
+                Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE => *self.elements::<f64>(value, 1)?,
+                Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 => {
+                    (*self.elements::<f16>(value, 1)?).to_f64()
+                }
+                Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16 => {
+                    (*self.elements::<bf16>(value, 1)?).to_f64()
+                }
+                other => {
+                    let problem = format!(
+                        "must be a floating-point number, but has the type {}",
+                        other as i32
+                    );
+                    return Err(Error::Input { name, problem });
+                }
+            }
+        };
+        Ok(Some(number))
+    }
+
+    /// Allocates the only output.
+    pub(super) fn output<E: Element>(&mut self, shape: &[usize]) -> Result<&'a mut [E], Error> {
+        let dimensions: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
+        let value = self.api.create("output", |out| {
+            // SAFETY: the context is valid, and the dimensions are a live array of the given length.
+            unsafe {
+                let get = self.api.functions().KernelContext_GetOutput;
+                get(self.context, 0, dimensions.as_ptr(), dimensions.len(), out)
+            }
+        })?;
+        let len = shape.iter().product();
+        // SAFETY: the runtime allocated `len` elements of the type that this operator declares for its output; nobody
+        // else has them during the call, and `&mut self` keeps a second slice from being made while this one lives.
+        Ok(unsafe { slice::from_raw_parts_mut(self.elements::<E>(value, len)?, len) })
+    }
+
+    fn input_value(&self, index: usize) -> Result<Option<*const sys::OrtValue>, Error> {
+        let functions = self.api.functions();
+        let mut count = 0;
+        let mut value = std::ptr::null();
+        // SAFETY: the context is valid; the out-pointers are to live variables; the index is in range.
+        unsafe {
+            self.api.check((functions.KernelContext_GetInputCount)(
+                self.context,
+                &mut count,
+            ))?;
+            if index < count {
+                self.api.check((functions.KernelContext_GetInput)(
+                    self.context,
+                    index,
+                    &mut value,
+                ))?;
+            }
+        }
+        Ok((!value.is_null()).then_some(value))
+    }
+
+    fn type_and_shape(&self, value: *const sys::OrtValue) -> Result<(Type, Vec<usize>), Error> {
+        let functions = self.api.functions();
+        // SAFETY: `value` is a tensor of this call: the schema allows nothing else.
+        let info = self.api.create("tensor shape", |out| unsafe {
+            (functions.GetTensorTypeAndShape)(value, out)
+        })?;
+        // SAFETY: `info` is valid until it is released below, which happens whatever `read_info` returns.
+        let read = unsafe { read_info(self.api, info) };
+        // SAFETY: `info` was created above and is not used again.
+        unsafe { (functions.ReleaseTensorTypeAndShapeInfo)(info) };
+        let (element, dimensions) = read?;
+        Ok((
+            element,
+            dimensions.into_iter().map(|size| size as usize).collect(),
+        ))
+    }
+
+    /// Pointer to the first of `len` elements; never null.
+    ///
+    /// # Safety
+    /// `value` must be a tensor of this call with elements of type `E`.
+    unsafe fn elements<E>(&self, value: *mut sys::OrtValue, len: usize) -> Result<*mut E, Error> {
+        if len == 0 {
+            return Ok(std::ptr::NonNull::dangling().as_ptr());
+        }
+        let data = self.api.create("tensor data", |out| {
+            // SAFETY: `value` is a tensor, by this function's contract.
+            unsafe { (self.api.functions().GetTensorMutableData)(value, out) }
+        })?;
+        Ok(data.cast())
+    }
+}
+
+/// Element type and dimensions; a dimension that is not known is negative.
+///
+/// # Safety
+/// `info` must be valid.
+pub(super) unsafe fn read_info(
+    api: Api,
+    info: *const sys::OrtTensorTypeAndShapeInfo,
+) -> Result<(Type, Vec<i64>), Error> {
+    let functions = api.functions();
+    let mut element = Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+    let mut rank = 0;
+    // SAFETY: `info` is valid, and each out-pointer is to a live variable or array of the given length.
+    unsafe {
+        api.check((functions.GetTensorElementType)(info, &mut element))?;
+        api.check((functions.GetDimensionsCount)(info, &mut rank))?;
+        let mut dimensions = vec![0; rank];
+        api.check((functions.GetDimensions)(
+            info,
+            dimensions.as_mut_ptr(),
+            rank,
+        ))?;
+        Ok((element, dimensions))
+    }
+}

@@ -1,0 +1,201 @@
+//! Matrix products, whatever operator they are written with, as one record.
+
+use super::flow::Flow;
+use crate::model::{Dim, NodeExt, NodeId, ValueId};
+
+/// How the axes of a stored tensor lie, seen as a stack of matrices in which one of the last two axes is summed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Axes {
+    /// `[…, summed, kept]`.
+    SummedFirst,
+    /// `[…, kept, summed]`.
+    KeptFirst,
+    /// This permutation brings the tensor to `[…, summed, kept]`.
+    Permuted(Vec<usize>),
+}
+
+impl Axes {
+    fn from_permutation(permutation: Vec<usize>) -> Self {
+        let rank = permutation.len();
+        if permutation.iter().copied().eq(0..rank) {
+            Self::SummedFirst
+        } else if permutation == swapped(rank) {
+            Self::KeptFirst
+        } else {
+            Self::Permuted(permutation)
+        }
+    }
+
+    /// The permutation that brings a tensor of this rank to `[…, summed, kept]`.
+    pub(super) fn permutation(&self, rank: usize) -> Vec<usize> {
+        match self {
+            Self::SummedFirst => (0..rank).collect(),
+            Self::KeptFirst => swapped(rank),
+            Self::Permuted(permutation) => permutation.clone(),
+        }
+    }
+
+    /// How far from `[…, summed, kept]`.
+    fn distance(&self) -> usize {
+        match self {
+            Self::SummedFirst => 0,
+            Self::KeptFirst => 1,
+            Self::Permuted(_) => 2,
+        }
+    }
+}
+
+fn swapped(rank: usize) -> Vec<usize> {
+    let mut permutation: Vec<usize> = (0..rank).collect();
+    permutation.swap(rank - 2, rank - 1);
+    permutation
+}
+
+/// One of the two factors of a product.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Operand {
+    pub(super) value: ValueId,
+    pub(super) axes: Axes,
+}
+
+impl Operand {
+    /// The same operand, read in front of a Transpose where that is closer to `[…, summed, kept]`.
+    pub(super) fn straightened(mut self, flow: &Flow<'_>) -> Self {
+        while let Some(before) = self
+            .before_transpose(flow)
+            .filter(|o| o.axes.distance() < self.axes.distance())
+        {
+            self = before;
+        }
+        self
+    }
+
+    /// The size of the axis that is not summed over.
+    pub(super) fn kept<'a>(&self, flow: &Flow<'a>) -> Option<&'a Dim> {
+        let shape = flow.shape(self.value)?;
+        shape.get(*self.axes.permutation(shape.len()).last()?)
+    }
+
+    fn before_transpose(&self, flow: &Flow<'_>) -> Option<Self> {
+        let node = flow.node(flow.maker(self.value)?.0);
+        let value = node
+            .is_onnx("Transpose")
+            .then(|| flow.index.input(node, 0))
+            .flatten()?;
+        let inner = transpose_permutation(flow, self.value)?;
+        let outer = self.axes.permutation(inner.len());
+        (outer.len() == inner.len()).then(|| Self {
+            value,
+            axes: Axes::from_permutation(outer.iter().map(|&axis| inner[axis]).collect()),
+        })
+    }
+}
+
+/// The permutation of the Transpose that makes `output`; reversed axes where the attribute is left out.
+pub(super) fn transpose_permutation(flow: &Flow<'_>, output: ValueId) -> Option<Vec<usize>> {
+    let node = flow.node(flow.maker(output)?.0);
+    match node.ints("perm") {
+        Some(perm) => perm
+            .iter()
+            .map(|&axis| usize::try_from(axis).ok())
+            .collect(),
+        None => {
+            let rank = rank(flow, output).or_else(|| rank(flow, flow.index.input(node, 0)?))?;
+            Some((0..rank).rev().collect())
+        }
+    }
+}
+
+/// The number of dimensions of a value, as far as the file or its maker tells.
+pub(super) fn rank(flow: &Flow<'_>, value: ValueId) -> Option<usize> {
+    if let Some(shape) = flow.shape(value) {
+        return Some(shape.len());
+    }
+    let node = flow.node(flow.maker(value)?.0);
+    let first = || rank(flow, flow.index.input(node, 0)?);
+    match node.op_type() {
+        "Gemm" | "FusedGemm" | "Flatten" => Some(2),
+        "Transpose" => node.ints("perm").map(<[i64]>::len).or_else(first),
+        "Reshape" => flow
+            .constant_ints(flow.index.input(node, 1)?)
+            .map(|shape| shape.len()),
+        "Identity" | "Cast" | "Relu" | "Tanh" | "Sigmoid" | "Neg" | "ReluGrad" | "TanhGrad" => {
+            first()
+        }
+        _ => None,
+    }
+}
+
+/// A matrix product `alpha · left · right + beta · addend`: a Gemm, MatMul, or one of ONNX Runtime's fused forms.
+#[derive(Debug, Clone)]
+pub(super) struct Contraction {
+    pub(super) node: NodeId,
+    pub(super) operands: [Operand; 2],
+    pub(super) alpha: f32,
+    /// What a Gemm adds, with beta.
+    pub(super) addend: Option<(ValueId, f32)>,
+    pub(super) output: ValueId,
+}
+
+impl Contraction {
+    /// Reads a node; `None` if it is no product of two matrices.
+    pub(super) fn parse(flow: &Flow<'_>, id: NodeId) -> Option<Self> {
+        let node = flow.node(id);
+        let microsoft = node.domain() == "com.microsoft";
+        let gemm = node.is_onnx("Gemm") || microsoft && node.op_type() == "FusedGemm";
+        let matmul = node.is_onnx("MatMul")
+            || microsoft
+                && matches!(
+                    node.op_type(),
+                    "FusedMatMul" | "TransposeMatMul" | "FusedMatMulActivation"
+                );
+        if !gemm && !matmul {
+            return None;
+        }
+        let [left, right] = [flow.index.input(node, 0)?, flow.index.input(node, 1)?];
+        if [left, right]
+            .iter()
+            .any(|&value| rank(flow, value).is_some_and(|rank| rank < 2))
+        {
+            return None;
+        }
+        let operand = |value, transposed: bool, batch: &str| {
+            let axes = if transposed {
+                Axes::SummedFirst
+            } else {
+                Axes::KeptFirst
+            };
+            if node.int(batch, 0) == 0 {
+                return Some(Operand { value, axes });
+            }
+            // The first axis changes places with the batch axes: [first, batch…, last] is read as [batch…, first, last].
+            let rank = rank(flow, value)?;
+            let moved: Vec<usize> = (1..rank - 1).chain([0, rank - 1]).collect();
+            let permutation = axes
+                .permutation(rank)
+                .iter()
+                .map(|&axis| moved[axis])
+                .collect();
+            Some(Operand {
+                value,
+                axes: Axes::from_permutation(permutation),
+            })
+        };
+        let beta = node.float("beta", 1.0);
+        Some(Self {
+            node: id,
+            // The left factor is summed over its last axis unless transposed, the right one over the axis before.
+            operands: [
+                operand(left, node.int("transA", 0) != 0, "transBatchA")?,
+                operand(right, node.int("transB", 0) == 0, "transBatchB")?,
+            ],
+            alpha: node.float("alpha", 1.0),
+            addend: if gemm {
+                flow.index.input(node, 2).map(|value| (value, beta))
+            } else {
+                None
+            },
+            output: flow.index.output(node, 0)?,
+        })
+    }
+}
