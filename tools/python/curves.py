@@ -7,15 +7,16 @@ from matplotlib import pyplot  # noqa: E402
 import numpy as np  # noqa: E402
 
 WINDOW = 100
+STRIDE = 5
 COLORS = {"gradient": "#8a8a8a", "zeta*": "#c23b22"}
 LABELS = {"gradient": "∇, gradient descent", "zeta*": "ζ*, ISAAC Newton"}
 
 
 def smoothed(losses):
-    """(steps, means): the mean loss over a sliding window, at the step where the window ends."""
+    """(steps, means): the mean loss over a sliding window, at every few of the steps where a window ends."""
     window = min(WINDOW, len(losses))
     means = np.convolve(losses, np.ones(window) / window, mode="valid")
-    return np.arange(window, len(losses) + 1), means
+    return np.arange(window, len(losses) + 1)[::STRIDE], means[::STRIDE]
 
 
 def draw_curves(runs, steps_per_epoch, path):
