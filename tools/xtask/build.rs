@@ -1,13 +1,12 @@
 //! Building the library and the tools.
 
-use std::env;
 use std::process::Command;
 
 use crate::{command, paths};
 
 /// A cargo command in the repository's root.
 pub(crate) fn cargo() -> Command {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut cargo = Command::new("cargo");
     cargo.current_dir(paths::root());
     cargo
 }

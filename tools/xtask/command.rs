@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::process::{Command, Output, Stdio};
 
+use crate::paths;
+
 /// Runs a command with its output shown.
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
     let status = command
@@ -35,14 +37,16 @@ pub(crate) fn run_quietly(command: &mut Command) -> Result<Output, String> {
     Err(message)
 }
 
-/// The command as a person would type it.
+/// The command as a person would type it in the repository's root.
 pub(crate) fn line(command: &Command) -> String {
-    let mut line = command.get_program().to_string_lossy().into_owned();
-    for argument in command.get_args() {
-        line.push(' ');
-        line.push_str(&argument.to_string_lossy());
-    }
-    line
+    let root = format!("{}/", paths::root().display());
+    let words = [command.get_program()]
+        .into_iter()
+        .chain(command.get_args());
+    let words: Vec<String> = words
+        .map(|word| word.to_string_lossy().replace(&root, ""))
+        .collect();
+    words.join(" ")
 }
 
 /// Why a command could not even be started.
