@@ -20,7 +20,7 @@ def main(artifacts, library):
     state = CheckpointState.load_checkpoint(f"{artifacts}/checkpoint")
     module = Module(f"{artifacts}/isaac.onnx", state, session_options=options)
     optimizer = Optimizer(f"{artifacts}/optimizer_model.onnx", module)
-    optimizer.set_learning_rate(3.0)
+    optimizer.set_learning_rate(1.0)
 
     x, labels = spirals()
     for step in range(200):

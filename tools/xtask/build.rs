@@ -13,12 +13,5 @@ pub(crate) fn cargo() -> Command {
 
 /// Builds libisaac.so and isaac-rewrite.
 pub(crate) fn release() -> Result<(), String> {
-    command::run(cargo().args([
-        "build",
-        "--release",
-        "--quiet",
-        "--lib",
-        "--bin",
-        "isaac-rewrite",
-    ]))
+    command::run(cargo().args(["build", "--release", "--quiet", "--lib", "--bin", "isaac-rewrite"]))
 }

@@ -8,22 +8,13 @@ use crate::paths;
 
 /// Runs a command with its output shown.
 pub(crate) fn run(command: &mut Command) -> Result<(), String> {
-    let status = command
-        .status()
-        .map_err(|error| not_started(command, &error))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("`{}` failed: {status}", line(command)))
-    }
+    let status = command.status().map_err(|error| not_started(command, &error))?;
+    if status.success() { Ok(()) } else { Err(format!("`{}` failed: {status}", line(command))) }
 }
 
 /// Runs a command with its output hidden, unless it fails.
 pub(crate) fn run_quietly(command: &mut Command) -> Result<Output, String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| not_started(command, &error))?;
+    let output = command.stdin(Stdio::null()).output().map_err(|error| not_started(command, &error))?;
     if output.status.success() {
         return Ok(output);
     }
@@ -40,12 +31,8 @@ pub(crate) fn run_quietly(command: &mut Command) -> Result<Output, String> {
 /// The command as a person would type it in the repository's root.
 pub(crate) fn line(command: &Command) -> String {
     let root = format!("{}/", paths::root().display());
-    let words = [command.get_program()]
-        .into_iter()
-        .chain(command.get_args());
-    let words: Vec<String> = words
-        .map(|word| word.to_string_lossy().replace(&root, ""))
-        .collect();
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    let words: Vec<String> = words.map(|word| word.to_string_lossy().replace(&root, "")).collect();
     words.join(" ")
 }
 

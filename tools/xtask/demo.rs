@@ -47,36 +47,21 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
             .args(["--seed", &options.seed.to_string()]),
     )?;
     command::run_quietly(
-        Command::new(paths::rewriter())
-            .arg(artifacts.join("training_model.onnx"))
-            .arg("-o")
-            .arg(&rewritten)
-            .args(["--lambda", &options.lambda.to_string(), "--expect", LAYERS]),
+        Command::new(paths::rewriter()).arg(artifacts.join("training_model.onnx")).arg("-o").arg(&rewritten).args([
+            "--lambda",
+            &options.lambda.to_string(),
+            "--expect",
+            LAYERS,
+        ]),
     )?;
 
     let mut train = Environment::Training.command();
-    train
-        .arg("tools/python/demo.py")
-        .arg("--artifacts")
-        .arg(&artifacts)
-        .arg("--rewritten")
-        .arg(&rewritten);
-    train
-        .arg("--library")
-        .arg(paths::library())
-        .arg("--out")
-        .arg(&out);
-    train.args([
-        "--epochs",
-        &options.epochs.to_string(),
-        "--seed",
-        &options.seed.to_string(),
-    ]);
+    train.arg("tools/python/demo.py").arg("--artifacts").arg(&artifacts).arg("--rewritten").arg(&rewritten);
+    train.arg("--library").arg(paths::library()).arg("--out").arg(&out);
+    train.args(["--epochs", &options.epochs.to_string(), "--seed", &options.seed.to_string()]);
     match &options.data {
         Some(folder) => train.arg("--data").arg(folder),
-        None => train
-            .arg("--download")
-            .arg(paths::downloads().join("mnist")),
+        None => train.arg("--download").arg(paths::downloads().join("mnist")),
     };
     command::run(&mut train)
 }

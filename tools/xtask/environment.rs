@@ -44,10 +44,7 @@ impl Environment {
         command
             .current_dir(paths::root())
             .env("PYTHONPATH", paths::root().join("tools/python"))
-            .env(
-                "PYTHONPYCACHEPREFIX",
-                paths::target().join("python/bytecode"),
-            );
+            .env("PYTHONPYCACHEPREFIX", paths::target().join("python/bytecode"));
         command
     }
 
@@ -55,9 +52,7 @@ impl Environment {
     pub(crate) fn module_folder(self, module: &str) -> Result<PathBuf, String> {
         let script = format!("import {module} as m, os; print(os.path.dirname(m.__file__))");
         let output = command::run_quietly(self.command().args(["-c", &script]))?;
-        Ok(PathBuf::from(
-            String::from_utf8_lossy(&output.stdout).trim(),
-        ))
+        Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
     }
 
     fn folder(self) -> PathBuf {
@@ -78,30 +73,16 @@ impl Environment {
         if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
             return Ok(());
         }
-        eprintln!(
-            "setting up the Python environment {} in {}",
-            self.name(),
-            folder.display()
-        );
+        eprintln!("setting up the Python environment {} in {}", self.name(), folder.display());
         if folder.exists() {
-            fs::remove_dir_all(&folder)
-                .map_err(|error| format!("{}: {error}", folder.display()))?;
+            fs::remove_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         }
-        command::run_quietly(
-            Command::new(system_python()?)
-                .args(["-m", "venv"])
-                .arg(&folder),
-        )?;
+        command::run_quietly(Command::new(system_python()?).args(["-m", "venv"]).arg(&folder))?;
         let pip = ["-m", "pip", "--disable-pip-version-check"];
         command::run_quietly(
             self.command()
                 .args(pip)
-                .args([
-                    "install",
-                    "--no-deps",
-                    "--only-binary=:all:",
-                    "--requirement",
-                ])
+                .args(["install", "--no-deps", "--only-binary=:all:", "--requirement"])
                 .arg(self.requirements()),
         )?;
         command::run_quietly(self.command().args(pip).arg("check"))?;
@@ -115,23 +96,15 @@ pub(crate) fn make(environments: &[Environment]) -> Result<(), String> {
     let lock = folder.join("lock");
     fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     let guard = File::create(&lock).map_err(|error| format!("{}: {error}", lock.display()))?;
-    guard
-        .lock()
-        .map_err(|error| format!("{}: {error}", lock.display()))?;
-    environments
-        .iter()
-        .try_for_each(|environment| environment.make())
+    guard.lock().map_err(|error| format!("{}: {error}", lock.display()))?;
+    environments.iter().try_for_each(|environment| environment.make())
 }
 
 /// `cargo xtask setup`.
 pub(crate) fn make_all() -> Result<(), String> {
     make(&Environment::ALL)?;
     for environment in Environment::ALL {
-        println!(
-            "{:<14}{}",
-            environment.name(),
-            environment.python().display()
-        );
+        println!("{:<14}{}", environment.name(), environment.python().display());
     }
     Ok(())
 }
@@ -141,9 +114,7 @@ fn system_python() -> Result<String, String> {
     if let Some(python) = env::var_os("ISAAC_PYTHON") {
         return Ok(python.to_string_lossy().into_owned());
     }
-    let candidates = ["python3".to_owned()]
-        .into_iter()
-        .chain(PYTHONS.map(|version| format!("python{version}")));
+    let candidates = ["python3".to_owned()].into_iter().chain(PYTHONS.map(|version| format!("python{version}")));
     let mut found = Vec::new();
     for python in candidates {
         let script = "import sys; print('%d.%d' % sys.version_info[:2])";
@@ -156,11 +127,7 @@ fn system_python() -> Result<String, String> {
         }
         found.push(format!("{python} is {version}"));
     }
-    let found = if found.is_empty() {
-        "there is none on the PATH".to_owned()
-    } else {
-        found.join(", ")
-    };
+    let found = if found.is_empty() { "there is none on the PATH".to_owned() } else { found.join(", ") };
     Err(format!(
         "Python {} is needed, for which all the pinned wheels exist ({found}); ISAAC_PYTHON can name one",
         PYTHONS.join(" or ")

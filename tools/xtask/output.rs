@@ -24,15 +24,11 @@ impl Counts {
     /// Adds what a closing line of nextest, of `cargo test` or of pytest says; any other line says nothing.
     fn read(&mut self, line: &str) {
         let line = line.trim_matches(['=', ' ']);
-        let pytest =
-            line.starts_with(|first: char| first.is_ascii_digit()) && line.contains(" in ");
+        let pytest = line.starts_with(|first: char| first.is_ascii_digit()) && line.contains(" in ");
         if !(pytest || line.starts_with("Summary [") || line.starts_with("test result:")) {
             return;
         }
-        let words: Vec<&str> = line
-            .split([' ', ',', ';'])
-            .filter(|word| !word.is_empty())
-            .collect();
+        let words: Vec<&str> = line.split([' ', ',', ';']).filter(|word| !word.is_empty()).collect();
         for pair in words.windows(2) {
             let Ok(count) = pair[0].parse::<usize>() else {
                 continue;
@@ -70,13 +66,8 @@ pub(crate) fn run_counted(command: &mut Command) -> Result<(bool, Counts), Strin
         scope.spawn(|| pass_on(stdout, &counts));
         scope.spawn(|| pass_on(stderr, &counts));
     });
-    let status = child
-        .wait()
-        .map_err(|error| format!("`{}`: {error}", command::line(command)))?;
-    Ok((
-        status.success(),
-        counts.into_inner().expect("no reader panics"),
-    ))
+    let status = child.wait().map_err(|error| format!("`{}`: {error}", command::line(command)))?;
+    Ok((status.success(), counts.into_inner().expect("no reader panics")))
 }
 
 fn pass_on(stream: impl Read, counts: &Mutex<Counts>) {

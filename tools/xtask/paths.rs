@@ -23,11 +23,7 @@ pub(crate) fn built(name: &str) -> PathBuf {
 
 /// The operator library, as the platform names it.
 pub(crate) fn library() -> PathBuf {
-    built(&format!(
-        "{}isaac{}",
-        env::consts::DLL_PREFIX,
-        env::consts::DLL_SUFFIX
-    ))
+    built(&format!("{}isaac{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX))
 }
 
 /// The rewriter.

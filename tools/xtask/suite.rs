@@ -28,12 +28,7 @@ impl Step {
         }
     }
 
-    fn pytest(
-        name: String,
-        what: &'static str,
-        folder: &'static str,
-        environment: Environment,
-    ) -> Step {
+    fn pytest(name: String, what: &'static str, folder: &'static str, environment: Environment) -> Step {
         Step {
             name,
             what,
@@ -54,15 +49,7 @@ pub(crate) fn steps() -> Vec<Step> {
     let mut steps = vec![
         Step::check("fmt", "formatting", || with_arguments(&["fmt", "--check"])),
         Step::check("clippy", "lints, warnings are errors", || {
-            with_arguments(&[
-                "clippy",
-                "--release",
-                "--all-targets",
-                "--quiet",
-                "--",
-                "-D",
-                "warnings",
-            ])
+            with_arguments(&["clippy", "--release", "--all-targets", "--quiet", "--", "-D", "warnings"])
         }),
         Step::check("doc", "the API documentation, warnings are errors", || {
             let mut command = with_arguments(&["doc", "--release", "--no-deps", "--quiet"]);
@@ -82,12 +69,7 @@ pub(crate) fn steps() -> Vec<Step> {
     ];
     for environment in Environment::ALL {
         let name = format!("operator-{}", environment.name());
-        steps.push(Step::pytest(
-            name,
-            "the operator in a real session",
-            "operator",
-            environment,
-        ));
+        steps.push(Step::pytest(name, "the operator in a real session", "operator", environment));
     }
     steps.push(Step::pytest(
         "rewrite".to_owned(),
@@ -101,12 +83,7 @@ pub(crate) fn steps() -> Vec<Step> {
         "training",
         Environment::Training,
     ));
-    steps.push(Step::pytest(
-        "docs".to_owned(),
-        "the README and the examples",
-        "docs",
-        Environment::StockNewest,
-    ));
+    steps.push(Step::pytest("docs".to_owned(), "the README and the examples", "docs", Environment::StockNewest));
     steps
 }
 
@@ -117,36 +94,14 @@ fn with_arguments(arguments: &[&str]) -> Command {
 }
 
 fn rust_tests() -> Result<Command, String> {
-    let nextest = cargo()
-        .args(["nextest", "--version"])
-        .output()
-        .is_ok_and(|output| output.status.success());
+    let nextest = cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
     let mut command = if nextest {
-        with_arguments(&[
-            "nextest",
-            "run",
-            "--release",
-            "--no-fail-fast",
-            "--status-level",
-            "slow",
-        ])
+        with_arguments(&["nextest", "run", "--release", "--no-fail-fast", "--status-level", "slow"])
     } else {
-        with_arguments(&[
-            "test",
-            "--release",
-            "--lib",
-            "--bins",
-            "--tests",
-            "--no-fail-fast",
-        ])
+        with_arguments(&["test", "--release", "--lib", "--bins", "--tests", "--no-fail-fast"])
     };
     give_paths(&mut command);
-    command.env(
-        "ISAAC_ONNX_DATA",
-        Environment::Training
-            .module_folder("onnx.backend.test")?
-            .join("data"),
-    );
+    command.env("ISAAC_ONNX_DATA", Environment::Training.module_folder("onnx.backend.test")?.join("data"));
     Ok(command)
 }
 
@@ -158,14 +113,7 @@ fn pytest(folder: &str, environment: Environment) -> Result<Command, String> {
     give_paths(&mut command);
     command
         .env("ISAAC_TRAINING_PYTHON", Environment::Training.python())
-        .args([
-            "-m",
-            "pytest",
-            "-p",
-            "no:cacheprovider",
-            "-ra",
-            "--tb=short",
-        ])
+        .args(["-m", "pytest", "-p", "no:cacheprovider", "-ra", "--tb=short"])
         .arg(format!("tests/python/{folder}"));
     Ok(command)
 }

@@ -40,17 +40,11 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     }
     for name in &options.steps {
         if !steps.iter().any(|step| step.name == *name) {
-            return Err(format!(
-                "there is no step `{name}`; `cargo xtask test --list` prints them"
-            ));
+            return Err(format!("there is no step `{name}`; `cargo xtask test --list` prints them"));
         }
     }
-    let chosen = steps
-        .iter()
-        .filter(|step| options.steps.is_empty() || options.steps.contains(&step.name));
-    let outcomes = chosen
-        .map(|step| run_step(step, &options.arguments))
-        .collect::<Result<Vec<_>, _>>()?;
+    let chosen = steps.iter().filter(|step| options.steps.is_empty() || options.steps.contains(&step.name));
+    let outcomes = chosen.map(|step| run_step(step, &options.arguments)).collect::<Result<Vec<_>, _>>()?;
     summarize(&outcomes)
 }
 
@@ -70,55 +64,26 @@ fn run_step(step: &Step, arguments: &[String]) -> Result<Outcome, String> {
         success = false;
     }
     if !success {
-        println!(
-            "step {0} failed; to run it alone: cargo xtask test {0}",
-            step.name
-        );
+        println!("step {0} failed; to run it alone: cargo xtask test {0}", step.name);
     }
     let counts = (counts.total() > 0).then_some(counts);
-    Ok(Outcome {
-        name: step.name.clone(),
-        success,
-        counts,
-        time: start.elapsed(),
-    })
+    Ok(Outcome { name: step.name.clone(), success, counts, time: start.elapsed() })
 }
 
 /// Prints a line for each step, and the sum in the form that test reports read: `N passed, N failed, N skipped`.
 fn summarize(outcomes: &[Outcome]) -> Result<(), String> {
     let mut sum = Counts::default();
-    println!(
-        "\n{:<24}{:<8}{:>8}{:>8}{:>8}{:>10}",
-        "step", "", "passed", "failed", "skipped", "seconds"
-    );
+    println!("\n{:<24}{:<8}{:>8}{:>8}{:>8}{:>10}", "step", "", "passed", "failed", "skipped", "seconds");
     for outcome in outcomes {
         let verdict = if outcome.success { "ok" } else { "FAILED" };
         let counts = match outcome.counts {
-            Some(counts) => format!(
-                "{:>8}{:>8}{:>8}",
-                counts.passed, counts.failed, counts.skipped
-            ),
+            Some(counts) => format!("{:>8}{:>8}{:>8}", counts.passed, counts.failed, counts.skipped),
             None => " ".repeat(24),
         };
-        println!(
-            "{:<24}{verdict:<8}{counts}{:>10.1}",
-            outcome.name,
-            outcome.time.as_secs_f64()
-        );
+        println!("{:<24}{verdict:<8}{counts}{:>10.1}", outcome.name, outcome.time.as_secs_f64());
         sum += outcome.counts.unwrap_or_default();
     }
-    println!(
-        "\n{} passed, {} failed, {} skipped",
-        sum.passed, sum.failed, sum.skipped
-    );
-    let failed: Vec<&str> = outcomes
-        .iter()
-        .filter(|step| !step.success)
-        .map(|step| step.name.as_str())
-        .collect();
-    if failed.is_empty() {
-        Ok(())
-    } else {
-        Err(format!("failed: cargo xtask test {}", failed.join(" ")))
-    }
+    println!("\n{} passed, {} failed, {} skipped", sum.passed, sum.failed, sum.skipped);
+    let failed: Vec<&str> = outcomes.iter().filter(|step| !step.success).map(|step| step.name.as_str()).collect();
+    if failed.is_empty() { Ok(()) } else { Err(format!("failed: cargo xtask test {}", failed.join(" "))) }
 }

@@ -48,7 +48,7 @@ def runtime(tmp_path_factory):
 def test_python(step):
     first, last = losses(run(sys.executable, "examples/train.py", step, LIBRARY))
     assert first == pytest.approx(0.6535, abs=1e-3)
-    assert last < 0.05
+    assert last < 0.1
 
 
 def test_cpp(step, runtime, tmp_path):
@@ -61,14 +61,14 @@ def test_cpp(step, runtime, tmp_path):
     )
     first, last = losses(run(program, step, LIBRARY))
     assert first == pytest.approx(0.6535, abs=1e-3)
-    assert last < 0.05
+    assert last < 0.1
 
 
 def test_rust(step, runtime):
     program = Path(os.environ["ISAAC_EXAMPLES"]) / "train"
     first, last = losses(run(program, runtime / "libonnxruntime.so", step, LIBRARY))
     assert first == pytest.approx(0.6535, abs=1e-3)
-    assert last < 0.05
+    assert last < 0.1
 
 
 def test_training_api(tmp_path):
@@ -78,4 +78,4 @@ def test_training_api(tmp_path):
     run(os.environ["ISAAC_REWRITE"], model, "-o", tmp_path / "isaac.onnx", "--lambda", "1", "--expect", "3")
     first, last = losses(run(python, "examples/train_api.py", tmp_path, LIBRARY))
     assert first > 0.6
-    assert last < 0.05
+    assert last < 0.1
