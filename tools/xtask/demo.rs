@@ -19,7 +19,7 @@ pub(crate) struct Options {
     data: Option<PathBuf>,
 
     /// Passes over the training images
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     epochs: u32,
 
     /// Damping of the curvature
@@ -39,21 +39,15 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let artifacts = out.join("artifacts");
     let rewritten = artifacts.join("training_model.isaac.onnx");
     fs::create_dir_all(&artifacts).map_err(|error| format!("{}: {error}", artifacts.display()))?;
-    command::run_quietly(
-        Environment::Training
-            .command()
-            .arg("onnx/mlp_artifacts.py")
-            .arg(&artifacts)
-            .args(["--seed", &options.seed.to_string()]),
-    )?;
-    command::run_quietly(
-        Command::new(paths::rewriter()).arg(artifacts.join("training_model.onnx")).arg("-o").arg(&rewritten).args([
-            "--lambda",
-            &options.lambda.to_string(),
-            "--expect",
-            LAYERS,
-        ]),
-    )?;
+
+    let mut make = Environment::Training.command();
+    make.arg("onnx/mlp_artifacts.py").arg(&artifacts).args(["--seed", &options.seed.to_string()]);
+    command::run_quietly(&mut make)?;
+
+    let mut rewrite = Command::new(paths::rewriter());
+    rewrite.arg(artifacts.join("training_model.onnx")).arg("-o").arg(&rewritten);
+    rewrite.args(["--lambda", &options.lambda.to_string(), "--expect", LAYERS]);
+    command::run_quietly(&mut rewrite)?;
 
     let mut train = Environment::Training.command();
     train.arg("tools/python/demo.py").arg("--artifacts").arg(&artifacts).arg("--rewritten").arg(&rewritten);

@@ -82,7 +82,7 @@ impl Environment {
         command::run_quietly(
             self.command()
                 .args(pip)
-                .args(["install", "--no-deps", "--only-binary=:all:", "--requirement"])
+                .args(["install", "--no-deps", "--no-compile", "--only-binary=:all:", "--requirement"])
                 .arg(self.requirements()),
         )?;
         command::run_quietly(self.command().args(pip).arg("check"))?;

@@ -10,8 +10,8 @@ use crate::{command, paths};
 pub(crate) struct Step {
     pub name: String,
     pub what: &'static str,
-    /// The environment that it runs in or takes files from.
-    pub environment: Option<Environment>,
+    /// The environments that it runs in or takes files from.
+    pub environments: Vec<Environment>,
     /// Whether it runs tests, whose number is then reported. A step that runs none has failed.
     pub counts_tests: bool,
     command: Box<dyn Fn() -> Result<Command, String>>,
@@ -22,17 +22,18 @@ impl Step {
         Step {
             name: name.to_owned(),
             what,
-            environment: None,
+            environments: Vec::new(),
             counts_tests: false,
             command: Box::new(move || Ok(command())),
         }
     }
 
-    fn pytest(name: String, what: &'static str, folder: &'static str, environment: Environment) -> Step {
+    /// The tests of a folder under `tests/python`, in one environment.
+    fn pytest(folder: &'static str, what: &'static str, environment: Environment) -> Step {
         Step {
-            name,
+            name: folder.to_owned(),
             what,
-            environment: Some(environment),
+            environments: vec![environment],
             counts_tests: true,
             command: Box::new(move || pytest(folder, environment)),
         }
@@ -59,7 +60,7 @@ pub(crate) fn steps() -> Vec<Step> {
         Step {
             name: "rust".to_owned(),
             what: "the Rust tests",
-            environment: Some(Environment::Training),
+            environments: vec![Environment::Training],
             counts_tests: true,
             command: Box::new(rust_tests),
         },
@@ -68,22 +69,16 @@ pub(crate) fn steps() -> Vec<Step> {
         }),
     ];
     for environment in Environment::ALL {
-        let name = format!("operator-{}", environment.name());
-        steps.push(Step::pytest(name, "the operator in a real session", "operator", environment));
+        let step = Step::pytest("operator", "the operator in a real session", environment);
+        steps.push(Step { name: format!("operator-{}", environment.name()), ..step });
     }
-    steps.push(Step::pytest(
-        "rewrite".to_owned(),
-        "rewritten graphs in a real session",
-        "rewrite",
-        Environment::Training,
-    ));
-    steps.push(Step::pytest(
-        "training".to_owned(),
-        "training with ONNX Runtime's training API",
-        "training",
-        Environment::Training,
-    ));
-    steps.push(Step::pytest("docs".to_owned(), "the README and the examples", "docs", Environment::StockNewest));
+    steps.push(Step::pytest("rewrite", "rewritten graphs in a real session", Environment::Training));
+    steps.push(Step::pytest("training", "training with ONNX Runtime's training API", Environment::Training));
+    steps.push(Step {
+        environments: vec![Environment::StockNewest, Environment::Training],
+        command: Box::new(docs_tests),
+        ..Step::pytest("docs", "the README and the examples", Environment::StockNewest)
+    });
     steps
 }
 
@@ -106,22 +101,25 @@ fn rust_tests() -> Result<Command, String> {
 }
 
 fn pytest(folder: &str, environment: Environment) -> Result<Command, String> {
-    if folder == "docs" {
-        command::run(cargo().args(["build", "--release", "--quiet", "--examples"]))?;
-    }
     let mut command = environment.command();
     give_paths(&mut command);
-    command
-        .env("ISAAC_TRAINING_PYTHON", Environment::Training.python())
-        .args(["-m", "pytest", "-p", "no:cacheprovider", "-ra", "--tb=short"])
-        .arg(format!("tests/python/{folder}"));
+    command.args(["-m", "pytest", "-p", "no:cacheprovider", "-ra", "--tb=short"]);
+    command.arg(format!("tests/python/{folder}"));
     Ok(command)
 }
 
+fn docs_tests() -> Result<Command, String> {
+    command::run(&mut with_arguments(&["build", "--release", "--quiet", "--examples"]))?;
+    let mut command = pytest("docs", Environment::StockNewest)?;
+    command.env("ISAAC_EXAMPLES", paths::built("examples"));
+    command.env("ISAAC_TRAINING_PYTHON", Environment::Training.python());
+    Ok(command)
+}
+
+/// Tells a test runner where the built files and the downloads are.
 fn give_paths(command: &mut Command) {
     command
         .env("ISAAC_LIBRARY", paths::library())
         .env("ISAAC_REWRITE", paths::rewriter())
-        .env("ISAAC_EXAMPLES", paths::built("examples"))
         .env("ISAAC_DOWNLOADS", paths::downloads());
 }

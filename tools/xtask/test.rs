@@ -44,30 +44,37 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         }
     }
     let chosen = steps.iter().filter(|step| options.steps.is_empty() || options.steps.contains(&step.name));
-    let outcomes = chosen.map(|step| run_step(step, &options.arguments)).collect::<Result<Vec<_>, _>>()?;
+    let outcomes: Vec<Outcome> = chosen.map(|step| run_step(step, &options.arguments)).collect();
     summarize(&outcomes)
 }
 
-fn run_step(step: &Step, arguments: &[String]) -> Result<Outcome, String> {
+fn run_step(step: &Step, arguments: &[String]) -> Outcome {
     println!("\n== {}: {}", step.name, step.what);
     let start = Instant::now();
-    if let Some(environment) = step.environment {
-        environment::make(&[environment])?;
+    let (success, counts) = prepare_and_run(step, arguments).unwrap_or_else(|message| {
+        println!("{message}");
+        (false, Counts::default())
+    });
+    if !success {
+        println!("step {0} failed; to run it alone: cargo xtask test {0}", step.name);
+    }
+    let counts = (counts.total() > 0).then_some(counts);
+    Outcome { name: step.name.clone(), success, counts, time: start.elapsed() }
+}
+
+fn prepare_and_run(step: &Step, arguments: &[String]) -> Result<(bool, Counts), String> {
+    if !step.environments.is_empty() {
+        environment::make(&step.environments)?;
         build::release()?;
     }
     let mut command = step.command()?;
     command.args(arguments);
     println!("{}", command::line(&command));
-    let (mut success, counts) = run_counted(&mut command)?;
+    let (success, counts) = run_counted(&mut command)?;
     if success && step.counts_tests && counts.total() == 0 {
-        println!("no test ran");
-        success = false;
+        return Err("no test ran".to_owned());
     }
-    if !success {
-        println!("step {0} failed; to run it alone: cargo xtask test {0}", step.name);
-    }
-    let counts = (counts.total() > 0).then_some(counts);
-    Ok(Outcome { name: step.name.clone(), success, counts, time: start.elapsed() })
+    Ok((success, counts))
 }
 
 /// Prints a line for each step, and the sum in the form that test reports read: `N passed, N failed, N skipped`.

@@ -15,6 +15,11 @@ import mnist
 ROOT = Path(__file__).resolve().parents[3]
 
 
+def run(*command):
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.fixture(scope="session")
 def library():
     return Path(os.environ["ISAAC_LIBRARY"])
@@ -28,30 +33,20 @@ def data():
 
 
 @pytest.fixture(scope="session")
-def make_artifacts(tmp_path_factory):
-    """Makes the artifacts of a network of the given widths, and returns their folder."""
-
-    def make(*options):
-        folder = tmp_path_factory.mktemp("artifacts")
-        script = ROOT / "onnx" / "mlp_artifacts.py"
-        subprocess.run([sys.executable, script, folder, *options], check=True, stderr=subprocess.PIPE)
-        return folder
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def artifacts(make_artifacts):
-    return make_artifacts()
+def artifacts(tmp_path_factory):
+    """The folder with the artifacts of the demo's network."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    run(sys.executable, ROOT / "onnx" / "mlp_artifacts.py", folder)
+    return folder
 
 
 @pytest.fixture
 def rewrite(tmp_path):
     """Rewrites a training graph with isaac-rewrite's options, and returns the new file."""
 
-    def run(model, *options):
+    def to_new_file(model, *options):
         out = tmp_path / "rewritten.onnx"
-        subprocess.run([os.environ["ISAAC_REWRITE"], model, "-o", out, *options], check=True)
+        run(os.environ["ISAAC_REWRITE"], model, "-o", out, *options)
         return out
 
-    return run
+    return to_new_file
