@@ -87,6 +87,9 @@ impl<'a> Emitter<'a> {
         let mut value = self.flow.name(operand.value).to_owned();
         let what = ["gradient", "input"][side];
         let Some(rank) = unit.rank else {
+            if operand.axes == Axes::KeptFirst {
+                value = self.swap_last_axes(&value, what, name, nodes);
+            }
             return (value, false);
         };
         if rank == 2 {
@@ -132,19 +135,20 @@ impl<'a> Emitter<'a> {
                 .collect();
             let all = self.fresh(name, &format!("{what}_rows"));
             let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
-            nodes.push(NodeProto::build("", "Concat", &rows, &[&all]).with_int("axis", 0));
+            let axis = units[0].0.batched.len() as i64;
+            nodes.push(NodeProto::build("", "Concat", &rows, &[&all]).with_int("axis", axis));
             (all, false)
         })
     }
 
-    /// An operand of one product of a stack as [rows, features].
+    /// An operand of one product of several as [batch axes, rows, features].
     fn rows(&mut self, unit: &Unit, operand: &Operand, side: usize, name: &str, nodes: &mut Vec<NodeProto>) -> String {
         let (value, features_first) = self.single(unit, operand, side, name, nodes);
         let what = ["gradient", "input"][side];
         if features_first {
             return self.transpose(&value, &[1, 0], name, what, nodes);
         }
-        if unit.rank == Some(2) {
+        if unit.rank == Some(2) || !unit.batched.is_empty() {
             return value;
         }
         // Flatten keeps the last axis and makes rows of all others, whatever their sizes.
@@ -158,8 +162,9 @@ impl<'a> Emitter<'a> {
 
     fn scaled(&mut self, value: &str, ratio: f64, like: &Operand, name: &str, nodes: &mut Vec<NodeProto>) -> String {
         let (factor, scaled) = (self.fresh(name, "ratio"), self.fresh(name, "gradient_scaled"));
-        let elem = self.flow.index.value(like.value).tensor_type.as_ref().map_or(1, |tensor| tensor.elem);
-        nodes.push(constant_node(TensorProto::of_float(ratio, elem), &factor));
+        // Without a known type, a float: of any other type the file would have said so.
+        let tensor = TensorProto::of_float(ratio, self.flow.elem(like.value).unwrap_or_default());
+        nodes.push(constant_node(tensor, &factor));
         nodes.push(NodeProto::build("", "Mul", &[value, &factor], &[&scaled]));
         scaled
     }
@@ -211,6 +216,18 @@ impl<'a> Emitter<'a> {
             }
             nodes.push(NodeProto::build("", "Add", &[&conditioned, &term], &[name]));
         }
+    }
+
+    /// Brings a tensor of unknown rank from [..., features, rows] to [all others, rows, features].
+    fn swap_last_axes(&mut self, value: &str, what: &str, name: &str, nodes: &mut Vec<NodeProto>) -> String {
+        let [shape, sizes, target, flat] =
+            ["shape", "sizes", "target", "flat"].map(|part| self.fresh(name, &format!("{what}_{part}")));
+        let [two_last, end, rest] = [-2, i64::MAX, -1].map(|index| self.constant(&[index], what, name, nodes));
+        nodes.push(NodeProto::build("", "Shape", &[value], &[&shape]));
+        nodes.push(NodeProto::build("", "Slice", &[&shape, &two_last, &end], &[&sizes]));
+        nodes.push(NodeProto::build("", "Concat", &[&rest, &sizes], &[&target]).with_int("axis", 0));
+        nodes.push(NodeProto::build("", "Reshape", &[value, &target], &[&flat]));
+        self.transpose(&flat, &[0, 2, 1], name, what, nodes)
     }
 
     fn transpose(
