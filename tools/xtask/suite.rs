@@ -91,7 +91,7 @@ fn with_arguments(arguments: &[&str]) -> Command {
 fn rust_tests() -> Result<Command, String> {
     let nextest = cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
     let mut command = if nextest {
-        with_arguments(&["nextest", "run", "--release", "--no-fail-fast", "--status-level", "slow"])
+        with_arguments(&["nextest", "run", "--release", "--cargo-quiet", "--no-fail-fast", "--status-level", "slow"])
     } else {
         with_arguments(&["test", "--release", "--lib", "--bins", "--tests", "--no-fail-fast"])
     };
