@@ -1,0 +1,149 @@
+"""What holds for every rewritten model, whatever it is."""
+
+import names
+import numpy as np
+import onnx
+import oracle
+import pytest
+import runtime
+from onnx import helper
+from tool import GRAPH, NODE, OPSET_IMPORT, TRAINING_INFO, fields, graphs, nodes, rewrite
+
+DAMPING = 0.5
+PRODUCTS = ("Gemm", "MatMul", "FusedMatMul", "FusedGemm")
+# A rewrite may remove these around products: layouts, and the sums that a stack of rows or the operator takes over.
+REMOVABLE = (*oracle.LAYOUT, "ReduceSum", "Sum", "Add", "Sub", "Neg", "Mul")
+# What it may add: the operator, what brings its inputs to their layout, and sums that lost a term.
+ADDED = (*oracle.LAYOUT, "IsaacGemm", "Concat", "Constant", "Sum", "Add", "Neg", "Mul", "Gemm")
+
+
+def wanted(case):
+    return {layer.weight: (frozenset(layer.products), layer.reason) for layer in case.layers}
+
+
+def check_layers(rewritten, case):
+    """The report lists exactly the layers of the case."""
+    assert rewritten.layers == wanted(case)
+    assert rewritten.report["rewritten"] == sum(layer.reason is None for layer in case.layers)
+
+
+def check_without_names(case, folder, seed, reorder):
+    """The same layers are found where no name says anything, in any order of nodes. Only weights of a tie may change places."""
+    model, table = names.scramble(case.model, seed, reorder)
+    arguments = [table.get(argument, argument) for argument in case.arguments]
+    rewritten = rewrite(model, folder, *arguments)
+    expected = {
+        table[weight]: (frozenset(table[product] for product in products), reason)
+        for weight, (products, reason) in wanted(case).items()
+    }
+    ties = [{table[weight] for weight in tie} for tie in case.ties]
+    back = {new: old for old, new in table.items()}
+    assert original_names(untie(rewritten.layers, ties), back) == original_names(untie(expected, ties), back)
+
+
+def untie(layers, ties):
+    """`layers`, with the products of each tie in a fixed order."""
+    layers = dict(layers)
+    for tie in ties:
+        weights = sorted(tie & layers.keys())
+        layers.update(zip(weights, sorted((layers[weight] for weight in weights), key=str)))
+    return layers
+
+
+def original_names(layers, back):
+    """For a message that can be read."""
+    return {back[weight]: (sorted(map(back.get, products)), reason) for weight, (products, reason) in layers.items()}
+
+
+def check_untouched(rewritten, case):
+    """Everything but the products and their surroundings is there, byte for byte, in its order."""
+    check_model_fields(rewritten)
+    replaced = {name for layer in case.layers if layer.reason is None for name in layer.products}
+    operators = 0
+    for before, after in zip(graphs(rewritten.before), graphs(rewritten.after), strict=True):
+        assert [f for f in fields(before) if f[0] != NODE] == [f for f in fields(after) if f[0] != NODE]
+        old, new = nodes(before), nodes(after)
+        kept = [node for node in old if node in set(new)]
+        assert [node for node in new if node in set(old)] == kept
+        for node in map(parse, set(old) - set(kept)):
+            is_product = node.op_type in PRODUCTS and node.output[0] in replaced
+            # A Gemm may lose what it adds, if that was a product.
+            assert is_product or node.op_type in REMOVABLE, f"{node.op_type} {node.output[0]} is gone"
+        added = [parse(node) for node in new if node not in set(old)]
+        assert {node.op_type for node in added} <= set(ADDED)
+        operators += sum((node.domain, node.op_type) == ("ai.isaac", "IsaacGemm") for node in added)
+    assert operators == sum(len(layer.groups) for layer in case.layers if layer.reason is None)
+
+
+def check_model_fields(rewritten):
+    """Behind the opset imports stands one more; nothing else of the model changes, apart from graphs."""
+
+    def others(model):
+        return [field for field in fields(model) if field[0] not in (GRAPH, TRAINING_INFO, OPSET_IMPORT)]
+
+    def imports(model):
+        return [payload for number, payload in fields(model) if number == OPSET_IMPORT]
+
+    assert others(rewritten.after) == others(rewritten.before)
+    added = [helper.make_opsetid("ai.isaac", 1).SerializeToString()] if rewritten.report["rewritten"] else []
+    assert imports(rewritten.after) == imports(rewritten.before) + added
+
+
+def parse(node):
+    return onnx.NodeProto.FromString(node)
+
+
+def check_valid(rewritten):
+    """onnx.checker accepts it, strictly where it accepts the original strictly."""
+    onnx.checker.check_model(rewritten.model, full_check=is_strict(onnx.load_from_string(rewritten.before)))
+
+
+def is_strict(model):
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
+        return False
+    return True
+
+
+def check_numbers(rewritten, case, damping=DAMPING):
+    """At every optimisation level: ζ* of the original's factors where layers were rewritten, the original value elsewhere."""
+    expected, original = oracle.expected(case, damping)
+    model = case.runnable(rewritten.model)
+    for level in runtime.LEVELS:
+        got = runtime.run(model, case.feeds, runtime.gradients(model), level)
+        assert got.keys() == expected.keys()
+        for name, value in expected.items():
+            assert_close(got[name], value, case.tolerance, f"{name} at level {level}")
+    changed = [name for name, value in expected.items() if runtime.is_float(value) and error(value, original[name]) > 1e-3]
+    rewritten_count = sum(layer.reason is None for layer in case.layers)
+    assert len(changed) >= rewritten_count, f"of {rewritten_count} rewritten layers only {changed} can be seen"
+
+
+def check_plain(model, case, folder):
+    """At λ = inf everything is as in the original."""
+    rewritten = rewrite(model, folder, "--lambda", "inf", *case.arguments)
+    original = case.runnable(case.model)
+    watched = runtime.gradients(original)
+    expected = runtime.run(original, case.feeds, watched)
+    got = runtime.run(case.runnable(rewritten.model), case.feeds, watched)
+    for name, value in expected.items():
+        assert_close(got[name], value, case.tolerance, name)
+    return got
+
+
+def assert_close(got, expected, tolerance, what):
+    assert got.shape == expected.shape and got.dtype == expected.dtype, what
+    if not runtime.is_float(expected):
+        assert np.array_equal(got, expected), what
+    elif not error(got, expected) <= tolerance:
+        pytest.fail(f"{what}: relative error {error(got, expected):.1e}, allowed {tolerance:.0e}")
+
+
+def error(got, expected):
+    """The largest difference, relative to the largest element."""
+    if not expected.size:
+        return 0.0
+    got, expected = np.asarray(got, np.float64), np.asarray(expected, np.float64)
+    largest = np.abs(expected).max()
+    return np.abs(got - expected).max() / (largest or 1.0)

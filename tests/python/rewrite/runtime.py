@@ -1,0 +1,69 @@
+"""Models in the real ONNX Runtime."""
+
+import os
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper
+
+LEVELS = {
+    "disable": onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    "basic": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    "extended": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    "all": onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+}
+
+
+def session(model, level="disable", optimized=None):
+    """A session that knows the operator; `optimized` is where it writes the graph that it runs."""
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(os.environ["ISAAC_LIBRARY"])
+    options.graph_optimization_level = LEVELS[level]
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4  # failures are reported as exceptions already
+    if optimized:
+        options.optimized_model_filepath = str(optimized)
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def run(model, feeds, wanted=(), level="disable"):
+    """All outputs by name, and the values in `wanted`. Feeds are copied: gradient buffers are written in place."""
+    loaded = session(with_outputs(model, wanted), level)
+    names = [output.name for output in loaded.get_outputs()]
+    return dict(zip(names, loaded.run(None, {name: np.array(value) for name, value in feeds.items()})))
+
+
+def with_outputs(model, names):
+    """A copy that delivers these values too."""
+    model = onnx.load_from_string(model.SerializeToString())
+    known = {output.name for output in model.graph.output}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in known)
+    return model
+
+
+def with_values(model, values):
+    """A copy in which `values` are fed; what made them is gone."""
+    model = onnx.load_from_string(model.SerializeToString())
+    kept = [node for node in model.graph.node if not set(node.output) & set(values)]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    shapes = [value for value in model.graph.value_info if value.name not in values]
+    del model.graph.value_info[:]
+    model.graph.value_info.extend(shapes)
+    for name, value in values.items():
+        element = helper.np_dtype_to_tensor_dtype(value.dtype)
+        model.graph.input.append(helper.make_tensor_value_info(name, element, value.shape))
+    return model
+
+
+def gradients(model):
+    """What goes into gradient accumulators: their outputs only say that they did."""
+    accumulators = [node for node in model.graph.node if node.op_type == "InPlaceAccumulatorV2"]
+    return [node.input[1] for node in accumulators]
+
+
+def is_float(array):
+    return np.issubdtype(array.dtype, np.floating)
+
+
