@@ -82,11 +82,15 @@ def attention_of_gathered_weight(net):
     return sliced_attention(net, "q", "k", "v")
 
 
+def queries_keys_values(net, x):
+    """Keys have no bias: its gradient is zero but for rounding, and no tolerance fits that."""
+    return [dense(net, x, name, 6, 6, bias=name != "k") for name in "qkv"]
+
+
 @forward(ties=({"q.w", "k.w", "v.w"},))
 def attention_on_data(net):
     """Three weights of one shape on the same input."""
-    x = net.data("x", [2, 5, 6])
-    q, k, v = (dense(net, x, name, 6, 6) for name in "qkv")
+    q, k, v = queries_keys_values(net, net.data("x", [2, 5, 6]))
     net.op("Identity", attention(net, q, k, v, 6, "a"), into="y")
     net.output("y", [2, 5, 6])
     return [layer(f"{name}.w", f"{name}.wt_grad") for name in "qkv"]
@@ -94,7 +98,7 @@ def attention_on_data(net):
 
 def bert(net, batch, rows):
     x = net.data("x", [batch, rows, 6], (2, 5, 6))
-    q, k, v = (dense(net, x, name, 6, 6) for name in "qkv")
+    q, k, v = queries_keys_values(net, x)
     o = dense(net, attention(net, q, k, v, 6, "a"), "o", 6, 6)
     h = layer_norm(net, net.op("Add", x, o, into="r0"), "n0", 6)
     f = net.op("Relu", dense(net, h, "f0", 6, 12), into="f")

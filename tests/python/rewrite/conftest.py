@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 # The scripts that build graphs.
 sys.path.insert(0, str(ROOT / "onnx"))
+pytest.register_assert_rewrite("checks", "oracle", "tool")
 
 
 def pytest_configure():

@@ -23,7 +23,7 @@ class Product:
     """A matrix product of the original graph, read as the weight gradient of a layer."""
 
     def __init__(self, case, layer, output):
-        self.makers = {name: node for node in case.model.graph.node for name in node.output}
+        self.makers = {name: node for node in case.model.graph.node for name in node.output if name}
         self.node = self.makers[output]
         self.attributes = {a.name: helper.get_attribute_value(a) for a in self.node.attribute}
         self.output, self.independent = output, layer.independent
@@ -108,7 +108,8 @@ def expected(case, damping):
         placed[name] = np.asarray(placed[name] + addend, values[name].dtype)
     wanted = [*(output.name for output in model.graph.output), *watched]
     cut = runtime.with_values(model, placed)
-    outputs = runtime.run(cut, {**case.feeds, **placed}, watched)
+    feeds = {**case.feeds, **{runtime.FED + name: value for name, value in placed.items()}}
+    outputs = runtime.run(cut, feeds, watched)
     return {name: outputs[name] for name in wanted}, {name: values[name] for name in wanted}
 
 

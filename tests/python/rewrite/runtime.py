@@ -28,10 +28,12 @@ def session(model, level="disable", optimized=None):
 
 
 def run(model, feeds, wanted=(), level="disable"):
-    """All outputs by name, and the values in `wanted`. Feeds are copied: gradient buffers are written in place."""
-    loaded = session(with_outputs(model, wanted), level)
+    """Inputs, outputs and the values in `wanted`, by name. Feeds are copied: gradient buffers are written in place."""
+    # An input that is an output would be returned as the memory that was fed.
+    loaded = session(with_outputs(model, [name for name in wanted if name not in feeds]), level)
     names = [output.name for output in loaded.get_outputs()]
-    return dict(zip(names, loaded.run(None, {name: np.array(value) for name, value in feeds.items()})))
+    copies = {name: np.array(value) for name, value in feeds.items()}
+    return {**feeds, **dict(zip(names, loaded.run(None, copies)))}
 
 
 def with_outputs(model, names):
@@ -42,18 +44,20 @@ def with_outputs(model, names):
     return model
 
 
+FED = "fed:"
+
+
 def with_values(model, values):
-    """A copy in which `values` are fed; what made them is gone."""
+    """A copy in which `values` are fed, under names that start with FED; what made them is gone."""
     model = onnx.load_from_string(model.SerializeToString())
     kept = [node for node in model.graph.node if not set(node.output) & set(values)]
+    # What is an output too must not be an input itself, as in `run`.
+    passed = [helper.make_node("Identity", [FED + name], [name]) for name in values]
     del model.graph.node[:]
-    model.graph.node.extend(kept)
-    shapes = [value for value in model.graph.value_info if value.name not in values]
-    del model.graph.value_info[:]
-    model.graph.value_info.extend(shapes)
+    model.graph.node.extend([*passed, *kept])
     for name, value in values.items():
         element = helper.np_dtype_to_tensor_dtype(value.dtype)
-        model.graph.input.append(helper.make_tensor_value_info(name, element, value.shape))
+        model.graph.input.append(helper.make_tensor_value_info(FED + name, element, value.shape))
     return model
 
 
