@@ -22,38 +22,16 @@ struct Reference {
 
 impl Reference {
     fn parse(entries: &[StringStringEntryProto]) -> Result<Self, String> {
-        let get = |key: &str| {
-            entries
-                .iter()
-                .find(|entry| entry.key() == key)
-                .map(|entry| entry.value())
-        };
+        let get = |key: &str| entries.iter().find(|entry| entry.key() == key).map(|entry| entry.value());
         let number = |key: &str| match get(key) {
             None => Ok(None),
-            Some(text) => text
-                .parse::<u64>()
-                .map(Some)
-                .map_err(|_| format!("{key} '{text}' is not a number")),
+            Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("{key} '{text}' is not a number")),
         };
-        let location = PathBuf::from(
-            get("location")
-                .filter(|location| !location.is_empty())
-                .ok_or("no location")?,
-        );
-        if !location
-            .components()
-            .all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
-        {
-            return Err(format!(
-                "the location '{}' leaves the model's folder",
-                location.display()
-            ));
+        let location = PathBuf::from(get("location").filter(|location| !location.is_empty()).ok_or("no location")?);
+        if !location.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+            return Err(format!("the location '{}' leaves the model's folder", location.display()));
         }
-        Ok(Self {
-            location,
-            offset: number("offset")?.unwrap_or(0),
-            length: number("length")?,
-        })
+        Ok(Self { location, offset: number("offset")?.unwrap_or(0), length: number("length")? })
     }
 
     /// Whether the data file in `folder` is there, inside it, and long enough.
@@ -62,21 +40,12 @@ impl Reference {
         let unusable = |error: std::io::Error| format!("{}: {error}", path.display());
         let real = path.canonicalize().map_err(unusable)?;
         if !real.starts_with(folder.canonicalize().map_err(unusable)?) {
-            return Err(format!(
-                "the location '{}' leaves the model's folder by a link",
-                self.location.display()
-            ));
+            return Err(format!("the location '{}' leaves the model's folder by a link", self.location.display()));
         }
         let size = fs::metadata(&real).map_err(unusable)?.len();
-        let end = self
-            .offset
-            .checked_add(self.length.unwrap_or(0))
-            .ok_or("offset and length overflow")?;
+        let end = self.offset.checked_add(self.length.unwrap_or(0)).ok_or("offset and length overflow")?;
         if end > size {
-            return Err(format!(
-                "it ends at byte {end}, but {} has {size} bytes",
-                path.display()
-            ));
+            return Err(format!("it ends at byte {end}, but {} has {size} bytes", path.display()));
         }
         Ok(())
     }
@@ -92,11 +61,7 @@ fn references(model: &Model) -> Result<Vec<(String, Reference)>, ModelError> {
         });
     }
     match failed {
-        Some((tensor, what)) => Err(ModelError::ExternalData {
-            path: model.path.clone(),
-            tensor,
-            what,
-        }),
+        Some((tensor, what)) => Err(ModelError::ExternalData { path: model.path.clone(), tensor, what }),
         None => Ok(found),
     }
 }
@@ -105,13 +70,7 @@ fn references(model: &Model) -> Result<Vec<(String, Reference)>, ModelError> {
 pub(super) fn check(model: &Model) -> Result<(), ModelError> {
     let folder = folder(&model.path);
     for (tensor, reference) in references(model)? {
-        reference
-            .check(folder)
-            .map_err(|what| ModelError::ExternalData {
-                path: model.path.clone(),
-                tensor,
-                what,
-            })?;
+        reference.check(folder).map_err(|what| ModelError::ExternalData { path: model.path.clone(), tensor, what })?;
     }
     Ok(())
 }
@@ -119,34 +78,21 @@ pub(super) fn check(model: &Model) -> Result<(), ModelError> {
 /// Copies the data files of `model` to the folder of `target`, where that is another folder.
 pub(super) fn bring_along(model: &Model, target: &Path) -> Result<(), ModelError> {
     let (source, target) = (folder(&model.path), folder(target));
-    let locations: BTreeSet<PathBuf> = references(model)?
-        .into_iter()
-        .map(|(_, reference)| reference.location)
-        .collect();
+    let locations: BTreeSet<PathBuf> =
+        references(model)?.into_iter().map(|(_, reference)| reference.location).collect();
     if locations.is_empty() || same_folder(source, target) {
         return Ok(());
     }
     for location in locations {
         let (from, to) = (source.join(&location), target.join(&location));
         let result = match File::open(&to) {
-            Ok(there) => File::open(&from)
-                .and_then(|file| same_content(file, there))
-                .and_then(|same| {
-                    let what =
-                        "another file of that name is there; choose an empty folder or remove it";
-                    if same {
-                        Ok(())
-                    } else {
-                        Err(std::io::Error::other(what))
-                    }
-                }),
+            Ok(there) => File::open(&from).and_then(|file| same_content(file, there)).and_then(|same| {
+                let what = "another file of that name is there; choose an empty folder or remove it";
+                if same { Ok(()) } else { Err(std::io::Error::other(what)) }
+            }),
             Err(_) => copy(&from, &to),
         };
-        result.map_err(|error| ModelError::CopyData {
-            from,
-            to,
-            what: error.to_string(),
-        })?;
+        result.map_err(|error| ModelError::CopyData { from, to, what: error.to_string() })?;
     }
     Ok(())
 }
@@ -163,11 +109,7 @@ fn same_content(a: File, b: File) -> std::io::Result<bool> {
     // Where both have a hole there is nothing to compare.
     let mut at = 0;
     let (mut left, mut right) = (vec![0; 1 << 20], vec![0; 1 << 20]);
-    while let Some(next) = next_data(&a, at)?
-        .into_iter()
-        .chain(next_data(&b, at)?)
-        .min()
-    {
+    while let Some(next) = next_data(&a, at)?.into_iter().chain(next_data(&b, at)?).min() {
         let length = usize::try_from((size - next).min(left.len() as u64)).unwrap_or(left.len());
         std::os::unix::fs::FileExt::read_exact_at(&a, &mut left[..length], next)?;
         std::os::unix::fs::FileExt::read_exact_at(&b, &mut right[..length], next)?;

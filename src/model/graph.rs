@@ -46,20 +46,13 @@ impl Initializer {
 
     /// Element type and shape; of a sparse tensor, the element type only.
     pub fn tensor_type(&self) -> TensorType {
-        let shape = (!self.sparse)
-            .then(|| TensorType::known(&self.head.dims))
-            .flatten();
-        TensorType {
-            elem: self.head.data_type(),
-            shape,
-        }
+        let shape = (!self.sparse).then(|| TensorType::known(&self.head.dims)).flatten();
+        TensorType { elem: self.head.data_type(), shape }
     }
 
     /// The whole tensor, decoded; `None` for a sparse one or a damaged one. Costs time and memory of the tensor's size.
     pub fn tensor(&self) -> Option<TensorProto> {
-        (!self.sparse)
-            .then(|| TensorProto::decode(self.message.clone()).ok())
-            .flatten()
+        (!self.sparse).then(|| TensorProto::decode(self.message.clone()).ok()).flatten()
     }
 
     /// The message as the file has it.
@@ -99,44 +92,25 @@ impl Graph {
             node_records: Vec::new(),
             record,
         };
-        let fields = wire::fields(bytes, graph.record.payload.clone()).map_err(|source| {
-            ModelError::Wire {
-                path: path.into(),
-                source,
-            }
-        })?;
+        let fields = wire::fields(bytes, graph.record.payload.clone())
+            .map_err(|source| ModelError::Wire { path: path.into(), source })?;
         for field in fields {
             let payload = bytes.slice(field.payload.clone());
-            let invalid = |part: String| {
-                move |source| ModelError::Decode {
-                    path: path.into(),
-                    part,
-                    source,
-                }
-            };
+            let invalid = |part: String| move |source| ModelError::Decode { path: path.into(), part, source };
             match field.number {
                 1 => {
                     let part = format!("node {} of the graph", graph.nodes.len());
-                    graph
-                        .nodes
-                        .push(NodeProto::decode(payload).map_err(invalid(part))?);
+                    graph.nodes.push(NodeProto::decode(payload).map_err(invalid(part))?);
                     graph.node_records.push(field);
                 }
                 5 => graph.initializers.push(Initializer {
-                    head: TensorHead::decode(payload.clone())
-                        .map_err(invalid("initializer".into()))?,
+                    head: TensorHead::decode(payload.clone()).map_err(invalid("initializer".into()))?,
                     message: payload,
                     sparse: false,
                 }),
-                11 => graph
-                    .inputs
-                    .push(ValueInfoProto::decode(payload).map_err(invalid("graph input".into()))?),
-                12 => graph
-                    .outputs
-                    .push(ValueInfoProto::decode(payload).map_err(invalid("graph output".into()))?),
-                13 => graph
-                    .value_info
-                    .push(ValueInfoProto::decode(payload).map_err(invalid("value_info".into()))?),
+                11 => graph.inputs.push(ValueInfoProto::decode(payload).map_err(invalid("graph input".into()))?),
+                12 => graph.outputs.push(ValueInfoProto::decode(payload).map_err(invalid("graph output".into()))?),
+                13 => graph.value_info.push(ValueInfoProto::decode(payload).map_err(invalid("value_info".into()))?),
                 15 => graph.initializers.push(Initializer {
                     head: SparseHead::decode(payload.clone())
                         .map_err(invalid("sparse_initializer".into()))?
@@ -185,10 +159,7 @@ impl Graph {
     }
 
     /// Calls `visit` with the name and the external-data entries of every tensor that has its payload outside the file.
-    pub(super) fn for_each_external(
-        &self,
-        visit: &mut impl FnMut(&str, &[StringStringEntryProto]),
-    ) {
+    pub(super) fn for_each_external(&self, visit: &mut impl FnMut(&str, &[StringStringEntryProto])) {
         for initializer in &self.initializers {
             if let Some(entries) = initializer.external_data() {
                 visit(initializer.name(), entries);
@@ -201,16 +172,9 @@ impl Graph {
 }
 
 fn external_of_node(node: &NodeProto, visit: &mut impl FnMut(&str, &[StringStringEntryProto])) {
-    for tensor in node
-        .attribute
-        .iter()
-        .flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors))
-    {
+    for tensor in node.attribute.iter().flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors)) {
         if is_external(tensor.data_location() as i32) {
-            visit(
-                node.output.first().map_or("", String::as_str),
-                &tensor.external_data,
-            );
+            visit(node.output.first().map_or("", String::as_str), &tensor.external_data);
         }
     }
     for graph in node.subgraphs() {
@@ -218,10 +182,7 @@ fn external_of_node(node: &NodeProto, visit: &mut impl FnMut(&str, &[StringStrin
     }
 }
 
-fn external_of_subgraph(
-    graph: &GraphProto,
-    visit: &mut impl FnMut(&str, &[StringStringEntryProto]),
-) {
+fn external_of_subgraph(graph: &GraphProto, visit: &mut impl FnMut(&str, &[StringStringEntryProto])) {
     for tensor in &graph.initializer {
         if is_external(tensor.data_location() as i32) {
             visit(tensor.name(), &tensor.external_data);

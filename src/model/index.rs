@@ -89,11 +89,7 @@ pub struct Index {
 impl Index {
     /// Indexes `graph`, which may read `outer` as well as its own values.
     pub(super) fn new(graph: &Graph, outer: &[Initializer]) -> Result<Self, IndexError> {
-        let mut index = Self {
-            values: Vec::new(),
-            by_name: HashMap::new(),
-            order: Vec::new(),
-        };
+        let mut index = Self { values: Vec::new(), by_name: HashMap::new(), order: Vec::new() };
         index.define_all(graph, outer)?;
         index.use_all(graph)?;
         index.order = index.sort(graph)?;
@@ -112,10 +108,7 @@ impl Index {
 
     /// All values.
     pub fn values(&self) -> impl Iterator<Item = (ValueId, &Value)> {
-        self.values
-            .iter()
-            .enumerate()
-            .map(|(i, value)| (ValueId(i), value))
+        self.values.iter().enumerate().map(|(i, value)| (ValueId(i), value))
     }
 
     /// The nodes in an order of execution; file order wherever that is one.
@@ -135,10 +128,7 @@ impl Index {
 
     /// The value that `node` makes at `slot`.
     pub fn output(&self, node: &NodeProto, slot: usize) -> Option<ValueId> {
-        node.output
-            .get(slot)
-            .filter(|name| !name.is_empty())
-            .and_then(|name| self.find(name))
+        node.output.get(slot).filter(|name| !name.is_empty()).and_then(|name| self.find(name))
     }
 
     /// Proves the index against the graph: every link is there in both directions, and none is left over.
@@ -150,41 +140,18 @@ impl Index {
         for (i, node) in graph.nodes().iter().enumerate() {
             for slot in 0..node.input.len() {
                 if let Some(value) = self.input(node, slot) {
-                    assert!(
-                        self.value(value).consumers.contains(&(NodeId(i), slot)),
-                        "{} slot {slot}",
-                        node.label()
-                    );
+                    assert!(self.value(value).consumers.contains(&(NodeId(i), slot)), "{} slot {slot}", node.label());
                     reads += 1;
                 }
             }
-            for (slot, name) in node
-                .output
-                .iter()
-                .enumerate()
-                .filter(|(_, name)| !name.is_empty())
-            {
-                assert_eq!(
-                    self.find(name).map(|id| self.value(id).producer),
-                    Some(Producer::Node(NodeId(i), slot))
-                );
+            for (slot, name) in node.output.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
+                assert_eq!(self.find(name).map(|id| self.value(id).producer), Some(Producer::Node(NodeId(i), slot)));
             }
         }
-        assert_eq!(
-            self.values
-                .iter()
-                .map(|value| value.consumers.len())
-                .sum::<usize>(),
-            reads
-        );
+        assert_eq!(self.values.iter().map(|value| value.consumers.len()).sum::<usize>(), reads);
         let outputs: BTreeSet<&str> = graph.outputs().iter().map(|output| output.name()).collect();
         for value in &self.values {
-            assert_eq!(
-                value.is_output,
-                outputs.contains(value.name.as_str()),
-                "{}",
-                value.name
-            );
+            assert_eq!(value.is_output, outputs.contains(value.name.as_str()), "{}", value.name);
         }
         let mut position = vec![usize::MAX; graph.nodes().len()];
         for (at, &NodeId(node)) in self.order.iter().enumerate() {
@@ -192,18 +159,8 @@ impl Index {
         }
         for value in &self.values {
             if let Producer::Node(maker, _) = value.producer {
-                let readers = value
-                    .consumers
-                    .iter()
-                    .map(|(reader, _)| reader)
-                    .chain(&value.captured_by);
-                assert!(
-                    readers
-                        .into_iter()
-                        .all(|reader| position[maker.0] < position[reader.0]),
-                    "{}",
-                    value.name
-                );
+                let readers = value.consumers.iter().map(|(reader, _)| reader).chain(&value.captured_by);
+                assert!(readers.into_iter().all(|reader| position[maker.0] < position[reader.0]), "{}", value.name);
             }
         }
     }
@@ -216,12 +173,7 @@ impl Index {
             .filter_map(|info| Some((info.name(), TensorType::of(info)?)))
             .collect();
         for (position, input) in graph.inputs().iter().enumerate() {
-            self.define(
-                input.name(),
-                Producer::Input(position),
-                TensorType::of(input),
-                || "a graph input".into(),
-            )?;
+            self.define(input.name(), Producer::Input(position), TensorType::of(input), || "a graph input".into())?;
         }
         for (position, initializer) in graph.initializers().iter().enumerate() {
             match self.find(initializer.name()) {
@@ -237,22 +189,13 @@ impl Index {
         for initializer in outer {
             if self.find(initializer.name()).is_none() {
                 let tensor_type = Some(initializer.tensor_type());
-                self.define(initializer.name(), Producer::Outer, tensor_type, || {
-                    "the main graph".into()
-                })?;
+                self.define(initializer.name(), Producer::Outer, tensor_type, || "the main graph".into())?;
             }
         }
         for (i, node) in graph.nodes().iter().enumerate() {
-            for (slot, name) in node
-                .output
-                .iter()
-                .enumerate()
-                .filter(|(_, name)| !name.is_empty())
-            {
+            for (slot, name) in node.output.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
                 let tensor_type = declared.get(name.as_str()).cloned();
-                self.define(name, Producer::Node(NodeId(i), slot), tensor_type, || {
-                    node.label()
-                })?;
+                self.define(name, Producer::Node(NodeId(i), slot), tensor_type, || node.label())?;
             }
         }
         Ok(())
@@ -267,10 +210,7 @@ impl Index {
     ) -> Result<(), IndexError> {
         let id = ValueId(self.values.len());
         if self.by_name.insert(name.to_owned(), id).is_some() {
-            return Err(IndexError::DefinedTwice {
-                name: name.to_owned(),
-                by: by(),
-            });
+            return Err(IndexError::DefinedTwice { name: name.to_owned(), by: by() });
         }
         self.values.push(Value {
             name: name.to_owned(),
@@ -285,12 +225,7 @@ impl Index {
 
     fn use_all(&mut self, graph: &Graph) -> Result<(), IndexError> {
         for (i, node) in graph.nodes().iter().enumerate() {
-            for (slot, name) in node
-                .input
-                .iter()
-                .enumerate()
-                .filter(|(_, name)| !name.is_empty())
-            {
+            for (slot, name) in node.input.iter().enumerate().filter(|(_, name)| !name.is_empty()) {
                 let id = self.demand(name, || node.label())?;
                 self.values[id.0].consumers.push((NodeId(i), slot));
             }
@@ -307,10 +242,7 @@ impl Index {
     }
 
     fn demand(&self, name: &str, by: impl FnOnce() -> String) -> Result<ValueId, IndexError> {
-        self.find(name).ok_or_else(|| IndexError::Undefined {
-            name: name.to_owned(),
-            by: by(),
-        })
+        self.find(name).ok_or_else(|| IndexError::Undefined { name: name.to_owned(), by: by() })
     }
 
     /// Kahn's algorithm; among the nodes that are ready, the first in the file goes first.
@@ -318,34 +250,18 @@ impl Index {
         let mut waiting = vec![0_usize; graph.nodes().len()];
         for value in &self.values {
             if matches!(value.producer, Producer::Node(..)) {
-                for reader in value
-                    .consumers
-                    .iter()
-                    .map(|(reader, _)| reader)
-                    .chain(&value.captured_by)
-                {
+                for reader in value.consumers.iter().map(|(reader, _)| reader).chain(&value.captured_by) {
                     waiting[reader.0] += 1;
                 }
             }
         }
-        let mut ready: BTreeSet<usize> = (0..waiting.len())
-            .filter(|&node| waiting[node] == 0)
-            .collect();
+        let mut ready: BTreeSet<usize> = (0..waiting.len()).filter(|&node| waiting[node] == 0).collect();
         let mut order = Vec::with_capacity(waiting.len());
         while let Some(node) = ready.pop_first() {
             order.push(NodeId(node));
-            for name in graph.nodes()[node]
-                .output
-                .iter()
-                .filter(|name| !name.is_empty())
-            {
+            for name in graph.nodes()[node].output.iter().filter(|name| !name.is_empty()) {
                 let value = &self.values[self.by_name[name].0];
-                for reader in value
-                    .consumers
-                    .iter()
-                    .map(|(reader, _)| reader)
-                    .chain(&value.captured_by)
-                {
+                for reader in value.consumers.iter().map(|(reader, _)| reader).chain(&value.captured_by) {
                     waiting[reader.0] -= 1;
                     if waiting[reader.0] == 0 {
                         ready.insert(reader.0);
@@ -354,9 +270,7 @@ impl Index {
             }
         }
         match waiting.iter().position(|&count| count > 0) {
-            Some(node) => Err(IndexError::Cycle {
-                node: graph.nodes()[node].label(),
-            }),
+            Some(node) => Err(IndexError::Cycle { node: graph.nodes()[node].label() }),
             None => Ok(order),
         }
     }
@@ -373,23 +287,10 @@ fn free_names(graph: &GraphProto) -> BTreeSet<&str> {
         .iter()
         .map(|input| input.name())
         .chain(graph.initializer.iter().map(|tensor| tensor.name()))
-        .chain(
-            graph
-                .sparse_initializer
-                .iter()
-                .filter_map(|tensor| Some(tensor.values.as_ref()?.name())),
-        )
-        .chain(
-            graph
-                .node
-                .iter()
-                .flat_map(|node| node.output.iter().map(String::as_str)),
-        )
+        .chain(graph.sparse_initializer.iter().filter_map(|tensor| Some(tensor.values.as_ref()?.name())))
+        .chain(graph.node.iter().flat_map(|node| node.output.iter().map(String::as_str)))
         .collect();
-    let read = graph
-        .node
-        .iter()
-        .flat_map(|node| node.input.iter().map(String::as_str).chain(captured(node)));
+    let read = graph.node.iter().flat_map(|node| node.input.iter().map(String::as_str).chain(captured(node)));
     read.chain(graph.output.iter().map(|output| output.name()))
         .filter(|name| !name.is_empty() && !defined.contains(name))
         .collect()

@@ -28,7 +28,6 @@ mod types;
 mod wire;
 
 use std::fs::File;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -72,9 +71,7 @@ impl TrainingInfo {
 
     /// Pairs (initializer, output of the algorithm that replaces it after a step).
     pub fn update_binding(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.update_binding
-            .iter()
-            .map(|entry| (entry.key(), entry.value()))
+        self.update_binding.iter().map(|entry| (entry.key(), entry.value()))
     }
 }
 
@@ -82,6 +79,8 @@ impl TrainingInfo {
 #[derive(Debug)]
 pub struct Model {
     path: PathBuf,
+    /// The file behind `bytes`, where there is one.
+    file: Option<File>,
     bytes: Bytes,
     opset_imports: Vec<OperatorSetIdProto>,
     metadata: Vec<StringStringEntryProto>,
@@ -96,11 +95,8 @@ impl Model {
     /// A file that cannot be read, is no ONNX model, or refers to external data that is missing, too short, or outside the
     /// model's folder.
     pub fn load(path: &Path) -> Result<Self, ModelError> {
-        let bytes = map(path).map_err(|source| ModelError::Read {
-            path: path.into(),
-            source,
-        })?;
-        let model = Self::decode(path, bytes)?;
+        let (file, bytes) = map(path).map_err(|source| ModelError::Read { path: path.into(), source })?;
+        let model = Self { file: Some(file), ..Self::decode(path, bytes)? };
         external::check(&model)?;
         Ok(model)
     }
@@ -114,17 +110,8 @@ impl Model {
     }
 
     fn decode(path: &Path, bytes: Bytes) -> Result<Self, ModelError> {
-        let malformed = |source| ModelError::Wire {
-            path: path.into(),
-            source,
-        };
-        let invalid = |part: String| {
-            move |source| ModelError::Decode {
-                path: path.into(),
-                part,
-                source,
-            }
-        };
+        let malformed = |source| ModelError::Wire { path: path.into(), source };
+        let invalid = |part: String| move |source| ModelError::Decode { path: path.into(), part, source };
         let mut graphs = Vec::new();
         let mut opset_imports = Vec::new();
         let mut metadata = Vec::new();
@@ -133,37 +120,21 @@ impl Model {
             let payload = || bytes.slice(field.payload.clone());
             match field.number {
                 7 if field.delimited => graphs.push(Graph::decode(path, &bytes, field)?),
-                8 => opset_imports.push(
-                    OperatorSetIdProto::decode(payload())
-                        .map_err(invalid("opset_import".into()))?,
-                ),
-                14 => metadata.push(
-                    StringStringEntryProto::decode(payload())
-                        .map_err(invalid("metadata_props".into()))?,
-                ),
-                20 if field.delimited => {
-                    training_info.push(decode_training_info(path, &bytes, field)?)
+                8 => opset_imports.push(OperatorSetIdProto::decode(payload()).map_err(invalid("opset_import".into()))?),
+                14 => {
+                    metadata.push(StringStringEntryProto::decode(payload()).map_err(invalid("metadata_props".into()))?)
                 }
+                20 if field.delimited => training_info.push(decode_training_info(path, &bytes, field)?),
                 _ => {}
             }
         }
         let graph = match graphs.len() {
             1 => graphs.swap_remove(0),
             count => {
-                return Err(ModelError::GraphCount {
-                    path: path.into(),
-                    count,
-                });
+                return Err(ModelError::GraphCount { path: path.into(), count });
             }
         };
-        Ok(Self {
-            path: path.into(),
-            bytes,
-            opset_imports,
-            metadata,
-            graph,
-            training_info,
-        })
+        Ok(Self { path: path.into(), file: None, bytes, opset_imports, metadata, graph, training_info })
     }
 
     /// Where the model was loaded from.
@@ -179,9 +150,8 @@ impl Model {
     /// All graphs that may hold a training step: the main one, then the algorithm of each training info.
     pub fn graphs(&self) -> impl Iterator<Item = (GraphId, &Graph)> {
         let algorithms = self.training_info.iter().enumerate();
-        std::iter::once((GraphId::Main, &self.graph)).chain(
-            algorithms.filter_map(|(i, info)| Some((GraphId::Algorithm(i), info.algorithm()?))),
-        )
+        std::iter::once((GraphId::Main, &self.graph))
+            .chain(algorithms.filter_map(|(i, info)| Some((GraphId::Algorithm(i), info.algorithm()?))))
     }
 
     /// The index of one of [`Model::graphs`]. The algorithm of a training info also sees the initializers of the main graph.
@@ -195,9 +165,7 @@ impl Model {
         match id {
             GraphId::Main => Index::new(&self.graph, &[]),
             GraphId::Algorithm(i) => {
-                let graph = self.training_info[i]
-                    .algorithm()
-                    .expect("a graph of this model");
+                let graph = self.training_info[i].algorithm().expect("a graph of this model");
                 Index::new(graph, self.graph.initializers())
             }
         }
@@ -210,26 +178,16 @@ impl Model {
 
     /// The value of a metadata property.
     pub fn metadata(&self, key: &str) -> Option<&str> {
-        self.metadata
-            .iter()
-            .find(|entry| entry.key() == key)
-            .map(|entry| entry.value())
+        self.metadata.iter().find(|entry| entry.key() == key).map(|entry| entry.value())
     }
 
     /// The imported version of an operator set; `""` and `ai.onnx` are the same domain.
     pub fn opset(&self, domain: &str) -> Option<i64> {
         let canonical = |domain: &str| {
-            if domain == "ai.onnx" {
-                String::new()
-            } else {
-                domain.to_owned()
-            }
+            if domain == "ai.onnx" { String::new() } else { domain.to_owned() }
         };
         let wanted = canonical(domain);
-        self.opset_imports
-            .iter()
-            .find(|import| canonical(import.domain()) == wanted)
-            .map(|import| import.version())
+        self.opset_imports.iter().find(|import| canonical(import.domain()) == wanted).map(|import| import.version())
     }
 
     /// Writes the model with `edit` applied to `path`: to a temporary file beside it first, which is then renamed, so that
@@ -239,49 +197,27 @@ impl Model {
     /// Failing input or output, or a file in the target folder that holds other external data under the same name.
     pub fn save(&self, edit: &Edit, path: &Path) -> Result<(), ModelError> {
         external::bring_along(self, path)?;
-        edit.write(self, path).map_err(|source| ModelError::Write {
-            path: path.into(),
-            source,
-        })
+        edit.write(self, path).map_err(|source| ModelError::Write { path: path.into(), source })
     }
 
     /// The bytes of the model with `edit` applied.
     pub fn to_bytes(&self, edit: &Edit) -> Vec<u8> {
-        edit.pieces(self).concat()
-    }
-
-    fn slice(&self, range: Range<usize>) -> Bytes {
-        self.bytes.slice(range)
+        edit.bytes(self)
     }
 }
 
-fn decode_training_info(
-    path: &Path,
-    bytes: &Bytes,
-    record: Field,
-) -> Result<TrainingInfo, ModelError> {
-    let mut info = TrainingInfo {
-        algorithm: None,
-        update_binding: Vec::new(),
-        record,
-    };
-    let fields =
-        wire::fields(bytes, info.record.payload.clone()).map_err(|source| ModelError::Wire {
-            path: path.into(),
-            source,
-        })?;
+fn decode_training_info(path: &Path, bytes: &Bytes, record: Field) -> Result<TrainingInfo, ModelError> {
+    let mut info = TrainingInfo { algorithm: None, update_binding: Vec::new(), record };
+    let fields = wire::fields(bytes, info.record.payload.clone())
+        .map_err(|source| ModelError::Wire { path: path.into(), source })?;
     for field in fields {
         match field.number {
             2 if field.delimited => info.algorithm = Some(Graph::decode(path, bytes, field)?),
-            4 => info.update_binding.push(
-                StringStringEntryProto::decode(bytes.slice(field.payload.clone())).map_err(
-                    |source| ModelError::Decode {
-                        path: path.into(),
-                        part: "update_binding".into(),
-                        source,
-                    },
-                )?,
-            ),
+            4 => {
+                info.update_binding.push(StringStringEntryProto::decode(bytes.slice(field.payload.clone())).map_err(
+                    |source| ModelError::Decode { path: path.into(), part: "update_binding".into(), source },
+                )?)
+            }
             _ => {}
         }
     }
@@ -290,16 +226,13 @@ fn decode_training_info(
 
 /// Maps a file into memory.
 #[allow(unsafe_code)]
-fn map(path: &Path) -> std::io::Result<Bytes> {
+fn map(path: &Path) -> std::io::Result<(File, Bytes)> {
     let file = File::open(path)?;
     if !file.metadata()?.is_file() {
-        return Err(std::io::Error::new(
-            std::io::ErrorKind::InvalidInput,
-            "not a regular file",
-        ));
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
     }
     // SAFETY: the map is private and read-only. Another process that truncates the file while we read it ends this process with
     // SIGBUS; every program that maps files lives with that, and reading 8 GB into memory instead is no alternative.
     let map = unsafe { memmap2::Mmap::map(&file)? };
-    Ok(Bytes::from_owner(map))
+    Ok((file, Bytes::from_owner(map)))
 }

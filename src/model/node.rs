@@ -48,34 +48,22 @@ impl NodeExt for NodeProto {
     }
 
     fn with_int(mut self, name: &str, value: i64) -> Self {
-        self.attribute.push(AttributeProto {
-            i: Some(value),
-            ..attribute(name, AttributeType::Int)
-        });
+        self.attribute.push(AttributeProto { i: Some(value), ..attribute(name, AttributeType::Int) });
         self
     }
 
     fn with_ints(mut self, name: &str, values: &[i64]) -> Self {
-        self.attribute.push(AttributeProto {
-            ints: values.to_vec(),
-            ..attribute(name, AttributeType::Ints)
-        });
+        self.attribute.push(AttributeProto { ints: values.to_vec(), ..attribute(name, AttributeType::Ints) });
         self
     }
 
     fn with_float(mut self, name: &str, value: f32) -> Self {
-        self.attribute.push(AttributeProto {
-            f: Some(value),
-            ..attribute(name, AttributeType::Float)
-        });
+        self.attribute.push(AttributeProto { f: Some(value), ..attribute(name, AttributeType::Float) });
         self
     }
 
     fn with_tensor(mut self, name: &str, value: TensorProto) -> Self {
-        self.attribute.push(AttributeProto {
-            t: Some(value),
-            ..attribute(name, AttributeType::Tensor)
-        });
+        self.attribute.push(AttributeProto { t: Some(value), ..attribute(name, AttributeType::Tensor) });
         self
     }
 
@@ -93,21 +81,15 @@ impl NodeExt for NodeProto {
     }
 
     fn attribute(&self, name: &str) -> Option<&AttributeProto> {
-        self.attribute
-            .iter()
-            .find(|attribute| attribute.name() == name)
+        self.attribute.iter().find(|attribute| attribute.name() == name)
     }
 
     fn int(&self, name: &str, default: i64) -> i64 {
-        NodeExt::attribute(self, name)
-            .and_then(|attribute| attribute.i)
-            .unwrap_or(default)
+        NodeExt::attribute(self, name).and_then(|attribute| attribute.i).unwrap_or(default)
     }
 
     fn float(&self, name: &str, default: f32) -> f32 {
-        NodeExt::attribute(self, name)
-            .and_then(|attribute| attribute.f)
-            .unwrap_or(default)
+        NodeExt::attribute(self, name).and_then(|attribute| attribute.f).unwrap_or(default)
     }
 
     fn ints(&self, name: &str) -> Option<&[i64]> {
@@ -115,16 +97,11 @@ impl NodeExt for NodeProto {
     }
 
     fn input_name(&self, slot: usize) -> Option<&str> {
-        self.input
-            .get(slot)
-            .map(String::as_str)
-            .filter(|name| !name.is_empty())
+        self.input.get(slot).map(String::as_str).filter(|name| !name.is_empty())
     }
 
     fn subgraphs(&self) -> impl Iterator<Item = &GraphProto> {
-        self.attribute
-            .iter()
-            .flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
+        self.attribute.iter().flat_map(|attribute| attribute.g.iter().chain(&attribute.graphs))
     }
 
     fn label(&self) -> String {
@@ -140,9 +117,5 @@ impl NodeExt for NodeProto {
 }
 
 fn attribute(name: &str, kind: AttributeType) -> AttributeProto {
-    AttributeProto {
-        name: Some(name.to_owned()),
-        r#type: Some(kind as i32),
-        ..AttributeProto::default()
-    }
+    AttributeProto { name: Some(name.to_owned()), r#type: Some(kind as i32), ..AttributeProto::default() }
 }

@@ -51,24 +51,18 @@ impl TensorType {
     /// The type that a `ValueInfoProto` declares; `None` for sequences, maps and absent types.
     pub fn of(info: &ValueInfoProto) -> Option<Self> {
         match info.r#type.as_ref()?.value.as_ref()? {
-            Value::TensorType(tensor) => Some(Self {
-                elem: tensor.elem_type(),
-                shape: tensor.shape.as_ref().map(dims),
-            }),
+            Value::TensorType(tensor) => {
+                Some(Self { elem: tensor.elem_type(), shape: tensor.shape.as_ref().map(dims) })
+            }
             _ => None,
         }
     }
 
     /// Whether elements are floating-point numbers (of 16 bits or more).
     pub fn is_float(&self) -> bool {
-        [
-            DataType::Float,
-            DataType::Double,
-            DataType::Float16,
-            DataType::Bfloat16,
-        ]
-        .iter()
-        .any(|&float| float as i32 == self.elem)
+        [DataType::Float, DataType::Double, DataType::Float16, DataType::Bfloat16]
+            .iter()
+            .any(|&float| float as i32 == self.elem)
     }
 
     /// The number of dimensions.
@@ -77,17 +71,13 @@ impl TensorType {
     }
 
     pub(super) fn known(dims: &[i64]) -> Option<Vec<Dim>> {
-        dims.iter()
-            .map(|&size| u64::try_from(size).ok().map(Dim::Known))
-            .collect()
+        dims.iter().map(|&size| u64::try_from(size).ok().map(Dim::Known)).collect()
     }
 }
 
 fn dims(shape: &TensorShapeProto) -> Vec<Dim> {
     let dim = |value: &Option<dimension::Value>| match value {
-        Some(dimension::Value::DimValue(size)) => {
-            u64::try_from(*size).map_or(Dim::Unknown, Dim::Known)
-        }
+        Some(dimension::Value::DimValue(size)) => u64::try_from(*size).map_or(Dim::Unknown, Dim::Known),
         Some(dimension::Value::DimParam(name)) if !name.is_empty() => Dim::Symbol(name.clone()),
         _ => Dim::Unknown,
     };

@@ -40,10 +40,7 @@ pub(crate) fn fields(bytes: &[u8], range: Range<usize>) -> Result<Vec<Field>, Wi
 
 fn field(bytes: &[u8], start: usize, end: usize) -> Result<Field, WireError> {
     let (key, after_key) = varint(bytes, start, end)?;
-    let fail = |what| WireError {
-        offset: start,
-        what,
-    };
+    let fail = |what| WireError { offset: start, what };
     let number = u32::try_from(key >> 3).map_err(|_| fail("field number out of range"))?;
     if number == 0 {
         return Err(fail("field number 0"));
@@ -54,23 +51,16 @@ fn field(bytes: &[u8], start: usize, end: usize) -> Result<Field, WireError> {
         1 => fixed(8),
         2 => {
             let (length, begin) = varint(bytes, after_key, end)?;
-            usize::try_from(length)
-                .ok()
-                .and_then(|length| Some(begin..begin.checked_add(length)?))
+            usize::try_from(length).ok().and_then(|length| Some(begin..begin.checked_add(length)?))
         }
         5 => fixed(4),
         _ => return Err(fail("unknown wire type")),
     };
     match payload {
-        Some(payload) if payload.end <= end => Ok(Field {
-            number,
-            record: start..payload.end,
-            payload,
-            delimited: key & 7 == 2,
-        }),
-        _ => Err(fail(
-            "a field that ends behind its message (the file is truncated or damaged)",
-        )),
+        Some(payload) if payload.end <= end => {
+            Ok(Field { number, record: start..payload.end, payload, delimited: key & 7 == 2 })
+        }
+        _ => Err(fail("a field that ends behind its message (the file is truncated or damaged)")),
     }
 }
 
@@ -82,20 +72,13 @@ fn varint(bytes: &[u8], start: usize, end: usize) -> Result<(u64, usize), WireEr
             return Ok((value, start + count + 1));
         }
     }
-    Err(WireError {
-        offset: start,
-        what: "an unfinished number (the file is truncated or damaged)",
-    })
+    Err(WireError { offset: start, what: "an unfinished number (the file is truncated or damaged)" })
 }
 
 /// Tag and length in front of a length-delimited payload.
 pub(crate) fn delimiter(number: u32, length: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
-    prost::encoding::encode_key(
-        number,
-        prost::encoding::WireType::LengthDelimited,
-        &mut bytes,
-    );
+    prost::encoding::encode_key(number, prost::encoding::WireType::LengthDelimited, &mut bytes);
     prost::encoding::encode_varint(length as u64, &mut bytes);
     bytes
 }
@@ -114,21 +97,12 @@ mod tests {
     #[test]
     fn fields_tile_their_message() {
         // 1: varint 300; 2: "ab"; 3: fixed32; 4: fixed64
-        let bytes = [
-            0x08, 0xac, 0x02, 0x12, 2, b'a', b'b', 0x1d, 0, 0, 0, 0, 0x21, 0, 0, 0, 0, 0, 0, 0, 0,
-        ];
+        let bytes = [0x08, 0xac, 0x02, 0x12, 2, b'a', b'b', 0x1d, 0, 0, 0, 0, 0x21, 0, 0, 0, 0, 0, 0, 0, 0];
         let found = fields(&bytes, 0..bytes.len()).unwrap();
-        assert_eq!(
-            found.iter().map(|f| f.number).collect::<Vec<_>>(),
-            [1, 2, 3, 4]
-        );
+        assert_eq!(found.iter().map(|f| f.number).collect::<Vec<_>>(), [1, 2, 3, 4]);
         assert_eq!(found[1].payload, 5..7);
         assert_eq!(found.last().unwrap().record.end, bytes.len());
-        assert!(
-            found
-                .windows(2)
-                .all(|pair| pair[0].record.end == pair[1].record.start)
-        );
+        assert!(found.windows(2).all(|pair| pair[0].record.end == pair[1].record.start));
     }
 
     #[test]
@@ -139,36 +113,18 @@ mod tests {
             (&[0x0b][..], 0),             // group: not in proto3
             (&[0x00, 0x00][..], 0),       // field number 0
             (&[0x08, 0xff, 0xff][..], 1), // varint without an end
-            (
-                &[
-                    0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01,
-                ][..],
-                0,
-            ), // length 2^64-1
+            (&[0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01][..], 0), // length 2^64-1
         ] {
-            assert_eq!(
-                fields(bytes, 0..bytes.len()).unwrap_err().offset,
-                offset,
-                "{bytes:?}"
-            );
+            assert_eq!(fields(bytes, 0..bytes.len()).unwrap_err().offset, offset, "{bytes:?}");
         }
     }
 
     #[test]
     fn record_is_read_back() {
-        let entry = crate::proto::OperatorSetIdProto {
-            domain: Some("ai.isaac".into()),
-            version: Some(1),
-        };
+        let entry = crate::proto::OperatorSetIdProto { domain: Some("ai.isaac".into()), version: Some(1) };
         let bytes = record(8, &entry);
         let found = fields(&bytes, 0..bytes.len()).unwrap();
-        assert_eq!(
-            (found.len(), found[0].number, found[0].record.end),
-            (1, 8, bytes.len())
-        );
-        assert_eq!(
-            prost::Message::decode(&bytes[found[0].payload.clone()]),
-            Ok(entry)
-        );
+        assert_eq!((found.len(), found[0].number, found[0].record.end), (1, 8, bytes.len()));
+        assert_eq!(prost::Message::decode(&bytes[found[0].payload.clone()]), Ok(entry));
     }
 }

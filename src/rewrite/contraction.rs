@@ -61,10 +61,7 @@ pub(super) struct Operand {
 impl Operand {
     /// The same operand, read in front of a Transpose where that is closer to `[…, summed, kept]`.
     pub(super) fn straightened(mut self, flow: &Flow<'_>) -> Self {
-        while let Some(before) = self
-            .before_transpose(flow)
-            .filter(|o| o.axes.distance() < self.axes.distance())
-        {
+        while let Some(before) = self.before_transpose(flow).filter(|o| o.axes.distance() < self.axes.distance()) {
             self = before;
         }
         self
@@ -84,16 +81,11 @@ impl Operand {
 
     fn before_transpose(&self, flow: &Flow<'_>) -> Option<Self> {
         let node = flow.node(flow.maker(self.value)?.0);
-        let value = node
-            .is_onnx("Transpose")
-            .then(|| flow.index.input(node, 0))
-            .flatten()?;
+        let value = node.is_onnx("Transpose").then(|| flow.index.input(node, 0)).flatten()?;
         let inner = transpose_permutation(flow, self.value)?;
         let outer = self.axes.permutation(inner.len());
-        (outer.len() == inner.len()).then(|| Self {
-            value,
-            axes: Axes::from_permutation(outer.iter().map(|&axis| inner[axis]).collect()),
-        })
+        (outer.len() == inner.len())
+            .then(|| Self { value, axes: Axes::from_permutation(outer.iter().map(|&axis| inner[axis]).collect()) })
     }
 }
 
@@ -101,10 +93,7 @@ impl Operand {
 pub(super) fn transpose_permutation(flow: &Flow<'_>, output: ValueId) -> Option<Vec<usize>> {
     let node = flow.node(flow.maker(output)?.0);
     match node.ints("perm") {
-        Some(perm) => perm
-            .iter()
-            .map(|&axis| usize::try_from(axis).ok())
-            .collect(),
+        Some(perm) => perm.iter().map(|&axis| usize::try_from(axis).ok()).collect(),
         None => {
             let rank = rank(flow, output).or_else(|| rank(flow, flow.index.input(node, 0)?))?;
             Some((0..rank).rev().collect())
@@ -122,12 +111,8 @@ pub(super) fn rank(flow: &Flow<'_>, value: ValueId) -> Option<usize> {
     match node.op_type() {
         "Gemm" | "FusedGemm" | "Flatten" => Some(2),
         "Transpose" => node.ints("perm").map(<[i64]>::len).or_else(first),
-        "Reshape" => flow
-            .constant_ints(flow.index.input(node, 1)?)
-            .map(|shape| shape.len()),
-        "Identity" | "Cast" | "Relu" | "Tanh" | "Sigmoid" | "Neg" | "ReluGrad" | "TanhGrad" => {
-            first()
-        }
+        "Reshape" => flow.constant_ints(flow.index.input(node, 1)?).map(|shape| shape.len()),
+        "Identity" | "Cast" | "Relu" | "Tanh" | "Sigmoid" | "Neg" | "ReluGrad" | "TanhGrad" => first(),
         _ => None,
     }
 }
@@ -137,6 +122,8 @@ pub(super) fn rank(flow: &Flow<'_>, value: ValueId) -> Option<usize> {
 pub(super) struct Contraction {
     pub(super) node: NodeId,
     pub(super) operands: [Operand; 2],
+    /// Where the operands' layout chains begin.
+    pub(super) roots: [ValueId; 2],
     pub(super) alpha: f32,
     /// What a Gemm adds, with beta.
     pub(super) addend: Option<(ValueId, f32)>,
@@ -150,57 +137,36 @@ impl Contraction {
         let microsoft = node.domain() == "com.microsoft";
         let gemm = node.is_onnx("Gemm") || microsoft && node.op_type() == "FusedGemm";
         let matmul = node.is_onnx("MatMul")
-            || microsoft
-                && matches!(
-                    node.op_type(),
-                    "FusedMatMul" | "TransposeMatMul" | "FusedMatMulActivation"
-                );
+            || microsoft && matches!(node.op_type(), "FusedMatMul" | "TransposeMatMul" | "FusedMatMulActivation");
         if !gemm && !matmul {
             return None;
         }
         let [left, right] = [flow.index.input(node, 0)?, flow.index.input(node, 1)?];
-        if [left, right]
-            .iter()
-            .any(|&value| rank(flow, value).is_some_and(|rank| rank < 2))
-        {
+        if [left, right].iter().any(|&value| rank(flow, value).is_some_and(|rank| rank < 2)) {
             return None;
         }
         let operand = |value, transposed: bool, batch: &str| {
-            let axes = if transposed {
-                Axes::SummedFirst
-            } else {
-                Axes::KeptFirst
-            };
+            let axes = if transposed { Axes::SummedFirst } else { Axes::KeptFirst };
             if node.int(batch, 0) == 0 {
                 return Some(Operand { value, axes });
             }
             // The first axis changes places with the batch axes: [first, batch…, last] is read as [batch…, first, last].
             let rank = rank(flow, value)?;
             let moved: Vec<usize> = (1..rank - 1).chain([0, rank - 1]).collect();
-            let permutation = axes
-                .permutation(rank)
-                .iter()
-                .map(|&axis| moved[axis])
-                .collect();
-            Some(Operand {
-                value,
-                axes: Axes::from_permutation(permutation),
-            })
+            let permutation = axes.permutation(rank).iter().map(|&axis| moved[axis]).collect();
+            Some(Operand { value, axes: Axes::from_permutation(permutation) })
         };
         let beta = node.float("beta", 1.0);
         Some(Self {
             node: id,
+            roots: [flow.root(left), flow.root(right)],
             // The left factor is summed over its last axis unless transposed, the right one over the axis before.
             operands: [
                 operand(left, node.int("transA", 0) != 0, "transBatchA")?,
                 operand(right, node.int("transB", 0) == 0, "transBatchB")?,
             ],
             alpha: node.float("alpha", 1.0),
-            addend: if gemm {
-                flow.index.input(node, 2).map(|value| (value, beta))
-            } else {
-                None
-            },
+            addend: if gemm { flow.index.input(node, 2).map(|value| (value, beta)) } else { None },
             output: flow.index.output(node, 0)?,
         })
     }

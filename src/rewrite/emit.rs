@@ -28,14 +28,7 @@ pub(super) struct Emitter<'a> {
 impl<'a> Emitter<'a> {
     /// `opset` is the imported version of the default domain.
     pub(super) fn new(flow: &'a Flow<'a>, lambda: f32, opset: i64) -> Self {
-        Self {
-            flow,
-            lambda,
-            opset,
-            names: BTreeSet::new(),
-            edit: GraphEdit::default(),
-            terms: BTreeMap::new(),
-        }
+        Self { flow, lambda, opset, names: BTreeSet::new(), edit: GraphEdit::default(), terms: BTreeMap::new() }
     }
 
     /// Puts one operator in the place of the products that are conditioned together.
@@ -43,12 +36,7 @@ impl<'a> Emitter<'a> {
         let Some((carrier, _)) = conditioning.units.last() else {
             return;
         };
-        let place = carrier
-            .nodes
-            .iter()
-            .max()
-            .copied()
-            .unwrap_or(carrier.nodes[0]);
+        let place = carrier.nodes.iter().max().copied().unwrap_or(carrier.nodes[0]);
         let name = self.flow.name(carrier.result).to_owned();
         let mut nodes = Vec::new();
         let [gradient, input] = match conditioning.units.as_slice() {
@@ -57,12 +45,7 @@ impl<'a> Emitter<'a> {
             units => self.stacked(units, &name, &mut nodes),
         };
         self.operator(carrier, &name, &gradient, &input, &mut nodes);
-        for node in conditioning
-            .units
-            .iter()
-            .flat_map(|(unit, _)| &unit.nodes)
-            .chain(&conditioning.dropped.nodes)
-        {
+        for node in conditioning.units.iter().flat_map(|(unit, _)| &unit.nodes).chain(&conditioning.dropped.nodes) {
             self.edit.nodes.insert(node.0, Vec::new());
         }
         self.edit.nodes.insert(place.0, nodes);
@@ -75,9 +58,7 @@ impl<'a> Emitter<'a> {
     pub(super) fn finish(mut self) -> GraphEdit {
         for (node, slots) in std::mem::take(&mut self.terms) {
             if !self.edit.nodes.contains_key(&node.0) {
-                self.edit
-                    .nodes
-                    .insert(node.0, vec![without_terms(self.flow.node(node), &slots)]);
+                self.edit.nodes.insert(node.0, vec![without_terms(self.flow.node(node), &slots)]);
             }
         }
         self.sweep();
@@ -112,13 +93,7 @@ impl<'a> Emitter<'a> {
             return (value, operand.axes == Axes::KeptFirst);
         }
         // [batch axes of separate layers, batch axes that are rows, rows, features]
-        let order: Vec<usize> = unit
-            .batched
-            .iter()
-            .chain(&unit.merged)
-            .copied()
-            .chain([rank - 2, rank - 1])
-            .collect();
+        let order: Vec<usize> = unit.batched.iter().chain(&unit.merged).copied().chain([rank - 2, rank - 1]).collect();
         let own_rank = self.flow.shape(operand.value).map_or(rank, <[_]>::len);
         let stored = operand.axes.permutation(own_rank);
         if own_rank < rank || unit.expand[side].is_some() {
@@ -128,12 +103,7 @@ impl<'a> Emitter<'a> {
             if let Some(sizes) = unit.expand[side].clone() {
                 let shape = self.constant(&sizes, &format!("{what}_sizes"), name, nodes);
                 let expanded = self.fresh(name, &format!("{what}_expanded"));
-                nodes.push(NodeProto::build(
-                    "",
-                    "Expand",
-                    &[&value, &shape],
-                    &[&expanded],
-                ));
+                nodes.push(NodeProto::build("", "Expand", &[&value, &shape], &[&expanded]));
                 value = expanded;
             }
             if !order.iter().copied().eq(0..rank) {
@@ -149,28 +119,15 @@ impl<'a> Emitter<'a> {
     }
 
     /// The rows of several products, one below the other.
-    fn stacked(
-        &mut self,
-        units: &[(Unit, f64)],
-        name: &str,
-        nodes: &mut Vec<NodeProto>,
-    ) -> [(String, bool); 2] {
+    fn stacked(&mut self, units: &[(Unit, f64)], name: &str, nodes: &mut Vec<NodeProto>) -> [(String, bool); 2] {
         [0, 1].map(|side| {
             let what = ["gradient", "input"][side];
             let rows: Vec<String> = units
                 .iter()
                 .map(|(unit, ratio)| {
-                    let operand = if side == 0 {
-                        &unit.gradient
-                    } else {
-                        &unit.input
-                    };
+                    let operand = if side == 0 { &unit.gradient } else { &unit.input };
                     let rows = self.rows(unit, operand, side, name, nodes);
-                    if side == 0 && *ratio != 1.0 {
-                        self.scaled(&rows, *ratio, operand, name, nodes)
-                    } else {
-                        rows
-                    }
+                    if side == 0 && *ratio != 1.0 { self.scaled(&rows, *ratio, operand, name, nodes) } else { rows }
                 })
                 .collect();
             let all = self.fresh(name, &format!("{what}_rows"));
@@ -181,14 +138,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// An operand of one product of a stack as [rows, features].
-    fn rows(
-        &mut self,
-        unit: &Unit,
-        operand: &Operand,
-        side: usize,
-        name: &str,
-        nodes: &mut Vec<NodeProto>,
-    ) -> String {
+    fn rows(&mut self, unit: &Unit, operand: &Operand, side: usize, name: &str, nodes: &mut Vec<NodeProto>) -> String {
         let (value, features_first) = self.single(unit, operand, side, name, nodes);
         let what = ["gradient", "input"][side];
         if features_first {
@@ -206,25 +156,9 @@ impl<'a> Emitter<'a> {
         flat
     }
 
-    fn scaled(
-        &mut self,
-        value: &str,
-        ratio: f64,
-        like: &Operand,
-        name: &str,
-        nodes: &mut Vec<NodeProto>,
-    ) -> String {
-        let (factor, scaled) = (
-            self.fresh(name, "ratio"),
-            self.fresh(name, "gradient_scaled"),
-        );
-        let elem = self
-            .flow
-            .index
-            .value(like.value)
-            .tensor_type
-            .as_ref()
-            .map_or(1, |tensor| tensor.elem);
+    fn scaled(&mut self, value: &str, ratio: f64, like: &Operand, name: &str, nodes: &mut Vec<NodeProto>) -> String {
+        let (factor, scaled) = (self.fresh(name, "ratio"), self.fresh(name, "gradient_scaled"));
+        let elem = self.flow.index.value(like.value).tensor_type.as_ref().map_or(1, |tensor| tensor.elem);
         nodes.push(constant_node(float_tensor(ratio, elem), &factor));
         nodes.push(NodeProto::build("", "Mul", &[value, &factor], &[&scaled]));
         scaled
@@ -240,30 +174,14 @@ impl<'a> Emitter<'a> {
         nodes: &mut Vec<NodeProto>,
     ) {
         let is_final = unit.delivery == Delivery::Plain && unit.addend.is_none();
-        let conditioned = if is_final {
-            name.to_owned()
-        } else {
-            self.fresh(name, "conditioned")
-        };
-        let mut operator = NodeProto::build(
-            DOMAIN,
-            "IsaacGemm",
-            &[&gradient.0, &input.0],
-            &[&conditioned],
-        )
-        .named(&format!(
-            "{}/IsaacGemm",
-            self.flow.node(unit.nodes[0]).name()
-        ))
-        .with_float("lambda_a", self.lambda);
+        let conditioned = if is_final { name.to_owned() } else { self.fresh(name, "conditioned") };
+        let mut operator = NodeProto::build(DOMAIN, "IsaacGemm", &[&gradient.0, &input.0], &[&conditioned])
+            .named(&format!("{}/IsaacGemm", self.flow.node(unit.nodes[0]).name()))
+            .with_float("lambda_a", self.lambda);
         if unit.alpha != 1.0 {
             operator = operator.with_float("alpha", unit.alpha);
         }
-        for (flag, is_set) in [
-            ("transG", gradient.1),
-            ("transA", input.1),
-            ("transY", unit.input_first),
-        ] {
+        for (flag, is_set) in [("transG", gradient.1), ("transA", input.1), ("transY", unit.input_first)] {
             if is_set {
                 operator = operator.with_int(flag, 1);
             }
@@ -275,36 +193,20 @@ impl<'a> Emitter<'a> {
         match &unit.delivery {
             Delivery::Plain => {}
             Delivery::Unsqueezed(axes) if self.opset < 13 => {
-                nodes.push(
-                    NodeProto::build("", "Unsqueeze", &[&conditioned], &[name])
-                        .with_ints("axes", axes),
-                );
+                nodes.push(NodeProto::build("", "Unsqueeze", &[&conditioned], &[name]).with_ints("axes", axes));
             }
             Delivery::Unsqueezed(axes) => {
                 let axes = self.constant(axes, "axes", name, nodes);
-                nodes.push(NodeProto::build(
-                    "",
-                    "Unsqueeze",
-                    &[&conditioned, &axes],
-                    &[name],
-                ));
+                nodes.push(NodeProto::build("", "Unsqueeze", &[&conditioned, &axes], &[name]));
             }
             Delivery::Reshaped(shape) => {
-                nodes.push(NodeProto::build(
-                    "",
-                    "Reshape",
-                    &[&conditioned, self.flow.name(*shape)],
-                    &[name],
-                ));
+                nodes.push(NodeProto::build("", "Reshape", &[&conditioned, self.flow.name(*shape)], &[name]));
             }
         }
         if let Some((addend, beta)) = unit.addend {
             let mut term = self.flow.name(addend).to_owned();
             if beta != 1.0 {
-                let operand = Operand {
-                    value: addend,
-                    axes: Axes::SummedFirst,
-                };
+                let operand = Operand { value: addend, axes: Axes::SummedFirst };
                 term = self.scaled(&term, beta.into(), &operand, name, nodes);
             }
             nodes.push(NodeProto::build("", "Add", &[&conditioned, &term], &[name]));
@@ -321,30 +223,16 @@ impl<'a> Emitter<'a> {
     ) -> String {
         let transposed = self.fresh(name, &format!("{what}_transposed"));
         let permutation: Vec<i64> = permutation.iter().map(|&axis| axis as i64).collect();
-        nodes.push(
-            NodeProto::build("", "Transpose", &[value], &[&transposed])
-                .with_ints("perm", &permutation),
-        );
+        nodes.push(NodeProto::build("", "Transpose", &[value], &[&transposed]).with_ints("perm", &permutation));
         transposed
     }
 
-    fn constant(
-        &mut self,
-        values: &[i64],
-        what: &str,
-        name: &str,
-        nodes: &mut Vec<NodeProto>,
-    ) -> String {
+    fn constant(&mut self, values: &[i64], what: &str, name: &str, nodes: &mut Vec<NodeProto>) -> String {
         let constant = self.fresh(name, what);
         let tensor = TensorProto {
             dims: vec![values.len() as i64],
             data_type: Some(7),
-            raw_data: Some(
-                values
-                    .iter()
-                    .flat_map(|value| value.to_le_bytes())
-                    .collect(),
-            ),
+            raw_data: Some(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
             ..TensorProto::default()
         };
         nodes.push(constant_node(tensor, &constant));
@@ -372,10 +260,7 @@ impl<'a> Emitter<'a> {
                 let is_read = value.is_output
                     || !value.captured_by.is_empty()
                     || read.contains_key(value.name.as_str())
-                    || value
-                        .consumers
-                        .iter()
-                        .any(|(reader, _)| !gone.contains(&reader.0));
+                    || value.consumers.iter().any(|(reader, _)| !gone.contains(&reader.0));
                 if !is_read && is_layout(self.flow.node(maker)) && gone.insert(maker.0) {
                     self.edit.nodes.insert(maker.0, Vec::new());
                     pending.push(maker.0);
@@ -397,14 +282,6 @@ fn float_tensor(value: f64, elem: i32) -> TensorProto {
         16 => half::bf16::from_f64(value).to_le_bytes().to_vec(),
         _ => (value as f32).to_le_bytes().to_vec(),
     };
-    let data_type = if matches!(elem, 10 | 11 | 16) {
-        elem
-    } else {
-        1
-    };
-    TensorProto {
-        data_type: Some(data_type),
-        raw_data: Some(bytes.into()),
-        ..TensorProto::default()
-    }
+    let data_type = if matches!(elem, 10 | 11 | 16) { elem } else { 1 };
+    TensorProto { data_type: Some(data_type), raw_data: Some(bytes.into()), ..TensorProto::default() }
 }

@@ -39,9 +39,7 @@ impl LeafSet {
     }
 
     pub(super) fn contains(&self, leaf: ValueId) -> bool {
-        self.0
-            .get(leaf.index() / 64)
-            .is_some_and(|word| word >> (leaf.index() % 64) & 1 == 1)
+        self.0.get(leaf.index() / 64).is_some_and(|word| word >> (leaf.index() % 64) & 1 == 1)
     }
 
     pub(super) fn intersects(&self, other: &Self) -> bool {
@@ -71,20 +69,13 @@ pub(super) struct Flow<'a> {
 impl<'a> Flow<'a> {
     pub(super) fn new(graph: &'a Graph, index: &'a Index) -> Self {
         let count = index.values().count();
-        let mut flow = Self {
-            graph,
-            index,
-            classes: vec![0; count],
-            leaves: vec![LeafSet::default(); count],
-        };
+        let mut flow = Self { graph, index, classes: vec![0; count], leaves: vec![LeafSet::default(); count] };
         let mut classes = Classes::default();
         for (id, value) in index.values() {
             if !matches!(value.producer, Producer::Node(..)) {
                 flow.leaves[id.index()].insert(id);
                 flow.classes[id.index()] = match value.producer {
-                    Producer::Initializer(at) => {
-                        classes.constant(graph.initializers()[at].message(), &value.name)
-                    }
+                    Producer::Initializer(at) => classes.constant(graph.initializers()[at].message(), &value.name),
                     _ => classes.fresh(),
                 };
             }
@@ -95,11 +86,7 @@ impl<'a> Flow<'a> {
             for input in flow.reads(node_id) {
                 leaves.extend(&flow.leaves[input.index()]);
             }
-            let class = classes.node(node, |slot| {
-                flow.index
-                    .input(node, slot)
-                    .map(|id| flow.classes[id.index()])
-            });
+            let class = classes.node(node, |slot| flow.index.input(node, slot).map(|id| flow.classes[id.index()]));
             for slot in 0..node.output.len() {
                 if let Some(output) = index.output(node, slot) {
                     flow.leaves[output.index()] = leaves.clone();
@@ -116,17 +103,9 @@ impl<'a> Flow<'a> {
 
     /// All values that a node reads, in its subgraphs too.
     fn reads(&self, id: NodeId) -> impl Iterator<Item = ValueId> {
-        let captured = self
-            .index
-            .values()
-            .filter(move |(_, value)| value.captured_by.contains(&id))
-            .map(|(id, _)| id);
+        let captured = self.index.values().filter(move |(_, value)| value.captured_by.contains(&id)).map(|(id, _)| id);
         let node = self.node(id);
-        let captured: Vec<_> = if node.subgraphs().next().is_some() {
-            captured.collect()
-        } else {
-            Vec::new()
-        };
+        let captured: Vec<_> = if node.subgraphs().next().is_some() { captured.collect() } else { Vec::new() };
         self.index.inputs(node).chain(captured)
     }
 
@@ -176,17 +155,10 @@ impl<'a> Flow<'a> {
         let mut pending = vec![start];
         while let Some(id) = pending.pop() {
             let value = self.index.value(id);
-            for reader in value
-                .consumers
-                .iter()
-                .map(|(reader, _)| *reader)
-                .chain(value.captured_by.iter().copied())
-            {
+            for reader in value.consumers.iter().map(|(reader, _)| *reader).chain(value.captured_by.iter().copied()) {
                 if !std::mem::replace(&mut reached[reader.0], true) {
                     let node = self.node(reader);
-                    pending.extend(
-                        (0..node.output.len()).filter_map(|slot| self.index.output(node, slot)),
-                    );
+                    pending.extend((0..node.output.len()).filter_map(|slot| self.index.output(node, slot)));
                 }
             }
         }
@@ -214,8 +186,7 @@ impl<'a> Flow<'a> {
 
     /// Whether the number of elements of a value is known to be one.
     pub(super) fn is_scalar(&self, id: ValueId) -> bool {
-        self.shape(id)
-            .is_some_and(|shape| shape.iter().all(|dim| dim.known() == Some(1)))
+        self.shape(id).is_some_and(|shape| shape.iter().all(|dim| dim.known() == Some(1)))
             || self.maker(id).is_some_and(|(node, _)| {
                 let node = self.node(node);
                 node.is_onnx("Constant") && constant_elements(node) == Some(1)
@@ -232,9 +203,7 @@ impl<'a> Flow<'a> {
             11 if bytes.len() == 8 => Some(f64::from_le_bytes(bytes.try_into().ok()?)),
             11 if tensor.double_data.len() == 1 => Some(tensor.double_data[0]),
             10 if bytes.len() == 2 => Some(half::f16::from_le_bytes(bytes.try_into().ok()?).into()),
-            16 if bytes.len() == 2 => {
-                Some(half::bf16::from_le_bytes(bytes.try_into().ok()?).into())
-            }
+            16 if bytes.len() == 2 => Some(half::bf16::from_le_bytes(bytes.try_into().ok()?).into()),
             _ => None,
         }
     }
@@ -247,10 +216,7 @@ impl<'a> Flow<'a> {
         }
         match tensor.raw_data.as_deref() {
             Some(bytes) if !bytes.is_empty() => Some(
-                bytes
-                    .chunks_exact(8)
-                    .filter_map(|chunk| Some(i64::from_le_bytes(chunk.try_into().ok()?)))
-                    .collect(),
+                bytes.chunks_exact(8).filter_map(|chunk| Some(i64::from_le_bytes(chunk.try_into().ok()?))).collect(),
             ),
             _ => Some(tensor.int64_data),
         }
@@ -260,9 +226,7 @@ impl<'a> Flow<'a> {
         match self.index.value(id).producer {
             Producer::Initializer(at) => {
                 let initializer = &self.graph.initializers()[at];
-                (initializer.message().len() <= COMPARED_BYTES)
-                    .then(|| initializer.tensor())
-                    .flatten()
+                (initializer.message().len() <= COMPARED_BYTES).then(|| initializer.tensor()).flatten()
             }
             Producer::Node(node, _) if self.node(node).is_onnx("Constant") => {
                 NodeExt::attribute(self.node(node), "value")?.t.clone()
@@ -274,30 +238,16 @@ impl<'a> Flow<'a> {
 
 fn constant_elements(node: &NodeProto) -> Option<i64> {
     let tensor = NodeExt::attribute(node, "value").and_then(|attribute| attribute.t.as_ref());
-    tensor
-        .map(|tensor| tensor.dims.iter().product())
-        .or_else(|| {
-            ["value_float", "value_int"]
-                .iter()
-                .any(|name| NodeExt::attribute(node, name).is_some())
-                .then_some(1)
-        })
+    tensor.map(|tensor| tensor.dims.iter().product()).or_else(|| {
+        ["value_float", "value_int"].iter().any(|name| NodeExt::attribute(node, name).is_some()).then_some(1)
+    })
 }
 
 /// Whether the first output holds the elements of the first input, in another shape, order or type, possibly repeated.
 pub(super) fn is_layout(node: &NodeProto) -> bool {
-    [
-        "Identity",
-        "Reshape",
-        "Transpose",
-        "Cast",
-        "Squeeze",
-        "Unsqueeze",
-        "Flatten",
-        "Expand",
-    ]
-    .iter()
-    .any(|op_type| node.is_onnx(op_type))
+    ["Identity", "Reshape", "Transpose", "Cast", "Squeeze", "Unsqueeze", "Flatten", "Expand"]
+        .iter()
+        .any(|op_type| node.is_onnx(op_type))
 }
 
 /// Value numbering.
@@ -325,10 +275,7 @@ impl Classes {
         };
         tensor.name = None;
         let fresh = self.fresh();
-        *self
-            .constants
-            .entry(tensor.encode_to_vec())
-            .or_insert(fresh)
+        *self.constants.entry(tensor.encode_to_vec()).or_insert(fresh)
     }
 
     /// The class of a node: its operator and attributes on the classes of its inputs.
@@ -346,10 +293,7 @@ impl Classes {
             ..NodeProto::default()
         };
         let inputs = (0..node.input.len()).map(input).collect();
-        *self
-            .nodes
-            .entry((operator.encode_to_vec(), inputs))
-            .or_insert(fresh)
+        *self.nodes.entry((operator.encode_to_vec(), inputs)).or_insert(fresh)
     }
 
     fn output(&mut self, node: usize, slot: usize) -> usize {

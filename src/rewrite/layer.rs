@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::flow::Flow;
-use super::matching::{Matching, Via, weight_leaves};
+use super::leaves::{Via, weight_leaves};
+use super::matching::Matching;
 use super::stack::Dropped;
 use super::tail::{Tails, Term, TermKind};
 use super::unit::{Unit, unsupported};
@@ -56,10 +57,7 @@ impl Reason {
 
     /// Whether a user may lift it: each product is then conditioned by itself, and ζ* need not be an ascent direction.
     pub fn can_be_allowed(self) -> bool {
-        matches!(
-            self,
-            Self::TiedTranspose | Self::TiedEmbedding | Self::Derived | Self::OtherTerm
-        )
+        matches!(self, Self::TiedTranspose | Self::TiedEmbedding | Self::Derived | Self::OtherTerm)
     }
 }
 
@@ -121,16 +119,7 @@ pub(super) fn layers(flow: &Flow<'_>, graph: GraphId, matching: &Matching) -> Ve
     }
     let mut found: Vec<LayerGradient> = by_weight
         .into_iter()
-        .map(|(weight, products)| {
-            Builder {
-                flow,
-                matching,
-                tails: &tails,
-                graph,
-                weight,
-            }
-            .build(&products)
-        })
+        .map(|(weight, products)| Builder { flow, matching, tails: &tails, graph, weight }.build(&products))
         .collect();
     found.extend(opaque_layers(flow, graph));
     found.sort_by_key(|layer| layer.forward);
@@ -149,17 +138,12 @@ impl Builder<'_> {
     fn build(&self, products: &BTreeMap<usize, Via>) -> LayerGradient {
         let found = || products.keys().map(|&i| &self.matching.products[i]);
         let first = found().next().expect("a layer has a product");
-        let [gradient, input] =
-            [1 - first.input, first.input].map(|side| &first.contraction.operands[side]);
+        let [gradient, input] = [1 - first.input, first.input].map(|side| &first.contraction.operands[side]);
         let weight = first.weight.clone().straightened(self.flow);
         let size = |by_weight: Option<&Dim>, by_operand: Option<&Dim>| {
-            by_weight
-                .and_then(Dim::known)
-                .or_else(|| by_operand.and_then(Dim::known))
+            by_weight.and_then(Dim::known).or_else(|| by_operand.and_then(Dim::known))
         };
-        let mut outputs: Vec<String> = found()
-            .map(|p| self.flow.name(p.contraction.output).to_owned())
-            .collect();
+        let mut outputs: Vec<String> = found().map(|p| self.flow.name(p.contraction.output).to_owned()).collect();
         outputs.sort();
         let mut layer = LayerGradient {
             index: 0,
@@ -173,26 +157,19 @@ impl Builder<'_> {
             refusal: None,
             products: products.keys().copied().collect(),
             conditioning: Vec::new(),
-            forward: found()
-                .map(|product| product.forward)
-                .min()
-                .expect("a layer has a product"),
+            forward: found().map(|product| product.forward).min().expect("a layer has a product"),
         };
         let rank = if products.values().all(|&via| via == Via::Layout) {
             self.flow.shape(self.weight).map(<[Dim]>::len)
         } else {
             None
         };
-        let units: Result<BTreeMap<usize, Unit>, Refusal> = products
-            .keys()
-            .map(|&i| Ok((i, Unit::plan(self.flow, &self.matching.products[i], rank)?)))
-            .collect();
+        let units: Result<BTreeMap<usize, Unit>, Refusal> =
+            products.keys().map(|&i| Ok((i, Unit::plan(self.flow, &self.matching.products[i], rank)?))).collect();
         match units {
             Ok(units) => {
                 layer.rows = units.values().next().and_then(|unit| unit.rows(self.flow));
-                let stacks = self
-                    .veto(products)
-                    .map_or_else(Err, |()| self.stack(&units));
+                let stacks = self.veto(products).map_or_else(Err, |()| self.stack(&units));
                 layer.conditioning = match stacks {
                     Ok(stacks) => stacks,
                     Err(refusal) => {
@@ -210,16 +187,9 @@ impl Builder<'_> {
     fn veto(&self, products: &BTreeMap<usize, Via>) -> Result<(), Refusal> {
         let refuse = |reason, detail: String| Err(Refusal { reason, detail });
         if let Some((&i, _)) = products.iter().find(|&(_, &via)| via == Via::Derived) {
-            let weight = self
-                .flow
-                .maker(self.flow.root(self.matching.products[i].weight.value));
-            let by = weight.map_or_else(String::new, |(node, _)| {
-                format!(" ({})", self.flow.node(node).label())
-            });
-            return refuse(
-                Reason::Derived,
-                format!("the parameter reaches the layer through a computation{by}"),
-            );
+            let weight = self.flow.maker(self.flow.root(self.matching.products[i].weight.value));
+            let by = weight.map_or_else(String::new, |(node, _)| format!(" ({})", self.flow.node(node).label()));
+            return refuse(Reason::Derived, format!("the parameter reaches the layer through a computation{by}"));
         }
         for terms in self.gradients(products.keys()) {
             let own = |term: &&Term| matches!(term.kind, TermKind::Product(i) if products.contains_key(&i));
@@ -228,15 +198,13 @@ impl Builder<'_> {
                     match other.kind {
                         TermKind::Product(i) if products.contains_key(&i) => {
                             if self.input_first(mine) != self.input_first(other) {
-                                let detail = "the weight is used as W and as its transpose: there is no single input side";
+                                let detail =
+                                    "the weight is used as W and as its transpose: there is no single input side";
                                 return refuse(Reason::TiedTranspose, detail.into());
                             }
                         }
                         TermKind::Product(_) => {
-                            return refuse(
-                                Reason::OtherTerm,
-                                "its gradient is added to that of another weight".into(),
-                            );
+                            return refuse(Reason::OtherTerm, "its gradient is added to that of another weight".into());
                         }
                         TermKind::Scatter(node) => {
                             let by = self.flow.node(node).label();
@@ -247,10 +215,7 @@ impl Builder<'_> {
                         }
                         TermKind::Other(node) => {
                             let by = self.flow.node(node).label();
-                            return refuse(
-                                Reason::OtherTerm,
-                                format!("its gradient has another term, from {by}"),
-                            );
+                            return refuse(Reason::OtherTerm, format!("its gradient has another term, from {by}"));
                         }
                     }
                 }
@@ -260,10 +225,7 @@ impl Builder<'_> {
     }
 
     /// For each place where the parameter's gradient is used: the terms that add up to it.
-    fn gradients<'p>(
-        &self,
-        products: impl Iterator<Item = &'p usize>,
-    ) -> impl Iterator<Item = Vec<Term>> {
+    fn gradients<'p>(&self, products: impl Iterator<Item = &'p usize>) -> impl Iterator<Item = Vec<Term>> {
         let outputs = products.map(|&i| self.matching.products[i].contraction.output);
         let ends: BTreeSet<ValueId> = outputs.flat_map(|output| self.tails.ends(output)).collect();
         ends.into_iter().map(|end| self.tails.terms(end))
@@ -272,17 +234,14 @@ impl Builder<'_> {
     /// Whether the term brings the input features to the parameter's first axis; `None` if that cannot be told.
     fn input_first(&self, term: &Term) -> Option<bool> {
         match term.kind {
-            TermKind::Product(i) => term
-                .swapped
-                .map(|odd| odd != (self.matching.products[i].input == 0)),
+            TermKind::Product(i) => term.swapped.map(|odd| odd != (self.matching.products[i].input == 0)),
             _ => None,
         }
     }
 
     /// Groups the units that add up in the same part of the parameter.
     fn stack(&self, units: &BTreeMap<usize, Unit>) -> Result<Vec<Conditioning>, Refusal> {
-        let mut together: BTreeMap<usize, BTreeSet<usize>> =
-            units.keys().map(|&i| (i, BTreeSet::from([i]))).collect();
+        let mut together: BTreeMap<usize, BTreeSet<usize>> = units.keys().map(|&i| (i, BTreeSet::from([i]))).collect();
         let mut scales = BTreeMap::new();
         for terms in self.gradients(units.keys()) {
             for mine in &terms {
@@ -294,16 +253,10 @@ impl Builder<'_> {
                         continue;
                     };
                     if mine.region != other.region {
-                        return Err(unsupported(
-                            "one product is for the whole weight, another for a part of it",
-                        ));
+                        return Err(unsupported("one product is for the whole weight, another for a part of it"));
                     }
-                    if i != j
-                        && (mine.scale.runtime != other.scale.runtime || mine.swapped.is_none())
-                    {
-                        return Err(unsupported(
-                            "its products reach their sum by ways that cannot be compared",
-                        ));
+                    if i != j && (mine.scale.runtime != other.scale.runtime || mine.swapped.is_none()) {
+                        return Err(unsupported("its products reach their sum by ways that cannot be compared"));
                     }
                     together.entry(i).or_default().insert(j);
                     scales.insert(i, mine.scale.factor);
@@ -314,10 +267,7 @@ impl Builder<'_> {
         groups
             .into_iter()
             .map(|group| {
-                let group = group
-                    .iter()
-                    .map(|i| (units[i].clone(), scales.get(i).copied().unwrap_or(1.0)))
-                    .collect();
+                let group = group.iter().map(|i| (units[i].clone(), scales.get(i).copied().unwrap_or(1.0))).collect();
                 Conditioning::stacked(self.flow, group)
             })
             .collect()
@@ -346,26 +296,16 @@ fn opaque_layers(flow: &Flow<'_>, graph: GraphId) -> Vec<LayerGradient> {
     let mut found: BTreeMap<ValueId, LayerGradient> = BTreeMap::new();
     for &id in flow.index.order() {
         let node = flow.node(id);
-        for &(op_type, output, weight) in OPAQUE
-            .iter()
-            .filter(|(op_type, ..)| node.is("com.microsoft", op_type))
-        {
-            let (Some(gradient), Some(weight)) = (
-                flow.index.output(node, output),
-                flow.index.input(node, weight),
-            ) else {
+        for &(op_type, output, weight) in OPAQUE.iter().filter(|(op_type, ..)| node.is("com.microsoft", op_type)) {
+            let (Some(gradient), Some(weight)) = (flow.index.output(node, output), flow.index.input(node, weight))
+            else {
                 continue;
             };
             let weight = flow.root(weight);
             if !flow.is_leaf(weight) {
                 continue;
             }
-            let forward = flow
-                .index
-                .value(weight)
-                .consumers
-                .first()
-                .map_or(id, |&(reader, _)| reader);
+            let forward = flow.index.value(weight).consumers.first().map_or(id, |&(reader, _)| reader);
             let layer = found.entry(weight).or_insert_with(|| LayerGradient {
                 index: 0,
                 graph,

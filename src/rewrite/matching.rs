@@ -9,23 +9,12 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::contraction::{Axes, Contraction, Operand, transpose_permutation};
-use super::flow::{Flow, LeafSet, is_layout};
-use super::sinks::{Sink, is_accumulator};
-use crate::model::{Dim, NodeExt, NodeId, Producer, ValueId};
-
-/// A product and a forward product it may be the weight gradient of. Positions of factors are 0 (left) and 1 (right).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Pair {
-    /// The backward product, by position among the contractions.
-    product: usize,
-    /// Which factor of it is the layer's input.
-    input: usize,
-    /// The forward product.
-    forward: usize,
-    /// Which factor of that is the layer's input.
-    data: usize,
-}
+use super::contraction::{Contraction, Operand};
+use super::flow::{Flow, LeafSet};
+use super::leaves::{Leaves, Via, weight_leaves};
+use super::pairs::{Pair, pairs};
+use super::sinks::Sink;
+use crate::model::{Dim, NodeExt, NodeId, ValueId};
 
 /// A weight-gradient product.
 #[derive(Debug, Clone)]
@@ -37,15 +26,6 @@ pub(super) struct Product {
     pub(super) forward: NodeId,
     /// The layer's weight, as the forward product reads it.
     pub(super) weight: Operand,
-}
-
-/// How a parameter gets into a layer's weight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Via {
-    /// Only its layout changes.
-    Layout,
-    /// Through a computation.
-    Derived,
 }
 
 /// What was found in a graph.
@@ -61,41 +41,19 @@ pub(super) struct Matching {
 
 impl Matching {
     /// Matches the products of a graph. `declared` are the parameters, where somebody says which they are.
-    pub(super) fn new(
-        flow: &Flow<'_>,
-        sinks: &[Sink],
-        declared: Option<&BTreeSet<ValueId>>,
-    ) -> Self {
-        let contractions: Vec<_> = flow
-            .index
-            .order()
-            .iter()
-            .filter_map(|&node| Contraction::parse(flow, node))
-            .collect();
-        let descendants: Vec<_> = contractions
-            .iter()
-            .map(|c| flow.descendants(c.output))
-            .collect();
+    pub(super) fn new(flow: &Flow<'_>, sinks: &[Sink], declared: Option<&BTreeSet<ValueId>>) -> Self {
+        let contractions: Vec<_> =
+            flow.index.order().iter().filter_map(|&node| Contraction::parse(flow, node)).collect();
+        let descendants: Vec<_> = contractions.iter().map(|c| flow.descendants(c.output)).collect();
         let pairs = pairs(flow, &contractions, &descendants);
-        let search = Search {
-            flow,
-            sinks,
-            declared,
-            contractions: &contractions,
-            descendants: &descendants,
-            pairs: &pairs,
-        };
+        let leaves = Leaves { flow, sinks, declared };
+        let search = Search { flow, leaves, contractions: &contractions, descendants: &descendants, pairs: &pairs };
         let data = search.data();
         let layers = search.layers(&data);
         let products = search.products(&layers);
         let trained = search.trained(&products);
         let near_misses = search.near_misses(&data, &products);
-        Self {
-            products,
-            trained,
-            data,
-            near_misses,
-        }
+        Self { products, trained, data, near_misses }
     }
 
     /// Whether a value is the same for every batch, as far as the graph tells.
@@ -104,125 +62,9 @@ impl Matching {
     }
 }
 
-/// All pairs that share a factor up to layout, with the other factor of the product below the result of the forward product.
-fn pairs(flow: &Flow<'_>, contractions: &[Contraction], descendants: &[Vec<bool>]) -> Vec<Pair> {
-    let root = |c: usize, side: usize| flow.root(contractions[c].operands[side].value);
-    let mut found = Vec::new();
-    for product in 0..contractions.len() {
-        for input in [0, 1] {
-            let gradient = contractions[product].operands[1 - input].value;
-            let Some((maker, _)) = flow.maker(gradient) else {
-                continue;
-            };
-            for forward in (0..contractions.len()).filter(|&forward| descendants[forward][maker.0])
-            {
-                for data in [0, 1] {
-                    let pair = Pair {
-                        product,
-                        input,
-                        forward,
-                        data,
-                    };
-                    if flow.equal(root(product, input), root(forward, data))
-                        && pair.axes_agree(flow, contractions)
-                    {
-                        found.push(pair);
-                    }
-                }
-            }
-        }
-    }
-    found
-}
-
-impl Pair {
-    /// The layer sums over features, its gradient over rows: the same axis of the common factor cannot be summed over in both.
-    fn axes_agree(&self, flow: &Flow<'_>, contractions: &[Contraction]) -> bool {
-        let place = |c: usize, side: usize, summed: bool| {
-            let operand = &contractions[c].operands[side];
-            let last_is_summed = match &operand.axes {
-                Axes::SummedFirst => false,
-                Axes::KeptFirst => true,
-                Axes::Permuted(_) => return None,
-            };
-            feature_place(
-                flow,
-                operand.value,
-                if last_is_summed == summed { 1 } else { 2 },
-            )
-        };
-        match (
-            place(self.product, self.input, false),
-            place(self.forward, self.data, true),
-        ) {
-            (Some(kept), Some(summed)) => kept == summed,
-            _ => true,
-        }
-    }
-}
-
-/// Where an axis of `value`, counted from the end, lies in the value at the root of its layout chain; `None` if that cannot be told.
-fn feature_place(flow: &Flow<'_>, mut value: ValueId, mut from_end: usize) -> Option<usize> {
-    while let Some(before) = flow.layout_input(value) {
-        let node = flow.node(flow.maker(value)?.0);
-        match node.op_type() {
-            "Transpose" => {
-                let permutation = transpose_permutation(flow, value)?;
-                let rank = permutation.len();
-                from_end = rank - permutation[rank.checked_sub(from_end)?];
-            }
-            "Identity" | "Cast" => {}
-            // The last axis usually stays the last one; of the others nothing can be said.
-            _ if from_end == 1 => {}
-            _ => return None,
-        }
-        value = before;
-    }
-    Some(from_end)
-}
-
-/// The leaves that a weight is made of, and how each gets into it.
-pub(super) fn weight_leaves(flow: &Flow<'_>, weight: ValueId) -> BTreeMap<ValueId, Via> {
-    let mut found = BTreeMap::new();
-    let mut pending = vec![weight];
-    while let Some(value) = pending.pop() {
-        let Some((maker, _)) = flow.maker(value) else {
-            found.entry(value).or_insert(Via::Layout);
-            continue;
-        };
-        let node = flow.node(maker);
-        let input = |slot| flow.index.input(node, slot);
-        match node.op_type() {
-            _ if is_layout(node) => pending.extend(input(0)),
-            "Split" | "SplitTraining" | "Slice" | "Gather" | "Neg" => pending.extend(input(0)),
-            "Concat" | "ConcatTraining" => pending.extend(flow.index.inputs(node)),
-            "Mul" if input(0).is_some_and(|factor| flow.constant_scalar(factor).is_some()) => {
-                pending.extend(input(1))
-            }
-            "Mul" | "Div"
-                if input(1).is_some_and(|factor| flow.constant_scalar(factor).is_some()) =>
-            {
-                pending.extend(input(0))
-            }
-            _ => {
-                let leaves = flow.leaves(value);
-                for (leaf, _) in flow
-                    .index
-                    .values()
-                    .filter(|&(id, _)| flow.is_leaf(id) && leaves.contains(id))
-                {
-                    found.insert(leaf, Via::Derived);
-                }
-            }
-        }
-    }
-    found
-}
-
 struct Search<'a> {
     flow: &'a Flow<'a>,
-    sinks: &'a [Sink],
-    declared: Option<&'a BTreeSet<ValueId>>,
+    leaves: Leaves<'a>,
     contractions: &'a [Contraction],
     descendants: &'a [Vec<bool>],
     pairs: &'a [Pair],
@@ -233,48 +75,12 @@ impl Search<'_> {
         self.contractions[pair.forward].operands[1 - pair.data].value
     }
 
+    fn weight_root(&self, pair: &Pair) -> ValueId {
+        self.contractions[pair.forward].roots[1 - pair.data]
+    }
+
     fn data_side(&self, pair: &Pair) -> ValueId {
         self.contractions[pair.forward].operands[pair.data].value
-    }
-
-    fn leaves_of(&self, value: ValueId) -> impl Iterator<Item = ValueId> {
-        let leaves = self.flow.leaves(value);
-        self.flow
-            .index
-            .values()
-            .map(|(id, _)| id)
-            .filter(|&id| self.flow.is_leaf(id) && leaves.contains(id))
-    }
-
-    /// An input that has to be fed: no initializer is its default.
-    fn is_fed(&self, leaf: ValueId) -> bool {
-        let value = self.flow.index.value(leaf);
-        matches!(value.producer, Producer::Input(_))
-            && !self
-                .flow
-                .graph
-                .initializers()
-                .iter()
-                .any(|initializer| initializer.name() == value.name)
-    }
-
-    /// Whether a leaf can be a parameter: floating point, with a sink of its shape, and no accumulation buffer.
-    fn may_be_trained(&self, leaf: ValueId) -> bool {
-        if let Some(declared) = self.declared {
-            return declared.contains(&leaf);
-        }
-        let value = self.flow.index.value(leaf);
-        let is_buffer =
-            |&(node, slot): &(NodeId, usize)| slot == 0 && is_accumulator(self.flow.node(node));
-        value
-            .tensor_type
-            .as_ref()
-            .is_none_or(|tensor| tensor.is_float())
-            && !value.consumers.iter().any(is_buffer)
-            && self
-                .sinks
-                .iter()
-                .any(|sink| sink.fits(self.flow.shape(leaf)))
     }
 
     /// The inputs that change from batch to batch.
@@ -284,99 +90,33 @@ impl Search<'_> {
             .index
             .values()
             .map(|(id, _)| id)
-            .filter(|&id| self.flow.is_leaf(id) && self.is_fed(id))
+            .filter(|&id| self.flow.is_leaf(id) && self.leaves.is_fed(id))
             .collect();
         let mut data = LeafSet::default();
-        for &leaf in fed
-            .iter()
-            .filter(|&&leaf| !self.may_be_trained(leaf) && !self.is_frozen_partner(leaf))
+        for &leaf in
+            fed.iter().filter(|&&leaf| !self.leaves.may_be_trained(leaf) && !self.leaves.is_frozen_partner(leaf))
         {
             data.insert(leaf);
         }
         // A layer's input whose own gradient is never computed, while its weight's is, is no parameter.
-        let weights: BTreeSet<ValueId> = self
-            .pairs
-            .iter()
-            .map(|pair| self.flow.root(self.weight_side(pair)))
-            .collect();
-        for pair in self.pairs.iter().filter(|_| self.declared.is_none()) {
-            if !self
-                .pairs
-                .iter()
-                .any(|other| other.forward == pair.forward && other.data != pair.data)
-            {
+        let weights: BTreeSet<ValueId> = self.pairs.iter().map(|pair| self.weight_root(pair)).collect();
+        for pair in self.pairs.iter().filter(|_| self.leaves.declared.is_none()) {
+            if !self.pairs.iter().any(|other| other.forward == pair.forward && other.data != pair.data) {
                 let leaves = self.flow.leaves(self.data_side(pair));
-                for &leaf in fed
-                    .iter()
-                    .filter(|&&leaf| leaves.contains(leaf) && !weights.contains(&leaf))
-                {
+                for &leaf in fed.iter().filter(|&&leaf| leaves.contains(leaf) && !weights.contains(&leaf)) {
                     data.insert(leaf);
                 }
             }
         }
-        if !self
-            .pairs
-            .iter()
-            .any(|pair| self.flow.leaves(self.data_side(pair)).intersects(&data))
-        {
+        if !self.pairs.iter().any(|pair| self.flow.leaves(self.data_side(pair)).intersects(&data)) {
             // Every input has a gradient: the first product of two of them is that of the data and a weight.
-            let inputs = self
-                .pairs
-                .iter()
-                .map(|pair| (pair, self.flow.root(self.data_side(pair))));
-            let first =
-                inputs
-                    .filter(|&(_, root)| self.is_fed(root))
-                    .min_by_key(|&(pair, root)| {
-                        (
-                            self.contractions[pair.forward].node,
-                            !self.varies(root),
-                            pair.data,
-                        )
-                    });
+            let inputs = self.pairs.iter().map(|pair| (pair, self.contractions[pair.forward].roots[pair.data]));
+            let first = inputs.filter(|&(_, root)| self.leaves.is_fed(root)).min_by_key(|&(pair, root)| {
+                (self.contractions[pair.forward].node, !self.leaves.varies(root), pair.data)
+            });
             first.into_iter().for_each(|(_, root)| data.insert(root));
         }
         data
-    }
-
-    fn varies(&self, leaf: ValueId) -> bool {
-        self.flow
-            .shape(leaf)
-            .is_some_and(|shape| shape.iter().any(|dim| matches!(dim, Dim::Symbol(_))))
-    }
-
-    /// A fed tensor that is combined, element by element, with a parameter of its shape: a mask, a frozen base weight.
-    fn is_frozen_partner(&self, leaf: ValueId) -> bool {
-        let Some(own) = self
-            .flow
-            .shape(leaf)
-            .filter(|own| own.len() >= 2 && !self.varies(leaf))
-        else {
-            return false;
-        };
-        self.flow
-            .index
-            .value(leaf)
-            .consumers
-            .iter()
-            .any(|&(reader, slot)| {
-                let node = self.flow.node(reader);
-                let elementwise = ["Mul", "Add", "Sub", "Div"]
-                    .iter()
-                    .any(|op| node.is_onnx(op));
-                let other = if elementwise {
-                    self.flow.index.input(node, 1 - slot)
-                } else {
-                    None
-                };
-                other.is_some_and(|other| {
-                    self.leaves_of(other).any(|l| self.may_be_trained(l))
-                        && self
-                            .leaves_of(other)
-                            .all(|l| self.may_be_trained(l) || !self.is_fed(l))
-                        && self.flow.shape(other).is_none_or(|shape| shape == own)
-                })
-            })
     }
 
     /// The pairs whose forward product is a layer: a weight made of parameters alone, and no arithmetic among weights.
@@ -387,65 +127,38 @@ impl Search<'_> {
             .filter(|pair| {
                 let weight = self.weight_side(pair);
                 !self.flow.leaves(weight).intersects(data)
-                    && self.leaves_of(weight).any(|leaf| self.may_be_trained(leaf))
+                    && self.leaves.leaves_of(weight).any(|leaf| self.leaves.may_be_trained(leaf))
             })
             .copied()
             .collect();
-        let computed: BTreeSet<ValueId> = weighted
-            .iter()
-            .map(|pair| self.flow.root(self.weight_side(pair)))
-            .filter(|&root| !self.flow.is_leaf(root))
-            .collect();
-        let arithmetic: Vec<Vec<bool>> = computed
-            .into_iter()
-            .map(|root| self.flow.ancestors(root))
-            .collect();
+        let computed: BTreeSet<ValueId> =
+            weighted.iter().map(|pair| self.weight_root(pair)).filter(|&root| !self.flow.is_leaf(root)).collect();
+        let arithmetic: Vec<Vec<bool>> = computed.into_iter().map(|root| self.flow.ancestors(root)).collect();
         let makes_weight = |pair: &Pair| {
             let forward = &self.contractions[pair.forward];
-            !self.flow.leaves(forward.output).intersects(data)
-                && arithmetic.iter().any(|above| above[forward.node.0])
+            !self.flow.leaves(forward.output).intersects(data) && arithmetic.iter().any(|above| above[forward.node.0])
         };
-        weighted
-            .iter()
-            .filter(|pair| !makes_weight(pair))
-            .copied()
-            .collect()
+        weighted.iter().filter(|pair| !makes_weight(pair)).copied().collect()
     }
 
     /// Chooses one layer for each product.
     fn products(&self, layers: &[Pair]) -> Vec<Product> {
-        let forward: BTreeSet<NodeId> = layers
-            .iter()
-            .map(|pair| self.contractions[pair.forward].node)
-            .collect();
+        let forward: BTreeSet<NodeId> = layers.iter().map(|pair| self.contractions[pair.forward].node).collect();
         let mut candidates: BTreeMap<usize, Vec<&Pair>> = BTreeMap::new();
         for pair in layers {
             // A product that a layer depends on is part of the forward pass itself.
-            if !forward
-                .iter()
-                .any(|layer| self.descendants[pair.product][layer.0])
-            {
+            if !forward.iter().any(|layer| self.descendants[pair.product][layer.0]) {
                 candidates.entry(pair.product).or_default().push(pair);
             }
         }
         // The clearest choices first, so that a tie is broken among what is left.
         let mut order: Vec<_> = candidates.into_iter().collect();
-        order.sort_by_key(|(_, pairs)| {
-            (
-                Reverse(pairs.iter().map(|pair| self.evidence(pair)).max()),
-                pairs.len(),
-            )
-        });
+        order.sort_by_key(|(_, pairs)| (Reverse(pairs.iter().map(|pair| self.evidence(pair)).max()), pairs.len()));
         let mut taken = BTreeSet::new();
         let mut products = Vec::new();
         for (product, pairs) in order {
             let best = pairs.into_iter().max_by_key(|pair| {
-                (
-                    self.evidence(pair),
-                    !taken.contains(&pair.forward),
-                    self.names_agree(pair),
-                    Reverse(pair.forward),
-                )
+                (self.evidence(pair), !taken.contains(&pair.forward), self.names_agree(pair), Reverse(pair.forward))
             });
             if let Some(pair) = best {
                 taken.insert(pair.forward);
@@ -466,75 +179,53 @@ impl Search<'_> {
     fn evidence(&self, pair: &Pair) -> (bool, bool) {
         let gradient = &self.contractions[pair.product].operands[1 - pair.input];
         let weight = &self.contractions[pair.forward].operands[1 - pair.data];
-        let is_pair = |a: ValueId, b: ValueId| {
-            self.flow.equal(a, self.flow.root(gradient.value))
-                && self.flow.equal(b, self.flow.root(weight.value))
-        };
+        let gradient_root = self.contractions[pair.product].roots[1 - pair.input];
+        let is_pair =
+            |a: ValueId, b: ValueId| self.flow.equal(a, gradient_root) && self.flow.equal(b, self.weight_root(pair));
         let meets = self.contractions.iter().any(|c| {
-            let [left, right] = [0, 1].map(|side| self.flow.root(c.operands[side].value));
+            let [left, right] = c.roots;
             is_pair(left, right) || is_pair(right, left)
         });
         let size = |dim: Option<&Dim>| dim.and_then(Dim::known);
-        let fits =
-            size(gradient.kept(self.flow)).is_some_and(|m| size(weight.kept(self.flow)) == Some(m));
+        let fits = size(gradient.kept(self.flow)).is_some_and(|m| size(weight.kept(self.flow)) == Some(m));
         (meets, fits)
     }
 
     fn names_agree(&self, pair: &Pair) -> bool {
-        let weight = self.flow.name(self.flow.root(self.weight_side(pair)));
+        let weight = self.flow.name(self.weight_root(pair));
         let product = &self.contractions[pair.product];
-        self.sinks.iter().any(|sink| {
+        self.leaves.sinks.iter().any(|sink| {
             self.flow.name(sink.value).contains(weight)
                 && self.is_below(sink.value, product.node, &self.descendants[pair.product])
         })
     }
 
     fn is_below(&self, value: ValueId, node: NodeId, descendants: &[bool]) -> bool {
-        self.flow
-            .maker(value)
-            .is_some_and(|(maker, _)| maker == node || descendants[maker.0])
+        self.flow.maker(value).is_some_and(|(maker, _)| maker == node || descendants[maker.0])
     }
 
     /// The parameters: those that a layer's weight is laid out from, and those it is derived from. Each claims a sink of its shape
     /// below the layer's product, as long as there is one.
     fn trained(&self, products: &[Product]) -> BTreeSet<ValueId> {
-        if let Some(declared) = self.declared {
+        if let Some(declared) = self.leaves.declared {
             return declared.clone();
         }
-        let mut trained: BTreeSet<ValueId> = self
-            .sinks
-            .iter()
-            .filter_map(|sink| sink.parameter)
-            .collect();
-        let mut open: Vec<&Sink> = self
-            .sinks
-            .iter()
-            .filter(|sink| sink.parameter.is_none())
-            .collect();
+        let mut trained: BTreeSet<ValueId> = self.leaves.sinks.iter().filter_map(|sink| sink.parameter).collect();
+        let mut open: Vec<&Sink> = self.leaves.sinks.iter().filter(|sink| sink.parameter.is_none()).collect();
         for via in [Via::Layout, Via::Derived] {
             for product in products {
                 let below = self.flow.descendants(product.contraction.output);
                 let weight_leaves = weight_leaves(self.flow, product.weight.value).into_iter();
-                let mut leaves: Vec<ValueId> = weight_leaves
-                    .filter(|&(_, v)| v == via)
-                    .map(|(leaf, _)| leaf)
-                    .collect();
-                leaves.retain(|leaf| self.may_be_trained(*leaf) && !trained.contains(leaf));
+                let mut leaves: Vec<ValueId> = weight_leaves.filter(|&(_, v)| v == via).map(|(leaf, _)| leaf).collect();
+                leaves.retain(|leaf| self.leaves.may_be_trained(*leaf) && !trained.contains(leaf));
                 // Where a runtime feeds the parameters, constants are none.
-                leaves.sort_by_key(|&leaf| (!self.is_fed(leaf), self.is_multiplier(leaf, &below)));
+                leaves.sort_by_key(|&leaf| (!self.leaves.is_fed(leaf), self.is_multiplier(leaf, &below)));
                 for leaf in leaves {
                     let fits = |sink: &&Sink| {
-                        sink.fits(self.flow.shape(leaf))
-                            && self.is_below(sink.value, product.contraction.node, &below)
+                        sink.fits(self.flow.shape(leaf)) && self.is_below(sink.value, product.contraction.node, &below)
                     };
-                    let named = |sink: &&Sink| {
-                        fits(sink) && self.flow.name(sink.value).contains(self.flow.name(leaf))
-                    };
-                    if let Some(at) = open
-                        .iter()
-                        .position(|s| named(s))
-                        .or_else(|| open.iter().position(|s| fits(s)))
-                    {
+                    let named = |sink: &&Sink| fits(sink) && self.flow.name(sink.value).contains(self.flow.name(leaf));
+                    if let Some(at) = open.iter().position(|s| named(s)).or_else(|| open.iter().position(|s| fits(s))) {
                         open.remove(at);
                         trained.insert(leaf);
                     }
@@ -557,25 +248,14 @@ impl Search<'_> {
     /// What each product is that shares a factor with an earlier one like a weight gradient does, and was not taken.
     fn near_misses(&self, data: &LeafSet, products: &[Product]) -> Vec<(NodeId, &'static str)> {
         let mut found = BTreeMap::new();
-        let weights: Vec<ValueId> = products
-            .iter()
-            .map(|product| self.flow.root(product.weight.value))
-            .collect();
+        let weights: Vec<ValueId> = products.iter().map(|product| self.flow.root(product.weight.value)).collect();
         for pair in self.pairs {
             let node = self.contractions[pair.product].node;
-            if products
-                .iter()
-                .any(|product| product.contraction.node == node)
-            {
+            if products.iter().any(|product| product.contraction.node == node) {
                 continue;
             }
-            let factor = self
-                .flow
-                .root(self.contractions[pair.product].operands[pair.input].value);
-            let what = if weights
-                .iter()
-                .any(|&weight| self.flow.equal(weight, factor))
-            {
+            let factor = self.contractions[pair.product].roots[pair.input];
+            let what = if weights.iter().any(|&weight| self.flow.equal(weight, factor)) {
                 "it is the gradient of a layer's input: a weight times the gradient of the output"
             } else if self.flow.leaves(self.weight_side(pair)).intersects(data) {
                 "it is the gradient of a product of two activations: no factor of that is made of parameters alone"

@@ -24,7 +24,9 @@ mod emit;
 mod error;
 mod flow;
 mod layer;
+mod leaves;
 mod matching;
+mod pairs;
 mod report;
 mod select;
 mod sinks;
@@ -83,21 +85,12 @@ impl<'a> Analysis<'a> {
         let mut layers = Vec::new();
         let mut is_training = false;
         for (id, graph) in model.graphs() {
-            if let Some(node) = graph
-                .nodes()
-                .iter()
-                .find(|node| node.is("ai.onnx.preview.training", "Gradient"))
-            {
+            if let Some(node) = graph.nodes().iter().find(|node| node.is("ai.onnx.preview.training", "Gradient")) {
                 let path = model.path().to_owned();
-                return Err(RewriteError::SymbolicGradient {
-                    path,
-                    node: node.label(),
-                });
+                return Err(RewriteError::SymbolicGradient { path, node: node.label() });
             }
-            let index = model.index(id).map_err(|source| RewriteError::Graph {
-                path: model.path().to_owned(),
-                source,
-            })?;
+            let index =
+                model.index(id).map_err(|source| RewriteError::Graph { path: model.path().to_owned(), source })?;
             let flow = Flow::new(graph, &index);
             let updates: Vec<(&str, &str)> = match id {
                 GraphId::Main => Vec::new(),
@@ -107,27 +100,15 @@ impl<'a> Analysis<'a> {
             let matching = Matching::new(&flow, &sinks::sinks(&flow, &updates), declared.as_ref());
             layers.extend(layer::layers(&flow, id, &matching));
             is_training |= graph.nodes().iter().any(sinks::is_training_only);
-            graphs.insert(
-                id,
-                GraphAnalysis {
-                    near_misses: matching.near_misses,
-                    index,
-                },
-            );
+            graphs.insert(id, GraphAnalysis { near_misses: matching.near_misses, index });
         }
         if layers.is_empty() && !is_training {
-            return Err(RewriteError::Forward {
-                path: model.path().to_owned(),
-            });
+            return Err(RewriteError::Forward { path: model.path().to_owned() });
         }
         for (i, layer) in layers.iter_mut().enumerate() {
             layer.index = i + 1;
         }
-        Ok(Self {
-            model,
-            graphs,
-            layers,
-        })
+        Ok(Self { model, graphs, layers })
     }
 
     /// All layers in forward order, refused ones too.
@@ -138,11 +119,7 @@ impl<'a> Analysis<'a> {
     /// Products that look like weight gradients and are none: what each is called, and what it is.
     pub fn near_misses(&self) -> impl Iterator<Item = (String, &'static str)> {
         self.model.graphs().flat_map(|(id, graph)| {
-            let nodes = self
-                .graphs
-                .get(&id)
-                .into_iter()
-                .flat_map(|analysis| &analysis.near_misses);
+            let nodes = self.graphs.get(&id).into_iter().flat_map(|analysis| &analysis.near_misses);
             nodes.map(|&(node, what)| (graph.nodes()[node.0].label(), what))
         })
     }
@@ -152,51 +129,31 @@ impl<'a> Analysis<'a> {
     /// # Errors
     /// A selector that fits no layer.
     pub fn choose(&self, choice: &Choice) -> Result<Chosen<'_>, SelectError> {
-        let weights: Vec<&str> = self
-            .layers
-            .iter()
-            .map(|layer| layer.weight.as_str())
-            .collect();
+        let weights: Vec<&str> = self.layers.iter().map(|layer| layer.weight.as_str()).collect();
         let selected = select::select(&choice.layers, &weights)?;
-        let not_selected = |detail: &str| Refusal {
-            reason: Reason::NotSelected,
-            detail: detail.to_owned(),
-        };
+        let not_selected = |detail: &str| Refusal { reason: Reason::NotSelected, detail: detail.to_owned() };
         let mut refusals: Vec<Option<Refusal>> = self
             .layers
             .iter()
             .map(|layer| match &layer.refusal {
-                Some(refusal)
-                    if !choice.allow.contains(&refusal.reason) || layer.conditioning.is_empty() =>
-                {
+                Some(refusal) if !choice.allow.contains(&refusal.reason) || layer.conditioning.is_empty() => {
                     Some(refusal.clone())
                 }
-                _ if !selected.contains(&layer.index) => {
-                    Some(not_selected("--layers leaves it out"))
-                }
+                _ if !selected.contains(&layer.index) => Some(not_selected("--layers leaves it out")),
                 _ => None,
             })
             .collect();
         // A product that serves two weights can be replaced only for both.
-        while let Some(at) =
-            (0..refusals.len()).find(|&at| refusals[at].is_none() && self.is_blocked(at, &refusals))
-        {
-            refusals[at] = Some(not_selected(
-                "a product of it is also one of a weight that is left alone",
-            ));
+        while let Some(at) = (0..refusals.len()).find(|&at| refusals[at].is_none() && self.is_blocked(at, &refusals)) {
+            refusals[at] = Some(not_selected("a product of it is also one of a weight that is left alone"));
         }
-        Ok(Chosen {
-            analysis: self,
-            refusals,
-        })
+        Ok(Chosen { analysis: self, refusals })
     }
 
     fn is_blocked(&self, at: usize, refusals: &[Option<Refusal>]) -> bool {
         let layer = &self.layers[at];
         self.layers.iter().zip(refusals).any(|(other, refusal)| {
-            refusal.is_some()
-                && other.graph == layer.graph
-                && !other.products.is_disjoint(&layer.products)
+            refusal.is_some() && other.graph == layer.graph && !other.products.is_disjoint(&layer.products)
         })
     }
 }
@@ -211,26 +168,18 @@ pub struct Chosen<'a> {
 impl Chosen<'_> {
     /// Each layer, and why it is left alone.
     pub fn layers(&self) -> impl Iterator<Item = (&LayerGradient, Option<&Refusal>)> {
-        self.analysis
-            .layers
-            .iter()
-            .zip(self.refusals.iter().map(Option::as_ref))
+        self.analysis.layers.iter().zip(self.refusals.iter().map(Option::as_ref))
     }
 
     /// The layers that are rewritten.
     pub fn rewritten(&self) -> impl Iterator<Item = &LayerGradient> {
-        self.layers()
-            .filter(|(_, refusal)| refusal.is_none())
-            .map(|(layer, _)| layer)
+        self.layers().filter(|(_, refusal)| refusal.is_none()).map(|(layer, _)| layer)
     }
 
     /// The same model, none of whose layers is rewritten.
     pub fn none(mut self, why: &str) -> Self {
         for refusal in self.refusals.iter_mut().filter(|refusal| refusal.is_none()) {
-            *refusal = Some(Refusal {
-                reason: Reason::NotSelected,
-                detail: why.to_owned(),
-            });
+            *refusal = Some(Refusal { reason: Reason::NotSelected, detail: why.to_owned() });
         }
         self
     }
@@ -240,10 +189,8 @@ impl Chosen<'_> {
         let model = self.analysis.model;
         let mut edit = Edit::default();
         for (id, graph) in model.graphs() {
-            let layers: Vec<&LayerGradient> =
-                self.rewritten().filter(|layer| layer.graph == id).collect();
-            let Some(analysis) = self.analysis.graphs.get(&id).filter(|_| !layers.is_empty())
-            else {
+            let layers: Vec<&LayerGradient> = self.rewritten().filter(|layer| layer.graph == id).collect();
+            let Some(analysis) = self.analysis.graphs.get(&id).filter(|_| !layers.is_empty()) else {
                 continue;
             };
             let flow = Flow::new(graph, &analysis.index);
@@ -252,11 +199,7 @@ impl Chosen<'_> {
             for layer in layers {
                 for conditioning in &layer.conditioning {
                     // Two weights may share a product.
-                    if conditioning
-                        .units
-                        .iter()
-                        .all(|(unit, _)| done.insert(unit.nodes[0]))
-                    {
+                    if conditioning.units.iter().all(|(unit, _)| done.insert(unit.nodes[0])) {
                         emitter.replace(conditioning);
                     }
                 }
@@ -264,10 +207,7 @@ impl Chosen<'_> {
             edit.graphs.insert(id, emitter.finish());
         }
         if !edit.graphs.is_empty() && model.opset(DOMAIN).is_none() {
-            edit.opset_imports.push(OperatorSetIdProto {
-                domain: Some(DOMAIN.to_owned()),
-                version: Some(VERSION),
-            });
+            edit.opset_imports.push(OperatorSetIdProto { domain: Some(DOMAIN.to_owned()), version: Some(VERSION) });
         }
         edit
     }
@@ -287,27 +227,18 @@ fn declared_parameters(
         .values()
         .filter(|(_, value)| {
             !matches!(value.producer, Producer::Node(..))
-                && value
-                    .tensor_type
-                    .as_ref()
-                    .is_none_or(|tensor| tensor.is_float())
+                && value.tensor_type.as_ref().is_none_or(|tensor| tensor.is_float())
         })
         .map(|(id, value)| (id, value.name.as_str()))
         .collect();
     let mut declared = BTreeSet::new();
     for glob in globs {
         let pattern = WildMatch::new(glob);
-        let found: Vec<ValueId> = leaves
-            .iter()
-            .filter(|(_, name)| glob == name || pattern.matches(name))
-            .map(|(id, _)| *id)
-            .collect();
+        let found: Vec<ValueId> =
+            leaves.iter().filter(|(_, name)| glob == name || pattern.matches(name)).map(|(id, _)| *id).collect();
         if found.is_empty() {
             let known = leaves.iter().map(|(_, name)| (*name).to_owned()).collect();
-            return Err(RewriteError::UnknownParameter {
-                glob: glob.clone(),
-                known,
-            });
+            return Err(RewriteError::UnknownParameter { glob: glob.clone(), known });
         }
         declared.extend(found);
     }

@@ -57,10 +57,7 @@ impl Report {
             output: output.map(|path| path.display().to_string()),
             kind: "training-graph",
             opset: analysis.model.opset(ONNX_DOMAIN),
-            layers: chosen
-                .layers()
-                .map(|(layer, refusal)| LayerReport::new(layer, refusal))
-                .collect(),
+            layers: chosen.layers().map(|(layer, refusal)| LayerReport::new(layer, refusal)).collect(),
             rewritten: chosen.rewritten().count(),
         }
     }
@@ -89,13 +86,9 @@ impl fmt::Display for Explanation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (layer, refusal) in self.1.layers() {
             match refusal {
-                None => writeln!(
-                    f,
-                    "{} {}: rewritten ({})",
-                    layer.index,
-                    layer.weight,
-                    layer.product_outputs.join(", ")
-                )?,
+                None => {
+                    writeln!(f, "{} {}: rewritten ({})", layer.index, layer.weight, layer.product_outputs.join(", "))?
+                }
                 Some(refusal) => {
                     write!(
                         f,
@@ -106,11 +99,7 @@ impl fmt::Display for Explanation<'_> {
                         refusal.detail
                     )?;
                     if refusal.reason.can_be_allowed() {
-                        write!(
-                            f,
-                            "; --allow {} rewrites it, each product by itself",
-                            refusal.reason.code()
-                        )?;
+                        write!(f, "; --allow {} rewrites it, each product by itself", refusal.reason.code())?;
                     }
                     writeln!(f)?;
                 }
@@ -149,16 +138,7 @@ pub(super) fn metadata_parameters(model: &Model) -> Result<Option<Vec<String>>, 
     let Some(text) = model.metadata("isaac.training") else {
         return Ok(None);
     };
-    let metadata: TrainingMetadata =
-        serde_json::from_str(text).map_err(|error| RewriteError::Metadata {
-            path: model.path().to_owned(),
-            what: error.to_string(),
-        })?;
-    Ok(Some(
-        metadata
-            .parameters
-            .into_iter()
-            .map(|parameter| parameter.input)
-            .collect(),
-    ))
+    let metadata: TrainingMetadata = serde_json::from_str(text)
+        .map_err(|error| RewriteError::Metadata { path: model.path().to_owned(), what: error.to_string() })?;
+    Ok(Some(metadata.parameters.into_iter().map(|parameter| parameter.input).collect()))
 }

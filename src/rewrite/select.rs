@@ -50,9 +50,7 @@ impl FromStr for Selector {
     fn from_str(text: &str) -> Result<Self, SelectError> {
         let count = |digits: &str| match digits.trim().parse() {
             Ok(number) if number > 0 => Ok(number),
-            _ => Err(SelectError::Count {
-                text: text.to_owned(),
-            }),
+            _ => Err(SelectError::Count { text: text.to_owned() }),
         };
         if let Some(digits) = text.strip_prefix("first:") {
             return Ok(Self::First(count(digits)?));
@@ -61,13 +59,9 @@ impl FromStr for Selector {
             return Ok(Self::Last(count(digits)?));
         }
         if text.starts_with(|c: char| c.is_ascii_digit())
-            && text
-                .chars()
-                .all(|c| c.is_ascii_digit() || c == ',' || c == ' ')
+            && text.chars().all(|c| c.is_ascii_digit() || c == ',' || c == ' ')
         {
-            return Ok(Self::Indices(
-                text.split(',').map(count).collect::<Result<_, _>>()?,
-            ));
+            return Ok(Self::Indices(text.split(',').map(count).collect::<Result<_, _>>()?));
         }
         Ok(match text {
             "all" => Self::All,
@@ -86,13 +80,7 @@ impl std::fmt::Display for Selector {
             Self::Last(count) => write!(f, "last:{count}"),
             Self::Odd => f.write_str("odd"),
             Self::Even => f.write_str("even"),
-            Self::Indices(indices) => f.write_str(
-                &indices
-                    .iter()
-                    .map(usize::to_string)
-                    .collect::<Vec<_>>()
-                    .join(","),
-            ),
+            Self::Indices(indices) => f.write_str(&indices.iter().map(usize::to_string).collect::<Vec<_>>().join(",")),
             Self::Glob(glob) => f.write_str(glob),
         }
     }
@@ -116,29 +104,18 @@ impl Selector {
 ///
 /// # Errors
 /// A selector that fits no layer, or a listed index that does not exist.
-pub(super) fn select(
-    selectors: &[Selector],
-    weights: &[&str],
-) -> Result<BTreeSet<usize>, SelectError> {
+pub(super) fn select(selectors: &[Selector], weights: &[&str]) -> Result<BTreeSet<usize>, SelectError> {
     let mut selected = BTreeSet::new();
     for selector in selectors {
         let fits = |selector: &Selector| -> Vec<usize> {
-            (1..=weights.len())
-                .filter(|&index| selector.fits(index, weights.len(), weights[index - 1]))
-                .collect()
+            (1..=weights.len()).filter(|&index| selector.fits(index, weights.len(), weights[index - 1])).collect()
         };
         let found = fits(selector);
-        let missing = matches!(selector, Selector::Indices(wanted) if wanted.iter().any(|index| !found.contains(index)));
+        let missing =
+            matches!(selector, Selector::Indices(wanted) if wanted.iter().any(|index| !found.contains(index)));
         if found.is_empty() || missing {
-            let layers = weights
-                .iter()
-                .enumerate()
-                .map(|(i, weight)| format!("{} {weight}", i + 1))
-                .collect();
-            return Err(SelectError::NoMatch {
-                text: selector.to_string(),
-                layers,
-            });
+            let layers = weights.iter().enumerate().map(|(i, weight)| format!("{} {weight}", i + 1)).collect();
+            return Err(SelectError::NoMatch { text: selector.to_string(), layers });
         }
         selected.extend(found);
     }
@@ -152,19 +129,10 @@ pub(super) fn select(
 mod tests {
     use super::*;
 
-    const WEIGHTS: [&str; 5] = [
-        "fc0.weight",
-        "fc1.weight",
-        "fc2.weight",
-        "enc/q.weight",
-        "head",
-    ];
+    const WEIGHTS: [&str; 5] = ["fc0.weight", "fc1.weight", "fc2.weight", "enc/q.weight", "head"];
 
     fn selected(texts: &[&str]) -> Result<Vec<usize>, SelectError> {
-        let selectors: Vec<Selector> = texts
-            .iter()
-            .map(|text| text.parse())
-            .collect::<Result<_, _>>()?;
+        let selectors: Vec<Selector> = texts.iter().map(|text| text.parse()).collect::<Result<_, _>>()?;
         Ok(select(&selectors, &WEIGHTS)?.into_iter().collect())
     }
 
@@ -191,36 +159,17 @@ mod tests {
     #[test]
     fn what_fits_nothing_is_an_error() {
         for text in ["conv*", "6", "1,6"] {
-            assert!(
-                matches!(selected(&[text]), Err(SelectError::NoMatch { .. })),
-                "{text}"
-            );
+            assert!(matches!(selected(&[text]), Err(SelectError::NoMatch { .. })), "{text}");
         }
         for text in ["first:0", "first:x", "last:", "0", "1,,2"] {
-            assert!(
-                matches!(selected(&[text]), Err(SelectError::Count { .. })),
-                "{text}"
-            );
+            assert!(matches!(selected(&[text]), Err(SelectError::Count { .. })), "{text}");
         }
     }
 
     #[test]
     fn selectors_are_printed_as_they_are_written() {
-        for text in [
-            "all",
-            "first:2",
-            "last:3",
-            "odd",
-            "even",
-            "1,3,5",
-            "fc*.weight",
-        ] {
-            assert_eq!(
-                text.parse::<Selector>()
-                    .map(|selector| selector.to_string())
-                    .as_deref(),
-                Ok(text)
-            );
+        for text in ["all", "first:2", "last:3", "odd", "even", "1,3,5", "fc*.weight"] {
+            assert_eq!(text.parse::<Selector>().map(|selector| selector.to_string()).as_deref(), Ok(text));
         }
     }
 }

@@ -18,14 +18,7 @@ pub(super) struct Sink {
 
 impl Sink {
     fn new(flow: &Flow<'_>, value: ValueId, typed_as: ValueId, parameter: Option<ValueId>) -> Self {
-        Self {
-            value,
-            parameter,
-            shape: flow
-                .shape(value)
-                .or_else(|| flow.shape(typed_as))
-                .map(<[Dim]>::to_vec),
-        }
+        Self { value, parameter, shape: flow.shape(value).or_else(|| flow.shape(typed_as)).map(<[Dim]>::to_vec) }
     }
 
     /// Whether the gradient of a tensor of that shape can arrive here.
@@ -33,10 +26,7 @@ impl Sink {
         match (&self.shape, shape) {
             (Some(gradient), Some(parameter)) => {
                 gradient.len() == parameter.len()
-                    && gradient
-                        .iter()
-                        .zip(parameter)
-                        .all(|(a, b)| a.compatible(b) && same_kind(a, b))
+                    && gradient.iter().zip(parameter).all(|(a, b)| a.compatible(b) && same_kind(a, b))
             }
             _ => true,
         }
@@ -45,10 +35,7 @@ impl Sink {
 
 /// A parameter's size is a number; a dimension that varies from batch to batch is a name.
 fn same_kind(a: &Dim, b: &Dim) -> bool {
-    !matches!(
-        (a, b),
-        (Dim::Known(_), Dim::Symbol(_)) | (Dim::Symbol(_), Dim::Known(_))
-    )
+    !matches!((a, b), (Dim::Known(_), Dim::Symbol(_)) | (Dim::Symbol(_), Dim::Known(_)))
 }
 
 /// All sinks of a graph. `updates` are pairs (parameter, output that replaces it after the step).
@@ -57,16 +44,9 @@ pub(super) fn sinks(flow: &Flow<'_>, updates: &[(&str, &str)]) -> Vec<Sink> {
     for at in 0..flow.graph.nodes().len() {
         let node = flow.node(NodeId(at));
         let mut add = |gradient: usize, typed_as: usize, is_parameter: bool| {
-            if let (Some(gradient), Some(other)) = (
-                flow.index.input(node, gradient),
-                flow.index.input(node, typed_as),
-            ) {
-                found.push(Sink::new(
-                    flow,
-                    gradient,
-                    other,
-                    is_parameter.then_some(other),
-                ));
+            if let (Some(gradient), Some(other)) = (flow.index.input(node, gradient), flow.index.input(node, typed_as))
+            {
+                found.push(Sink::new(flow, gradient, other, is_parameter.then_some(other)));
             }
         };
         if is_accumulator(node) {
@@ -90,13 +70,7 @@ pub(super) fn sinks(flow: &Flow<'_>, updates: &[(&str, &str)]) -> Vec<Sink> {
 
 /// ONNX Runtime's gradient accumulators: (buffer, gradient, reset).
 pub(super) fn is_accumulator(node: &NodeProto) -> bool {
-    [
-        "InPlaceAccumulatorV2",
-        "InPlaceAccumulator",
-        "GradientAccumulator",
-    ]
-    .iter()
-    .any(|op| node.is(MICROSOFT, op))
+    ["InPlaceAccumulatorV2", "InPlaceAccumulator", "GradientAccumulator"].iter().any(|op| node.is(MICROSOFT, op))
 }
 
 /// The input slots (parameter, gradient) of an optimizer.
@@ -121,6 +95,5 @@ pub(super) fn is_training_only(node: &NodeProto) -> bool {
         || !optimizer_slots(node).is_empty()
         || node.is(MICROSOFT, "YieldOp")
         || node.is("ai.isaac", "IsaacGemm")
-        || (node.domain() == MICROSOFT || node.domain().is_empty())
-            && node.op_type().ends_with("Grad")
+        || (node.domain() == MICROSOFT || node.domain().is_empty()) && node.op_type().ends_with("Grad")
 }

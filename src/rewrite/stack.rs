@@ -53,23 +53,13 @@ impl Dropped {
 pub(super) fn without_terms(node: &NodeProto, slots: &BTreeSet<usize>) -> NodeProto {
     let kept = |slot: &usize| !slots.contains(slot);
     let only = || node.input[(0..node.input.len()).find(kept).unwrap_or(0)].clone();
-    let single = |op_type: &str| NodeProto {
-        op_type: Some(op_type.to_owned()),
-        input: vec![only()],
-        ..node.clone()
-    };
+    let single = |op_type: &str| NodeProto { op_type: Some(op_type.to_owned()), input: vec![only()], ..node.clone() };
     match node.op_type() {
         "Sub" if slots.contains(&0) => single("Neg"),
         "Add" | "Sub" => single("Identity"),
-        "Gemm" => NodeProto {
-            input: node.input[..2].to_vec(),
-            ..node.clone()
-        },
+        "Gemm" => NodeProto { input: node.input[..2].to_vec(), ..node.clone() },
         _ => NodeProto {
-            input: (0..node.input.len())
-                .filter(kept)
-                .map(|slot| node.input[slot].clone())
-                .collect(),
+            input: (0..node.input.len()).filter(kept).map(|slot| node.input[slot].clone()).collect(),
             ..node.clone()
         },
     }
@@ -78,10 +68,7 @@ pub(super) fn without_terms(node: &NodeProto, slots: &BTreeSet<usize>) -> NodePr
 impl Conditioning {
     /// One product, conditioned by its own rows.
     pub(super) fn alone(unit: Unit) -> Self {
-        Self {
-            units: vec![(unit, 1.0)],
-            dropped: Dropped::default(),
-        }
+        Self { units: vec![(unit, 1.0)], dropped: Dropped::default() }
     }
 
     /// Products that add up, conditioned by the rows of all; with each comes the scale of its way to the sum.
@@ -93,26 +80,18 @@ impl Conditioning {
         if others.is_empty() {
             return Ok(Self::alone(carrier.0.clone()));
         }
-        if group
-            .iter()
-            .any(|(unit, _)| !unit.batched.is_empty() || unit.rank.is_none())
-        {
+        if group.iter().any(|(unit, _)| !unit.batched.is_empty() || unit.rank.is_none()) {
             return Err(unsupported("products of a stack of weights add up"));
         }
-        if group
-            .iter()
-            .any(|(unit, _)| unit.expand.iter().any(Option::is_some))
-        {
+        if group.iter().any(|(unit, _)| unit.expand.iter().any(Option::is_some)) {
             return Err(unsupported("products with a broadcast operand add up"));
         }
         let mut dropped = Dropped::follow(flow, others.iter().map(|(unit, _)| unit.result))
             .ok_or_else(|| unsupported("one of the products that add up is also used by itself"))?;
         let coefficient = |(unit, scale): &(Unit, f64)| f64::from(unit.alpha) * scale;
         let carried = coefficient(carrier);
-        let mut units: Vec<(Unit, f64)> = group
-            .iter()
-            .map(|member| (member.0.clone(), coefficient(member) / carried))
-            .collect();
+        let mut units: Vec<(Unit, f64)> =
+            group.iter().map(|member| (member.0.clone(), coefficient(member) / carried)).collect();
         for (unit, _) in &mut units {
             // A product that another one was added to loses that term with it.
             if dropped.terms.remove(&unit.nodes[0]).is_some() {
@@ -120,9 +99,7 @@ impl Conditioning {
             }
         }
         if units.iter().any(|(unit, _)| unit.addend.is_some()) {
-            return Err(unsupported(
-                "another term is added inside one of the products that add up",
-            ));
+            return Err(unsupported("another term is added inside one of the products that add up"));
         }
         Ok(Self { units, dropped })
     }

@@ -62,11 +62,7 @@ pub(super) enum Step {
 
 /// What `node` does with a gradient that arrives at `slot`; `None` where the tail ends.
 pub(super) fn step(flow: &Flow<'_>, node: &NodeProto, slot: usize) -> Option<Step> {
-    let scalar = |slot| {
-        flow.index
-            .input(node, slot)
-            .is_some_and(|value| flow.is_scalar(value))
-    };
+    let scalar = |slot| flow.index.input(node, slot).is_some_and(|value| flow.is_scalar(value));
     let step = match (node.domain(), node.op_type()) {
         _ if is_layout(node) && slot == 0 => Step::Pass,
         ("" | "ai.onnx", "Neg" | "ReduceSum") if slot == 0 => Step::Pass,
@@ -94,17 +90,8 @@ pub(super) struct Tails<'a> {
 
 impl<'a> Tails<'a> {
     pub(super) fn new(flow: &'a Flow<'a>, matching: &'a Matching) -> Self {
-        let products = matching
-            .products
-            .iter()
-            .enumerate()
-            .map(|(i, p)| (p.contraction.output, i))
-            .collect();
-        Self {
-            flow,
-            matching,
-            products,
-        }
+        let products = matching.products.iter().enumerate().map(|(i, p)| (p.contraction.output, i)).collect();
+        Self { flow, matching, products }
     }
 
     /// The values at which the tail of `start` ends: its gradient is used there in another way than being passed on.
@@ -114,16 +101,14 @@ impl<'a> Tails<'a> {
         let mut ends = Vec::new();
         while let Some(value) = pending.pop() {
             let used = self.flow.index.value(value);
-            let mut is_end =
-                used.is_output || used.consumers.is_empty() || !used.captured_by.is_empty();
+            let mut is_end = used.is_output || used.consumers.is_empty() || !used.captured_by.is_empty();
             for &(reader, slot) in &used.consumers {
                 let node = self.flow.node(reader);
                 if step(self.flow, node, slot).is_none() {
                     is_end = true;
                     continue;
                 }
-                let outputs =
-                    (0..node.output.len()).filter_map(|slot| self.flow.index.output(node, slot));
+                let outputs = (0..node.output.len()).filter_map(|slot| self.flow.index.output(node, slot));
                 pending.extend(outputs.filter(|&output| seen.insert(output)));
             }
             if is_end {
@@ -138,10 +123,7 @@ impl<'a> Tails<'a> {
         let way = Term {
             kind: TermKind::Product(usize::MAX),
             swapped: Some(false),
-            scale: Scale {
-                factor: 1.0,
-                runtime: Vec::new(),
-            },
+            scale: Scale { factor: 1.0, runtime: Vec::new() },
             region: Vec::new(),
         };
         let mut terms = Vec::new();
@@ -160,14 +142,9 @@ impl<'a> Tails<'a> {
         }
         let node = self.flow.node(maker);
         if let Some(&product) = self.products.get(&value) {
-            terms.push(Term {
-                kind: TermKind::Product(product),
-                ..way.clone()
-            });
-            if let Some((addend, beta)) = self.matching.products[product]
-                .contraction
-                .addend
-                .filter(|(_, beta)| *beta != 0.0)
+            terms.push(Term { kind: TermKind::Product(product), ..way.clone() });
+            if let Some((addend, beta)) =
+                self.matching.products[product].contraction.addend.filter(|(_, beta)| *beta != 0.0)
             {
                 self.expand(addend, &way.scaled(beta.into()), terms, steps);
             }
@@ -193,20 +170,12 @@ impl<'a> Tails<'a> {
             }
             self.expand(input, &way, terms, steps);
         }
-        let found = terms[before..]
-            .iter()
-            .any(|term| matches!(term.kind, TermKind::Product(_)));
+        let found = terms[before..].iter().any(|term| matches!(term.kind, TermKind::Product(_)));
         if is_scatter(node) && !found {
             terms.truncate(before);
-            terms.push(Term {
-                kind: TermKind::Scatter(maker),
-                ..way.clone()
-            });
+            terms.push(Term { kind: TermKind::Scatter(maker), ..way.clone() });
         } else if !passed {
-            terms.push(Term {
-                kind: TermKind::Other(maker),
-                ..way.clone()
-            });
+            terms.push(Term { kind: TermKind::Other(maker), ..way.clone() });
         }
     }
 
@@ -218,19 +187,10 @@ impl<'a> Tails<'a> {
                 let permutation = transpose_permutation(self.flow, output).unwrap_or_default();
                 let rank = permutation.len();
                 let kept = permutation.iter().copied().eq(0..rank);
-                let swap = (0..rank.saturating_sub(2))
-                    .chain(rank.checked_sub(1))
-                    .chain(rank.checked_sub(2));
+                let swap = (0..rank.saturating_sub(2)).chain(rank.checked_sub(1)).chain(rank.checked_sub(2));
                 let swapped = rank >= 2 && permutation.iter().copied().eq(swap);
-                let swapped = if swapped {
-                    way.swapped.map(|odd| !odd)
-                } else {
-                    way.swapped.filter(|_| kept)
-                };
-                Term {
-                    swapped,
-                    ..way.clone()
-                }
+                let swapped = if swapped { way.swapped.map(|odd| !odd) } else { way.swapped.filter(|_| kept) };
+                Term { swapped, ..way.clone() }
             }
             "Neg" => way.scaled(-1.0),
             "Sub" if slot == 1 => way.scaled(-1.0),
@@ -267,8 +227,5 @@ impl Term {
 
 /// Whether a node adds rows into a table.
 fn is_scatter(node: &NodeProto) -> bool {
-    matches!(
-        node.op_type(),
-        "GatherGrad" | "ScatterND" | "ScatterElements" | "GatherNDGrad" | "GatherElementsGrad"
-    )
+    matches!(node.op_type(), "GatherGrad" | "ScatterND" | "ScatterElements" | "GatherNDGrad" | "GatherElementsGrad")
 }

@@ -42,18 +42,8 @@ pub(super) struct Unit {
 
 impl Unit {
     /// Plans the replacement of `product`, whose parameter has `parameter_rank` dimensions.
-    pub(super) fn plan(
-        flow: &Flow<'_>,
-        product: &Product,
-        parameter_rank: Option<usize>,
-    ) -> Result<Self, Refusal> {
-        let Contraction {
-            node,
-            operands,
-            alpha,
-            addend,
-            output,
-        } = &product.contraction;
+    pub(super) fn plan(flow: &Flow<'_>, product: &Product, parameter_rank: Option<usize>) -> Result<Self, Refusal> {
+        let Contraction { node, operands, alpha, addend, output, .. } = &product.contraction;
         let mut unit = Self {
             nodes: vec![*node],
             gradient: operands[1 - product.input].clone().straightened(flow),
@@ -72,9 +62,7 @@ impl Unit {
             Some(2) => {}
             Some(rank) => {
                 unit.sum_batches(flow, rank, parameter_rank)?;
-                unit.batched = (0..rank - 2)
-                    .filter(|axis| !unit.merged.contains(axis))
-                    .collect();
+                unit.batched = (0..rank - 2).filter(|axis| !unit.merged.contains(axis)).collect();
                 unit.match_batches(flow, rank)?;
             }
             None => unit.assume_plain(flow, parameter_rank)?,
@@ -83,19 +71,10 @@ impl Unit {
     }
 
     /// Without a rank, the operator can only flatten all leading axes into rows.
-    fn assume_plain(
-        &mut self,
-        flow: &Flow<'_>,
-        parameter_rank: Option<usize>,
-    ) -> Result<(), Refusal> {
+    fn assume_plain(&mut self, flow: &Flow<'_>, parameter_rank: Option<usize>) -> Result<(), Refusal> {
         use super::contraction::Axes::SummedFirst;
-        if parameter_rank != Some(2)
-            || self.gradient.axes != SummedFirst
-            || self.input.axes != SummedFirst
-        {
-            return Err(unsupported(
-                "its operands have an unknown rank and do not lie [rows, features]",
-            ));
+        if parameter_rank != Some(2) || self.gradient.axes != SummedFirst || self.input.axes != SummedFirst {
+            return Err(unsupported("its operands have an unknown rank and do not lie [rows, features]"));
         }
         if let Some((sum, axes)) = sum_behind(flow, self.result) {
             self.absorb_sum(flow, sum, axes, None)?;
@@ -104,20 +83,11 @@ impl Unit {
     }
 
     /// Takes the ReduceSum behind a batched product into the unit.
-    fn sum_batches(
-        &mut self,
-        flow: &Flow<'_>,
-        rank: usize,
-        parameter_rank: Option<usize>,
-    ) -> Result<(), Refusal> {
+    fn sum_batches(&mut self, flow: &Flow<'_>, rank: usize, parameter_rank: Option<usize>) -> Result<(), Refusal> {
         match sum_behind(flow, self.result) {
             Some((sum, axes)) => self.absorb_sum(flow, sum, axes, Some(rank))?,
-            None if parameter_rank.is_some_and(|parameter| parameter < rank)
-                && !self.single_batch(flow, rank) =>
-            {
-                return Err(unsupported(
-                    "its batch axes are summed in a way that is not recognised",
-                ));
+            None if parameter_rank.is_some_and(|parameter| parameter < rank) && !self.single_batch(flow, rank) => {
+                return Err(unsupported("its batch axes are summed in a way that is not recognised"));
             }
             None => {}
         }
@@ -125,8 +95,7 @@ impl Unit {
     }
 
     fn single_batch(&self, flow: &Flow<'_>, rank: usize) -> bool {
-        flow.shape(self.result)
-            .is_none_or(|shape| shape[..rank - 2].iter().all(|dim| dim.known() == Some(1)))
+        flow.shape(self.result).is_none_or(|shape| shape[..rank - 2].iter().all(|dim| dim.known() == Some(1)))
     }
 
     fn absorb_sum(
@@ -137,42 +106,29 @@ impl Unit {
         rank: Option<usize>,
     ) -> Result<(), Refusal> {
         let node = flow.node(sum);
-        let result = flow
-            .index
-            .output(node, 0)
-            .ok_or_else(|| unsupported("its sum has no result"))?;
+        let result = flow.index.output(node, 0).ok_or_else(|| unsupported("its sum has no result"))?;
         self.nodes.push(sum);
         self.result = result;
         let keeps = node.int("keepdims", 1) != 0;
         match (rank, axes) {
             (Some(rank), Some(axes)) => {
-                let positive = |axis: i64| {
-                    usize::try_from(if axis < 0 { axis + rank as i64 } else { axis }).ok()
-                };
-                self.merged = axes
-                    .iter()
-                    .filter_map(|&axis| positive(axis).filter(|&axis| axis + 2 < rank))
-                    .collect();
+                let positive = |axis: i64| usize::try_from(if axis < 0 { axis + rank as i64 } else { axis }).ok();
+                self.merged = axes.iter().filter_map(|&axis| positive(axis).filter(|&axis| axis + 2 < rank)).collect();
                 if self.merged.len() != axes.len() || axes.is_empty() {
                     return Err(unsupported("it is summed over its own rows or columns"));
                 }
                 if keeps {
-                    self.delivery =
-                        Delivery::Unsqueezed(self.merged.iter().map(|&axis| axis as i64).collect());
+                    self.delivery = Delivery::Unsqueezed(self.merged.iter().map(|&axis| axis as i64).collect());
                 }
             }
             // Axes that are computed at run time bring a broadcast product back to the parameter's shape.
             (rank, _) => {
                 let reshape = only_reader(flow, result)
                     .filter(|&(node, slot)| slot == 0 && flow.node(node).is_onnx("Reshape"))
-                    .ok_or_else(|| {
-                        unsupported("it is summed over axes that are computed at run time")
-                    })?
+                    .ok_or_else(|| unsupported("it is summed over axes that are computed at run time"))?
                     .0;
                 let node = flow.node(reshape);
-                let (Some(shape), Some(result)) =
-                    (flow.index.input(node, 1), flow.index.output(node, 0))
-                else {
+                let (Some(shape), Some(result)) = (flow.index.input(node, 1), flow.index.output(node, 0)) else {
                     return Err(unsupported("the Reshape behind its sum is incomplete"));
                 };
                 self.merged = (0..rank.unwrap_or(2) - 2).collect();
@@ -189,12 +145,7 @@ impl Unit {
         let sizes = |operand: &Operand| -> Option<Vec<Dim>> {
             let shape = flow.shape(operand.value)?;
             let order = operand.axes.permutation(shape.len());
-            Some(
-                order[..shape.len() - 2]
-                    .iter()
-                    .map(|&axis| shape[axis].clone())
-                    .collect(),
-            )
+            Some(order[..shape.len() - 2].iter().map(|&axis| shape[axis].clone()).collect())
         };
         let (Some(gradient), Some(input)) = (sizes(&self.gradient), sizes(&self.input)) else {
             return Ok(());
@@ -203,18 +154,11 @@ impl Unit {
         let padded = [pad(gradient.clone()), pad(input.clone())];
         for (side, own) in [gradient, input].into_iter().enumerate() {
             let other = &padded[1 - side];
-            let repeated = padded[side]
-                .iter()
-                .zip(other)
-                .any(|(a, b)| a.known() == Some(1) && b.known() != Some(1));
+            let repeated = padded[side].iter().zip(other).any(|(a, b)| a.known() == Some(1) && b.known() != Some(1));
             if repeated || own.len() < rank - 2 {
-                let sizes: Option<Vec<i64>> = other
-                    .iter()
-                    .map(|dim| i64::try_from(dim.known()?).ok())
-                    .collect();
-                let sizes = sizes.ok_or_else(|| {
-                    unsupported("one operand is broadcast along an axis of unknown size")
-                })?;
+                let sizes: Option<Vec<i64>> = other.iter().map(|dim| i64::try_from(dim.known()?).ok()).collect();
+                let sizes =
+                    sizes.ok_or_else(|| unsupported("one operand is broadcast along an axis of unknown size"))?;
                 self.expand[side] = Some([sizes, vec![1, 1]].concat());
             }
         }
@@ -244,17 +188,11 @@ impl Unit {
 }
 
 pub(super) fn unsupported(what: &str) -> Refusal {
-    Refusal {
-        reason: Reason::Unsupported,
-        detail: what.to_owned(),
-    }
+    Refusal { reason: Reason::Unsupported, detail: what.to_owned() }
 }
 
 fn product_rank(flow: &Flow<'_>, contraction: &Contraction) -> Option<usize> {
-    let operands = contraction
-        .operands
-        .each_ref()
-        .map(|operand| rank(flow, operand.value));
+    let operands = contraction.operands.each_ref().map(|operand| rank(flow, operand.value));
     match operands {
         [Some(left), Some(right)] => Some(left.max(right)),
         _ => rank(flow, contraction.output),
@@ -270,10 +208,7 @@ fn sum_behind(flow: &Flow<'_>, value: ValueId) -> Option<(NodeId, Option<Vec<i64
     }
     let axes = match node.ints("axes") {
         Some(axes) => Some(axes.to_vec()),
-        None => flow
-            .index
-            .input(node, 1)
-            .and_then(|axes| flow.constant_ints(axes)),
+        None => flow.index.input(node, 1).and_then(|axes| flow.constant_ints(axes)),
     };
     Some((reader, axes))
 }

@@ -7,9 +7,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 use isaac::model::Model;
-use isaac::rewrite::{
-    Analysis, Choice, Chosen, Explanation, Reason, Report, RewriteError, Selector,
-};
+use isaac::rewrite::{Analysis, Choice, Chosen, Explanation, Reason, Report, RewriteError, Selector};
 
 mod table;
 
@@ -24,13 +22,7 @@ struct Arguments {
     /// The training graph (.onnx).
     model: PathBuf,
     /// Where to write the rewritten graph.
-    #[arg(
-        short,
-        long,
-        value_name = "OUT",
-        required_unless_present = "list",
-        conflicts_with = "list"
-    )]
+    #[arg(short, long, value_name = "OUT", required_unless_present = "list")]
     output: Option<PathBuf>,
     /// The damping λ of ζ*: > 0; inf gives the plain gradient.
     #[arg(long, value_name = "LAMBDA", default_value = "1.0", value_parser = damping)]
@@ -54,7 +46,7 @@ struct Arguments {
     #[arg(long)]
     list: bool,
     /// The batch size for which --list estimates costs.
-    #[arg(long, value_name = "B", requires = "list", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..))]
     batch: Option<u64>,
     /// Print, for everything that was not taken, the reason.
     #[arg(long)]
@@ -95,10 +87,7 @@ impl Failure {
     fn is_usage(&self) -> bool {
         match self {
             Self::Usage(_) => true,
-            Self::Rewrite(error) => matches!(
-                error,
-                RewriteError::Select(_) | RewriteError::UnknownParameter { .. }
-            ),
+            Self::Rewrite(error) => matches!(error, RewriteError::Select(_) | RewriteError::UnknownParameter { .. }),
             Self::Print(_) => false,
         }
     }
@@ -112,17 +101,11 @@ fn damping(text: &str) -> Result<f32, String> {
 }
 
 fn reason(text: &str) -> Result<Reason, String> {
-    let allowable = || {
-        Reason::ALL
-            .into_iter()
-            .filter(|reason| reason.can_be_allowed())
-    };
-    allowable()
-        .find(|reason| reason.code() == text)
-        .ok_or_else(|| {
-            let codes: Vec<&str> = allowable().map(Reason::code).collect();
-            format!("these reasons can be lifted: {}", codes.join(", "))
-        })
+    let allowable = || Reason::ALL.into_iter().filter(|reason| reason.can_be_allowed());
+    allowable().find(|reason| reason.code() == text).ok_or_else(|| {
+        let codes: Vec<&str> = allowable().map(Reason::code).collect();
+        format!("these reasons can be lifted: {}", codes.join(", "))
+    })
 }
 
 fn main() -> ExitCode {
@@ -131,15 +114,11 @@ fn main() -> ExitCode {
         Ok(status) => status,
         Err(error) if error.is_usage() => {
             // Nothing can be done about a standard error that cannot be written.
-            let _ = Arguments::command()
-                .error(ErrorKind::ValueValidation, error)
-                .print();
+            let _ = Arguments::command().error(ErrorKind::ValueValidation, error).print();
             ExitCode::from(2)
         }
         // The reader had enough: `isaac-rewrite … | head`.
-        Err(Failure::Print(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-            ExitCode::SUCCESS
-        }
+        Err(Failure::Print(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("isaac-rewrite: {}", with_sources(&error));
             ExitCode::from(1)
@@ -151,31 +130,21 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     arguments.check()?;
     let model = Model::load(&arguments.model).map_err(RewriteError::from)?;
     let analysis = Analysis::new(&model, &arguments.param)?;
-    let choice = Choice {
-        layers: arguments.layers.clone(),
-        allow: arguments.allow.iter().copied().collect(),
-    };
+    let choice = Choice { layers: arguments.layers.clone(), allow: arguments.allow.iter().copied().collect() };
     let mut chosen = analysis.choose(&choice).map_err(RewriteError::from)?;
     if arguments.method == Method::Gradient {
         chosen = chosen.none("--method gradient keeps the plain product");
     }
     let count = chosen.rewritten().count();
     let met = arguments.expect.is_none_or(|expected| expected == count);
-    let output = arguments
-        .output
-        .as_deref()
-        .filter(|_| met && !arguments.list);
+    let output = arguments.output.as_deref().filter(|_| met && !arguments.list);
     if let Some(output) = output {
-        model
-            .save(&chosen.edit(arguments.lambda), output)
-            .map_err(RewriteError::from)?;
+        model.save(&chosen.edit(arguments.lambda), output).map_err(RewriteError::from)?;
     }
     let report = Report::new(&analysis, &chosen, output);
     std::io::stdout().write_all(arguments.text(&analysis, &chosen, &report).as_bytes())?;
     if let Some(expected) = arguments.expect.filter(|_| !met) {
-        eprintln!(
-            "isaac-rewrite: {count} layers are to be rewritten, --expect says {expected}; nothing was written"
-        );
+        eprintln!("isaac-rewrite: {count} layers are to be rewritten, --expect says {expected}; nothing was written");
         return Ok(ExitCode::from(3));
     }
     Ok(ExitCode::SUCCESS)
@@ -190,10 +159,11 @@ impl Arguments {
                     .into(),
             ));
         }
+        if self.batch.is_some() && !self.list {
+            return Err(Failure::Usage("--batch belongs to --list".into()));
+        }
         if self.lambda_g.is_finite() {
-            return Err(Failure::Usage(
-                "--lambda-g belongs to --method zeta and kfac".into(),
-            ));
+            return Err(Failure::Usage("--lambda-g belongs to --method zeta and kfac".into()));
         }
         Ok(())
     }
@@ -203,28 +173,16 @@ impl Arguments {
         let mut text = if self.json {
             serde_json::to_string_pretty(report).expect("a report is plain data") + "\n"
         } else if self.list {
-            Table {
-                chosen,
-                batch: self.batch,
-            }
-            .to_string()
+            Table { chosen, batch: self.batch }.to_string()
         } else if let Some(output) = &report.output {
-            format!(
-                "{} of {} layers rewritten: {output}\n",
-                report.rewritten,
-                report.layers.len()
-            )
+            format!("{} of {} layers rewritten: {output}\n", report.rewritten, report.layers.len())
         } else {
             String::new()
         };
         if self.explain {
             let explanation = Explanation(analysis, chosen);
             // With --json, standard output is one object.
-            if self.json {
-                eprint!("{explanation}")
-            } else {
-                text += &explanation.to_string()
-            }
+            if self.json { eprint!("{explanation}") } else { text += &explanation.to_string() }
         }
         text
     }
