@@ -1,0 +1,395 @@
+"""Training steps in standard operators, the way that traced steps and our own backward graphs are written.
+
+Letters are those of PATTERNS.md: R is a product written as MatMul of Transposes, T a Gemm that adds another product, and so on."""
+
+import numpy as np
+from net import layer, sliced
+from onnx import TensorProto, helper
+from step_net import DOUBLE, step
+
+
+def mlp(net, product="matmul"):
+    """x w0ᵀ + b0, tanh, h w1: one weight [out, in], one [in, out]."""
+    x = net.data("x", ["N", 6], (5, 6))
+    net.parameter("w0", 7, 6)
+    net.parameter("b0", 7)
+    net.parameter("w1", 7, 4)
+    net.op("Gemm", x, "w0", "b0", into="z", transB=1)
+    h = net.op("Tanh", "z", into="h")
+    dy = net.squared_error(net.op("MatMul", h, "w1", into="y"), 5, 4)
+    net.op("Gemm", dy, "w1", into="dh", transB=1)
+    dz = net.tanh_gradient(h, "dh", into="dz")
+    net.op("ReduceSum", dz, net.constant("rows", [0]), into="db0", keepdims=0)
+    if product == "gemm":
+        net.op("Gemm", dz, x, into="g0", transA=1)
+        net.op("Gemm", h, dy, into="g1", transA=1)
+    else:
+        net.op("MatMul", net.transpose(dz), x, into="g0")
+        net.op("MatMul", net.transpose(h), dy, into="g1")
+    for parameter, gradient in [("w0", "g0"), ("b0", "db0"), ("w1", "g1")]:
+        net.train(parameter, gradient)
+    return [layer("w0", "g0"), layer("w1", "g1")]
+
+
+step(name="mlp_matmul")(mlp)
+step(name="mlp_gemm")(lambda net: mlp(net, "gemm"))
+step(name="mlp_sgd", update="sgd", defaults=True)(mlp)
+step(name="mlp_momentum", update="momentum", defaults=True)(mlp)
+step(name="mlp_adam", update="adam", defaults=True)(mlp)
+step(name="mlp_adam_fed", update="adam")(mlp)
+step(name="mlp_double", element=DOUBLE, tolerance=1e-12)(lambda net: mlp(net, "gemm"))
+step(name="mlp_double_sgd", element=DOUBLE, tolerance=1e-12, update="sgd", defaults=True)(lambda net: mlp(net, "gemm"))
+step(name="mlp_old_opset", opset=13)(mlp)
+
+
+@step()
+def linear_regression(net):
+    """S: the scale of the loss may end up in the product, whose gradient factor is then y - t, a forward value."""
+    x = net.data("x", [5, 6])
+    net.parameter("w", 6, 4)
+    dy = net.squared_error(net.op("MatMul", x, "w", into="y"), 5, 4)
+    net.train("w", net.op("MatMul", net.transpose(x), dy, into="g"))
+    return [layer("w", "g")]
+
+
+@step()
+def all_sizes_equal(net):
+    """Data, target, weights and gradients have one shape; only the way that they are used tells them apart."""
+    x = net.data("x", [6, 6])
+    net.parameter("w0", 6, 6)
+    net.parameter("w1", 6, 6)
+    h = net.op("Tanh", net.op("MatMul", x, "w0", into="z"), into="h")
+    dy = net.squared_error(net.op("MatMul", h, "w1", into="y"), 6, 6)
+    net.train("w1", net.op("MatMul", net.transpose(h), dy, into="g1"))
+    net.op("MatMul", dy, net.transpose("w1"), into="dh")
+    dz = net.tanh_gradient(h, "dh", into="dz")
+    net.train("w0", net.op("MatMul", net.transpose(x), dz, into="g0"))
+    return [layer("w0", "g0"), layer("w1", "g1")]
+
+
+@step(arguments=("--param", "w0", "--param", "w1"))
+def gradient_of_the_data(net):
+    """The gradient of x is delivered too: the user has to say what is trained."""
+    layers = all_sizes_equal(net)
+    net.op("MatMul", "dz", net.transpose("w0"), into="dx")
+    net.output("dx", [6, 6])
+    return layers
+
+
+def shared(net, combine):
+    """w used twice: on x, and on tanh of that. `combine` adds up what the two products give."""
+    x = net.data("x", [5, 6])
+    net.parameter("w", 6, 6)
+    h = net.op("Tanh", net.op("MatMul", x, "w", into="z"), into="h")
+    dy = net.squared_error(net.op("MatMul", h, "w", into="y"), 5, 6)
+    net.op("Gemm", dy, "w", into="dh", transB=1)
+    dz = net.tanh_gradient(h, "dh", into="dz")
+    net.train("w", combine(x, h, dy, dz))
+
+
+@step()
+def shared_added(net):
+    """R: two products and an Add."""
+
+    def combine(x, h, dy, dz):
+        first = net.op("MatMul", net.transpose(x), dz, into="p0")
+        return net.op("Add", net.op("MatMul", net.transpose(h), dy, into="p1"), first, into="g")
+
+    shared(net, combine)
+    return [layer("w", "p0", "p1")]
+
+
+@step()
+def shared_inside_gemm(net):
+    """T: one product is the addend of the other."""
+
+    def combine(x, h, dy, dz):
+        return net.op("Gemm", x, dz, net.op("Gemm", h, dy, into="p1", transA=1), into="g", transA=1)
+
+    shared(net, combine)
+    return [layer("w", "p1", "g")]
+
+
+@step()
+def shared_in_both_layouts(net):
+    """One product comes as [in, out], the other one as its transpose, transposed back before the Add."""
+
+    def combine(x, h, dy, dz):
+        other = net.transpose(net.op("Gemm", dz, x, into="p0", transA=1))
+        return net.op("Add", net.op("Gemm", h, dy, into="p1", transA=1), other, into="g")
+
+    shared(net, combine)
+    return [layer("w", "p0", "p1")]
+
+
+@step()
+def shared_with_signs(net):
+    """x w - u w: the second product goes into the gradient with a minus."""
+    net.data("x", [5, 6])
+    net.data("u", [5, 6])
+    net.parameter("w", 6, 4)
+    net.op("Sub", net.op("MatMul", "x", "w", into="xw"), net.op("MatMul", "u", "w", into="uw"), into="y")
+    dy = net.squared_error("y", 5, 4)
+    net.op("MatMul", net.transpose("x"), dy, into="p0")
+    net.op("MatMul", net.transpose("u"), dy, into="p1")
+    net.train("w", net.op("Sub", "p0", "p1", into="g"))
+    return [layer("w", "p0", "p1", scales={"p1": -1.0})]
+
+
+@step()
+def shared_with_scales(net):
+    """x w, and u (w / 4): the second product is scaled on its way, by a Mul with a constant."""
+    net.data("x", [5, 6])
+    net.data("u", [3, 6])
+    net.parameter("w", 6, 4)
+    quarter = net.constant("quarter", 0.25)
+    net.op("MatMul", "x", "w", into="xw")
+    net.op("MatMul", "u", net.op("Mul", "w", quarter, into="w4"), into="uw")
+    net.op("Concat", "xw", "uw", into="y", axis=0)
+    dy = net.squared_error("y", 8, 4)
+    net.op("Split", dy, net.constant("sizes", [5, 3]), into=["dx", "du"], axis=0)
+    net.op("MatMul", net.transpose("x"), "dx", into="p0")
+    net.op("MatMul", net.transpose("u"), "du", into="p1")
+    net.train("w", net.op("Add", "p0", net.op("Mul", "p1", quarter, into="p1.4"), into="g"))
+    return [layer("w", "p0", "p1", scales={"p1": 0.25})]
+
+
+@step()
+def tied(net):
+    """R: w and its transpose."""
+    x = net.data("x", [5, 8])
+    net.parameter("w", 8, 3)
+    h = net.op("Tanh", net.op("MatMul", x, "w", into="z"), into="h")
+    dy = net.squared_error(net.op("MatMul", h, net.transpose("w"), into="y"), 5, 8)
+    dz = net.tanh_gradient(h, net.op("MatMul", dy, "w", into="dh"), into="dz")
+    net.op("MatMul", net.transpose(x), dz, into="p0")
+    net.op("MatMul", net.transpose(dy), h, into="p1")
+    net.train("w", net.op("Add", "p0", "p1", into="g"))
+    return [layer("w", "p0", "p1", reason="tied-transpose")]
+
+
+@step()
+def rank_three(net):
+    """R: rows of rank 3 are reshaped to a matrix for the product, with a chain of layouts on both sides and behind it."""
+    net.data("x", ["N", "S", 6], (2, 5, 6))
+    net.parameter("w", 4, 6)
+    net.op("MatMul", "x", net.transpose("w"), into="y")
+    dy = net.squared_error("y", 2, 5, 4)
+    net.op("Reshape", dy, net.constant("to4", [-1, 4]), into="dy2")
+    net.op("Unsqueeze", "x", net.constant("front", [0]), into="x4")
+    net.op("Reshape", "x4", net.constant("to6", [-1, 6]), into="x2")
+    net.op("MatMul", net.transpose(net.op("Identity", "x2", into="x2i")), "dy2", into="p")
+    net.train("w", net.op("Identity", net.transpose("p"), into="g"))
+    return [layer("w", "p")]
+
+
+@step()
+def summed_batches(net):
+    """A product per batch, summed over the batches afterwards: all rows belong to one layer."""
+    net.data("x", [3, 5, 6])
+    net.parameter("w", 6, 4)
+    dy = net.squared_error(net.op("MatMul", "x", "w", into="y"), 3, 5, 4)
+    net.op("MatMul", net.transpose("x", 0, 2, 1), dy, into="p")
+    net.train("w", net.op("ReduceSum", "p", net.constant("batches", [0]), into="g", keepdims=0))
+    return [layer("w", "p")]
+
+
+@step()
+def experts(net):
+    """L: bmm with one weight per expert."""
+    net.data("x", [3, 5, 6])
+    net.parameter("w", 3, 6, 4)
+    dy = net.squared_error(net.op("MatMul", "x", "w", into="y"), 3, 5, 4)
+    net.train("w", net.op("MatMul", net.transpose("x", 0, 2, 1), dy, into="p"))
+    return [layer("w", "p", independent=(0,))]
+
+
+@step()
+def experts_of_batches(net):
+    """[B, E, rows, in] on [E, in, out]: a product per batch and expert, summed over batches."""
+    net.data("x", [2, 3, 5, 6])
+    net.parameter("w", 3, 6, 4)
+    dy = net.squared_error(net.op("MatMul", "x", "w", into="y"), 2, 3, 5, 4)
+    net.op("MatMul", net.transpose("x", 0, 1, 3, 2), dy, into="p")
+    net.train("w", net.op("ReduceSum", "p", net.constant("batches", [0]), into="g", keepdims=0))
+    return [layer("w", "p", independent=(1,))]
+
+
+def halves(net, join):
+    """The upper and the lower half of w [8, 6] are layers on x and on u; `join` makes one gradient of theirs."""
+    net.data("x", [5, 6])
+    net.data("u", [5, 6])
+    net.parameter("w", 8, 6)
+    net.op("Split", "w", net.constant("sizes", [4, 4]), into=["wx", "wu"], axis=0)
+    net.op("MatMul", "x", net.transpose("wx"), into="a")
+    net.op("MatMul", "u", net.transpose("wu"), into="b")
+    dy = net.squared_error(net.op("Mul", "a", "b", into="y"), 5, 4)
+    net.op("MatMul", net.transpose(net.op("Mul", dy, "b", into="da")), "x", into="px")
+    net.op("MatMul", net.transpose(net.op("Mul", dy, "a", into="db")), "u", into="pu")
+    net.train("w", join("px", "pu"))
+    return [sliced("w", "px", "pu")]
+
+
+@step()
+def halves_concatenated(net):
+    """O: slices of one weight, each conditioned by itself."""
+    return halves(net, lambda px, pu: net.op("Concat", px, pu, into="g", axis=0))
+
+
+@step()
+def halves_padded(net):
+    """O: each half is padded to the whole, and the two are added."""
+
+    def join(px, pu):
+        below = net.op("Pad", px, net.constant("below", [0, 0, 4, 0]), into="gx")
+        above = net.op("Pad", pu, net.constant("above", [4, 0, 0, 0]), into="gu")
+        return net.op("Add", below, above, into="g")
+
+    return halves(net, join)
+
+
+def zeros(net, name, *shape):
+    return net.constant(name, np.zeros(shape, np.float32))
+
+
+def row_indices(net, name, first, count):
+    return net.constant(name, np.arange(first, first + count).reshape(count, 1))
+
+
+@step()
+def halves_scattered(net):
+    """O: each half is scattered into zeros, and the two are added."""
+
+    def join(px, pu):
+        upper = net.op("ScatterND", zeros(net, "z0", 8, 6), row_indices(net, "i0", 0, 4), px, into="gx")
+        lower = net.op("ScatterND", zeros(net, "z1", 8, 6), row_indices(net, "i1", 4, 4), pu, into="gu")
+        return net.op("Add", upper, lower, into="g")
+
+    return halves(net, join)
+
+
+@step()
+def halves_scattered_in_turn(net):
+    """O: the second half is scattered into what the first one was scattered into."""
+
+    def join(px, pu):
+        upper = net.op("ScatterND", zeros(net, "z", 8, 6), row_indices(net, "i0", 0, 4), px, into="gx")
+        return net.op("ScatterND", upper, row_indices(net, "i1", 4, 4), pu, into="g")
+
+    return halves(net, join)
+
+
+def one_half_twice(net, spread):
+    """The upper half of w is used twice, and each use brings its own gradient of the whole: the same rows add up."""
+    x = net.data("x", [5, 6])
+    net.parameter("w", 12, 6)
+    net.op("Split", "w", net.constant("sizes", [6, 6]), into=["upper", "lower"], axis=0)
+    h = net.op("Tanh", net.op("MatMul", x, "upper", into="xw"), into="h")
+    dy = net.squared_error(net.op("MatMul", h, "upper", into="y"), 5, 6)
+    dz = net.tanh_gradient(h, net.op("MatMul", dy, net.transpose("upper"), into="dh"), into="dz")
+    net.op("MatMul", net.transpose(x), dz, into="p0")
+    net.op("MatMul", net.transpose(h), dy, into="p1")
+    net.train("w", net.op("Add", spread("p0"), spread("p1"), into="g"))
+
+
+@step()
+def one_half_twice_padded(net):
+    """Two Pads with the same amounts: the rows of both products are those of one layer."""
+    below = net.constant("below", [0, 0, 6, 0])
+    one_half_twice(net, lambda p: net.op("Pad", p, below, into=f"{p}.whole"))
+    return [layer("w", "p0", "p1", reason="unsupported")]
+
+
+@step()
+def one_half_twice_scattered(net):
+    """Two scatters to the same rows."""
+    base, rows = zeros(net, "zeros", 12, 6), row_indices(net, "rows", 0, 6)
+    one_half_twice(net, lambda p: net.op("ScatterND", base, rows, p, into=f"{p}.whole"))
+    return [layer("w", "p0", "p1", reason="unsupported")]
+
+
+@step()
+def masked(net):
+    """P: w times a mask that is fed."""
+    net.data("x", [5, 6])
+    net.data("mask", [6, 4], (net.random.random((6, 4)) < 0.5).astype(np.float32))
+    net.parameter("w", 6, 4)
+    dy = net.squared_error(net.op("MatMul", "x", net.op("Mul", "w", "mask", into="wm"), into="y"), 5, 4)
+    net.op("MatMul", net.transpose("x"), dy, into="p")
+    net.train("w", net.op("Mul", "p", "mask", into="g"))
+    return [layer("w", "p", reason="derived")]
+
+
+@step()
+def scaled_weight(net):
+    """A constant factor of the weight, and a minus, are layout."""
+    net.data("x", [5, 6])
+    net.parameter("w", 6, 4)
+    half = net.constant("half", 0.5)
+    net.op("Neg", net.op("Mul", "w", half, into="w2"), into="wn")
+    dy = net.squared_error(net.op("MatMul", "x", "wn", into="y"), 5, 4)
+    net.op("MatMul", net.transpose("x"), dy, into="p")
+    net.train("w", net.op("Mul", net.op("Neg", "p", into="pn"), half, into="g"))
+    return [layer("w", "p")]
+
+
+@step(update="momentum", defaults=True)
+def clipped(net):
+    """The gradient is scaled by a number that comes from its own norm, before the update."""
+    net.data("x", [5, 6])
+    net.parameter("w", 6, 4)
+    dy = net.squared_error(net.op("MatMul", "x", "w", into="y"), 5, 4)
+    p = net.op("MatMul", net.transpose("x"), dy, into="p")
+    net.op("Sqrt", net.op("ReduceSum", net.op("Mul", p, p, into="pp"), into="ss", keepdims=0), into="norm")
+    limit = net.op("Div", net.constant("limit", 0.1), "norm", into="ratio")
+    net.train("w", net.op("Mul", p, net.op("Min", limit, net.constant("one", 1.0), into="factor"), into="g"))
+    return [layer("w", "p")]
+
+
+@step()
+def read_in_a_branch(net):
+    """A product is read only in the branches of an If, from outside."""
+    net.data("x", [5, 6])
+    net.data("clip", [], np.array(True), TensorProto.BOOL)
+    net.parameter("w", 6, 4)
+    dy = net.squared_error(net.op("MatMul", "x", "w", into="y"), 5, 4)
+    net.op("MatMul", net.transpose("x"), dy, into="p")
+    branches = {}
+    for name, op_type in [("then_branch", "Tanh"), ("else_branch", "Identity")]:
+        result = helper.make_tensor_value_info(f"{name}.g", TensorProto.FLOAT, [6, 4])
+        node = helper.make_node(op_type, ["p"], [result.name], name=name)
+        branches[name] = helper.make_graph([node], name, [], [result])
+    net.train("w", net.op("If", "clip", into="g", **branches))
+    return [layer("w", "p")]
+
+
+@step(ties=({"wq", "wk", "wv"},))
+def attention(net):
+    """q, k and v of the data; dq, dk and dv are products of activations, and stay."""
+    net.data("x", [5, 6])
+    for name in "qkv":
+        net.op("MatMul", "x", net.parameter(f"w{name}", 6, 6), into=name)
+    p = net.op("Softmax", net.op("MatMul", "q", net.transpose("k"), into="s"), into="p", axis=-1)
+    dy = net.squared_error(net.op("MatMul", p, "v", into="y"), 5, 6)
+    net.op("MatMul", net.transpose(p), dy, into="dv")
+    dp = net.op("MatMul", dy, net.transpose("v"), into="dp")
+    weighted = net.op("Mul", p, dp, into="pdp")
+    net.op("ReduceSum", weighted, net.constant("last", [-1]), into="total", keepdims=1)
+    ds = net.op("Sub", weighted, net.op("Mul", p, "total", into="pt"), into="ds")
+    net.op("MatMul", ds, "k", into="dq")
+    net.op("MatMul", net.transpose(ds), "q", into="dk")
+    for name in "qkv":
+        net.train(f"w{name}", net.op("MatMul", "x:10" if name != "q" else net.transpose("x"), f"d{name}", into=f"g{name}"))
+    return [layer(f"w{name}", f"g{name}") for name in "qkv"]
+
+
+@step()
+def graph_convolution(net):
+    """adjacency (x w): aᵀ dy is the gradient of x w, no weight gradient."""
+    for name, shape in [("adj", (5, 5)), ("x", (5, 6))]:
+        net.data(name, list(shape))
+    net.parameter("w", 6, 4)
+    dy = net.squared_error(net.op("MatMul", "adj", net.op("MatMul", "x", "w", into="xw"), into="y"), 5, 4)
+    dxw = net.op("MatMul", net.transpose("adj"), dy, into="dxw")
+    net.train("w", net.op("MatMul", net.transpose("x"), dxw, into="g"))
+    return [layer("w", "g")]
