@@ -31,10 +31,7 @@ impl Form {
 
 impl fmt::Display for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = Form::NAMES
-            .iter()
-            .find(|(form, _)| form == self)
-            .map_or("", |(_, name)| name);
+        let name = Form::NAMES.iter().find(|(form, _)| form == self).map_or("", |(_, name)| name);
         f.pad(name)
     }
 }
@@ -44,9 +41,7 @@ impl FromStr for Form {
 
     fn from_str(text: &str) -> Result<Self, UnknownForm> {
         let found = Form::NAMES.iter().find(|(_, name)| *name == text);
-        found
-            .map(|(form, _)| *form)
-            .ok_or_else(|| UnknownForm(text.to_owned()))
+        found.map(|(form, _)| *form).ok_or_else(|| UnknownForm(text.to_owned()))
     }
 }
 
@@ -85,30 +80,20 @@ impl LayerShape {
             Form::Samples => extra(b, n, n.min(m)),
             Form::Features => extra(n, b, b.min(m)),
             // An explicit inverse takes another 2r³/3.
-            Form::Kronecker => {
-                extra(n, b, m) + extra(m, b, n) + 2.0 / 3.0 * (n.powi(3) + m.powi(3))
-            }
+            Form::Kronecker => extra(n, b, m) + extra(m, b, n) + 2.0 / 3.0 * (n.powi(3) + m.powi(3)),
         }
     }
 
     /// The form of ζ* with the fewest flops.
     pub fn cheapest(&self) -> Form {
-        if self.extra_flops(Form::Features) < self.extra_flops(Form::Samples) {
-            Form::Features
-        } else {
-            Form::Samples
-        }
+        if self.extra_flops(Form::Features) < self.extra_flops(Form::Samples) { Form::Features } else { Form::Samples }
     }
 
     /// limit(b, m, n): the cost of ζ* relative to the plain product, by flops, in the cheapest form. At least 1; it is
     /// 1 for an empty product.
     pub fn relative_cost(&self) -> f64 {
         let plain = self.plain_flops();
-        if plain == 0.0 {
-            1.0
-        } else {
-            1.0 + self.extra_flops(Form::Auto) / plain
-        }
+        if plain == 0.0 { 1.0 } else { 1.0 + self.extra_flops(Form::Auto) / plain }
     }
 
     fn sizes(&self) -> [f64; 3] {
@@ -121,11 +106,7 @@ mod tests {
     use super::*;
 
     fn shape(rows: usize, in_features: usize, out_features: usize) -> LayerShape {
-        LayerShape {
-            rows,
-            in_features,
-            out_features,
-        }
+        LayerShape { rows, in_features, out_features }
     }
 
     #[test]
@@ -137,10 +118,7 @@ mod tests {
         // b = 4096, n = 384, m = 1536: n²b + n³/3 + 2n²·1536.
         let wide = shape(4096, 384, 1536);
         assert_eq!(wide.cheapest(), Form::Features);
-        assert_eq!(
-            wide.extra_flops(Form::Features),
-            603_979_776.0 + 18_874_368.0 + 452_984_832.0
-        );
+        assert_eq!(wide.extra_flops(Form::Features), 603_979_776.0 + 18_874_368.0 + 452_984_832.0);
     }
 
     #[test]

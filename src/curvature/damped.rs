@@ -54,12 +54,7 @@ impl<T: Scalar> Default for Damper<T> {
 
 impl<T: Scalar> Damper<T> {
     /// Computes the inverse in the precision of `T`, or, where that would lose too much, its product with x in double.
-    pub(super) fn prepare<P>(
-        &mut self,
-        x: Matrix<'_, T>,
-        weights: Weights,
-        products: &mut P,
-    ) -> Result<Prepared, Error>
+    pub(super) fn prepare<P>(&mut self, x: Matrix<'_, T>, weights: Weights, products: &mut P) -> Result<Prepared, Error>
     where
         P: Products<T> + Products<f64>,
     {
@@ -96,11 +91,7 @@ impl<T: Scalar> Damper<T> {
             Ok(_) => self.wide.scale_inverse(order, weights.alpha),
             Err(Breakdown::NotFinite) => return Ok(Prepared::NotFinite),
             Err(Breakdown::Pivot(pivot)) => {
-                return Err(Error::NotPositiveDefinite {
-                    lambda: weights.lambda,
-                    order,
-                    pivot,
-                });
+                return Err(Error::NotPositiveDefinite { lambda: weights.lambda, order, pivot });
             }
         }
         let inverse = Matrix::new(self.wide.inverse(order), order, order);
@@ -111,10 +102,7 @@ impl<T: Scalar> Damper<T> {
             let panel = x.widen_columns(columns.clone(), resized(&mut self.panel, order * width));
             let wide = resized(&mut self.wide_product, order * width);
             products.multiply(inverse, panel, wide)?;
-            for (row, wide) in product
-                .chunks_exact_mut(x.cols())
-                .zip(wide.chunks_exact(width))
-            {
+            for (row, wide) in product.chunks_exact_mut(x.cols()).zip(wide.chunks_exact(width)) {
                 for (narrow, wide) in row[columns.clone()].iter_mut().zip(wide) {
                     *narrow = T::from_f64(*wide);
                 }
@@ -123,11 +111,7 @@ impl<T: Scalar> Damper<T> {
         Ok(Prepared::Product)
     }
 
-    fn gram_in_double<P: Products<f64>>(
-        &mut self,
-        x: Matrix<'_, T>,
-        products: &mut P,
-    ) -> Result<(), ProductError> {
+    fn gram_in_double<P: Products<f64>>(&mut self, x: Matrix<'_, T>, products: &mut P) -> Result<(), ProductError> {
         let order = x.rows();
         let gram = self.wide.matrix_mut(order);
         gram.fill(0.0);

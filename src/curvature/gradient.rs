@@ -24,11 +24,7 @@ pub struct Layer<'a, T> {
 
 impl<T: Scalar> Layer<'_, T> {
     fn shape(&self) -> LayerShape {
-        LayerShape {
-            rows: self.inputs.rows(),
-            in_features: self.inputs.cols(),
-            out_features: self.gradients.cols(),
-        }
+        LayerShape { rows: self.inputs.rows(), in_features: self.inputs.cols(), out_features: self.gradients.cols() }
     }
 }
 
@@ -40,10 +36,7 @@ pub struct Workspace<T> {
 
 impl<T: Scalar> Default for Workspace<T> {
     fn default() -> Self {
-        Self {
-            damper: Damper::default(),
-            conditioned: Vec::new(),
-        }
+        Self { damper: Damper::default(), conditioned: Vec::new() }
     }
 }
 
@@ -75,29 +68,17 @@ where
     if layer.lambda == f64::INFINITY {
         write_product(g.t(), a, layer.transpose_output, products, out)?;
         if layer.alpha != 1.0 {
-            out.iter_mut()
-                .for_each(|value| *value *= T::from_f64(layer.alpha));
+            out.iter_mut().for_each(|value| *value *= T::from_f64(layer.alpha));
         }
         return Ok(());
     }
-    let form = if layer.form == Form::Auto {
-        shape.cheapest()
-    } else {
-        layer.form
-    };
+    let form = if layer.form == Form::Auto { shape.cheapest() } else { layer.form };
     // (I_n + aᵀa/(bλ))⁻¹ is the same inverse, of the transposed problem.
     let x = if form == Form::Samples { a } else { a.t() };
     let order = x.rows();
     let scale = 1.0 / (shape.rows as f64 * layer.lambda);
-    let weights = Weights {
-        alpha: layer.alpha,
-        lambda: layer.lambda,
-        scale,
-    };
-    let Workspace {
-        damper,
-        conditioned,
-    } = workspace;
+    let weights = Weights { alpha: layer.alpha, lambda: layer.lambda, scale };
+    let Workspace { damper, conditioned } = workspace;
     let prepared = damper.prepare(x, weights, products)?;
 
     // dW as a product of two matrices, of which the dearer one to condition is left as it is.
@@ -108,30 +89,16 @@ where
         }
         (Prepared::Product, Form::Samples) => (g.t(), damper.product(order, x.cols())),
         (Prepared::Product, _) => (g.t(), damper.product(order, x.cols()).t()),
-        (Prepared::Inverse, Form::Samples) if a.cols() <= g.cols() => (
-            g.t(),
-            multiply(damper.inverse(order), a, conditioned, products)?,
-        ),
-        (Prepared::Inverse, Form::Samples) => (
-            multiply(damper.inverse(order), g, conditioned, products)?.t(),
-            a,
-        ),
-        (Prepared::Inverse, _) if a.rows() <= g.cols() => (
-            g.t(),
-            multiply(a, damper.inverse(order), conditioned, products)?,
-        ),
-        (Prepared::Inverse, _) => (
-            multiply(g.t(), a, conditioned, products)?,
-            damper.inverse(order),
-        ),
+        (Prepared::Inverse, Form::Samples) if a.cols() <= g.cols() => {
+            (g.t(), multiply(damper.inverse(order), a, conditioned, products)?)
+        }
+        (Prepared::Inverse, Form::Samples) => (multiply(damper.inverse(order), g, conditioned, products)?.t(), a),
+        (Prepared::Inverse, _) if a.rows() <= g.cols() => {
+            (g.t(), multiply(a, damper.inverse(order), conditioned, products)?)
+        }
+        (Prepared::Inverse, _) => (multiply(g.t(), a, conditioned, products)?, damper.inverse(order)),
     };
-    Ok(write_product(
-        left,
-        right,
-        layer.transpose_output,
-        products,
-        out,
-    )?)
+    Ok(write_product(left, right, layer.transpose_output, products, out)?)
 }
 
 /// `left * right`, or its transpose, in `out`.
@@ -142,11 +109,7 @@ fn write_product<T: Scalar, P: Products<T>>(
     products: &mut P,
     out: &mut [T],
 ) -> Result<(), ProductError> {
-    if transpose {
-        products.multiply(right.t(), left.t(), out)
-    } else {
-        products.multiply(left, right, out)
-    }
+    if transpose { products.multiply(right.t(), left.t(), out) } else { products.multiply(left, right, out) }
 }
 
 /// `left * right` in `buffer`.
@@ -192,15 +155,9 @@ mod tests {
             let divisor = rows[pivot][pivot];
             rows[pivot].iter_mut().for_each(|value| *value /= divisor);
             let pivot_row = rows[pivot].clone();
-            for (_, row) in rows
-                .iter_mut()
-                .enumerate()
-                .filter(|(index, _)| *index != pivot)
-            {
+            for (_, row) in rows.iter_mut().enumerate().filter(|(index, _)| *index != pivot) {
                 let factor = row[pivot];
-                row.iter_mut()
-                    .zip(&pivot_row)
-                    .for_each(|(value, pivot)| *value -= factor * pivot);
+                row.iter_mut().zip(&pivot_row).for_each(|(value, pivot)| *value -= factor * pivot);
             }
         }
         let entry = |i: usize, j: usize| (0..b).map(|k| at(g, k, i) * rows[k][b + j]).sum();
@@ -210,12 +167,7 @@ mod tests {
     /// Norm-wise relative error.
     fn error<T: Scalar>(got: &[T], expected: &[f64]) -> f64 {
         let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
-        let difference = square(
-            &mut got
-                .iter()
-                .zip(expected)
-                .map(|(got, expected)| got.to_f64() - expected),
-        );
+        let difference = square(&mut got.iter().zip(expected).map(|(got, expected)| got.to_f64() - expected));
         (difference / square(&mut expected.iter().copied())).sqrt()
     }
 
@@ -228,62 +180,27 @@ mod tests {
         Ok(out)
     }
 
-    const SHAPES: [[usize; 3]; 8] = [
-        [1, 1, 1],
-        [1, 5, 3],
-        [2, 7, 3],
-        [7, 3, 5],
-        [8, 20, 30],
-        [8, 30, 20],
-        [30, 8, 40],
-        [40, 9, 5],
-    ];
+    const SHAPES: [[usize; 3]; 8] =
+        [[1, 1, 1], [1, 5, 3], [2, 7, 3], [7, 3, 5], [8, 20, 30], [8, 30, 20], [30, 8, 40], [40, 9, 5]];
 
     #[test]
     fn both_forms_and_both_precisions_match_the_reference() {
-        for ([b, n, m], lambda) in SHAPES
-            .iter()
-            .flat_map(|shape| [1e-6, 1e-3, 1.0, 1e3].map(|l| (*shape, l)))
-        {
+        for ([b, n, m], lambda) in SHAPES.iter().flat_map(|shape| [1e-6, 1e-3, 1.0, 1e3].map(|l| (*shape, l))) {
             let (g, a) = (noise(b * m, 1), noise(b * n, 2));
-            let (g32, a32): (Vec<f32>, Vec<f32>) = (
-                g.iter().map(|v| *v as f32).collect(),
-                a.iter().map(|v| *v as f32).collect(),
-            );
-            let (g, a): (Vec<f64>, Vec<f64>) = (
-                g32.iter().map(|v| (*v).into()).collect(),
-                a32.iter().map(|v| (*v).into()).collect(),
-            );
+            let (g32, a32): (Vec<f32>, Vec<f32>) =
+                (g.iter().map(|v| *v as f32).collect(), a.iter().map(|v| *v as f32).collect());
+            let (g, a): (Vec<f64>, Vec<f64>) =
+                (g32.iter().map(|v| (*v).into()).collect(), a32.iter().map(|v| (*v).into()).collect());
             let (gradients, inputs) = (Matrix::new(&g, b, m), Matrix::new(&a, b, n));
             let expected = reference(&gradients, &inputs, lambda);
             for form in [Form::Auto, Form::Samples, Form::Features] {
-                let layer = Layer {
-                    gradients,
-                    inputs,
-                    lambda,
-                    alpha: 1.0,
-                    form,
-                    transpose_output: false,
-                };
+                let layer = Layer { gradients, inputs, lambda, alpha: 1.0, form, transpose_output: false };
                 let wide = error(&run(layer).unwrap(), &expected);
-                assert!(
-                    wide < 1e-9,
-                    "double, {form}, {b}x{n}x{m}, lambda {lambda}: {wide:e}"
-                );
+                assert!(wide < 1e-9, "double, {form}, {b}x{n}x{m}, lambda {lambda}: {wide:e}");
                 let (gradients, inputs) = (Matrix::new(&g32, b, m), Matrix::new(&a32, b, n));
-                let layer = Layer {
-                    gradients,
-                    inputs,
-                    lambda,
-                    alpha: 1.0,
-                    form,
-                    transpose_output: false,
-                };
+                let layer = Layer { gradients, inputs, lambda, alpha: 1.0, form, transpose_output: false };
                 let narrow = error(&run(layer).unwrap(), &expected);
-                assert!(
-                    narrow < 1e-5,
-                    "float, {form}, {b}x{n}x{m}, lambda {lambda}: {narrow:e}"
-                );
+                assert!(narrow < 1e-5, "float, {form}, {b}x{n}x{m}, lambda {lambda}: {narrow:e}");
             }
         }
     }
@@ -292,34 +209,17 @@ mod tests {
     fn layouts_and_alpha_do_not_change_the_matrix() {
         let (b, n, m, lambda) = (6, 11, 9, 0.05);
         let (g, a) = (noise(b * m, 3), noise(b * n, 4));
-        let mirrored = |data: &[f64], cols: usize| -> Vec<f64> {
-            (0..data.len())
-                .map(|e| data[(e % b) * cols + e / b])
-                .collect()
-        };
+        let mirrored =
+            |data: &[f64], cols: usize| -> Vec<f64> { (0..data.len()).map(|e| data[(e % b) * cols + e / b]).collect() };
         let (g_t, a_t) = (mirrored(&g, m), mirrored(&a, n));
         let expected = reference(&Matrix::new(&g, b, m), &Matrix::new(&a, b, n), lambda);
         for gradients in [Matrix::new(&g, b, m), Matrix::new(&g_t, m, b).t()] {
             for inputs in [Matrix::new(&a, b, n), Matrix::new(&a_t, n, b).t()] {
                 for form in [Form::Samples, Form::Features] {
-                    let layer = Layer {
-                        gradients,
-                        inputs,
-                        lambda,
-                        alpha: 1.0,
-                        form,
-                        transpose_output: false,
-                    };
+                    let layer = Layer { gradients, inputs, lambda, alpha: 1.0, form, transpose_output: false };
                     assert!(error(&run(layer).unwrap(), &expected) < 1e-12);
-                    let flipped = run(Layer {
-                        alpha: -2.0,
-                        transpose_output: true,
-                        ..layer
-                    })
-                    .unwrap();
-                    let expected: Vec<f64> = (0..n * m)
-                        .map(|e| -2.0 * expected[(e % m) * n + e / m])
-                        .collect();
+                    let flipped = run(Layer { alpha: -2.0, transpose_output: true, ..layer }).unwrap();
+                    let expected: Vec<f64> = (0..n * m).map(|e| -2.0 * expected[(e % m) * n + e / m]).collect();
                     assert!(error(&flipped, &expected) < 1e-12);
                 }
             }
@@ -333,14 +233,7 @@ mod tests {
         let (gradients, inputs) = (Matrix::new(&g, b, m), Matrix::new(&a, b, n));
         let mut plain = vec![0.0; m * n];
         Plain.multiply(gradients.t(), inputs, &mut plain).unwrap();
-        let layer = Layer {
-            gradients,
-            inputs,
-            lambda: 1e14,
-            alpha: 1.0,
-            form: Form::Auto,
-            transpose_output: false,
-        };
+        let layer = Layer { gradients, inputs, lambda: 1e14, alpha: 1.0, form: Form::Auto, transpose_output: false };
         assert!(error(&run(layer).unwrap(), &plain) < 1e-12);
     }
 
@@ -348,33 +241,14 @@ mod tests {
     fn repeated_rows_do_not_spoil_single_precision() {
         let (b, n, m) = (24, 40, 30);
         let row: Vec<f32> = noise(n, 7).iter().map(|v| *v as f32).collect();
-        let (a, g) = (
-            row.repeat(b),
-            noise(b * m, 8)
-                .iter()
-                .map(|v| *v as f32)
-                .collect::<Vec<_>>(),
-        );
-        let (wide_a, wide_g): (Vec<f64>, Vec<f64>) = (
-            a.iter().map(|v| (*v).into()).collect(),
-            g.iter().map(|v| (*v).into()).collect(),
-        );
+        let (a, g) = (row.repeat(b), noise(b * m, 8).iter().map(|v| *v as f32).collect::<Vec<_>>());
+        let (wide_a, wide_g): (Vec<f64>, Vec<f64>) =
+            (a.iter().map(|v| (*v).into()).collect(), g.iter().map(|v| (*v).into()).collect());
         for lambda in [1e-5, 1e-3, 1e-1, 1.0, 10.0] {
-            let expected = reference(
-                &Matrix::new(&wide_g, b, m),
-                &Matrix::new(&wide_a, b, n),
-                lambda,
-            );
+            let expected = reference(&Matrix::new(&wide_g, b, m), &Matrix::new(&wide_a, b, n), lambda);
             for form in [Form::Samples, Form::Features] {
                 let (gradients, inputs) = (Matrix::new(&g, b, m), Matrix::new(&a, b, n));
-                let layer = Layer {
-                    gradients,
-                    inputs,
-                    lambda,
-                    alpha: 1.0,
-                    form,
-                    transpose_output: false,
-                };
+                let layer = Layer { gradients, inputs, lambda, alpha: 1.0, form, transpose_output: false };
                 let got = error(&run(layer).unwrap(), &expected);
                 assert!(got < 1e-5, "{form}, lambda {lambda}: {got:e}");
             }
@@ -387,37 +261,14 @@ mod tests {
         for bad in [f32::NAN, f32::INFINITY] {
             let a = [1.0, bad, 3.0, 4.0];
             let (gradients, inputs) = (Matrix::new(&g, 2, 1), Matrix::new(&a, 2, 2));
-            let layer = Layer {
-                gradients,
-                inputs,
-                lambda: 1.0,
-                alpha: 1.0,
-                form: Form::Auto,
-                transpose_output: false,
-            };
+            let layer = Layer { gradients, inputs, lambda: 1.0, alpha: 1.0, form: Form::Auto, transpose_output: false };
             assert!(run(layer).unwrap().iter().all(|value| value.is_nan()));
         }
         let a = [3.0f32, 1.0, 3.0, 1.0];
         let (gradients, inputs) = (Matrix::new(&g, 2, 1), Matrix::new(&a, 2, 2));
-        let layer = Layer {
-            gradients,
-            inputs,
-            lambda: 1e-18,
-            alpha: 1.0,
-            form: Form::Samples,
-            transpose_output: false,
-        };
+        let layer =
+            Layer { gradients, inputs, lambda: 1e-18, alpha: 1.0, form: Form::Samples, transpose_output: false };
         let error = run(layer).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                Error::NotPositiveDefinite {
-                    lambda: 1e-18,
-                    order: 2,
-                    pivot: 1
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, Error::NotPositiveDefinite { lambda: 1e-18, order: 2, pivot: 1 }), "{error}");
     }
 }

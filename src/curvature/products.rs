@@ -14,12 +14,7 @@ pub trait Products<T> {
     ///
     /// # Errors
     /// When the host's kernel fails.
-    fn multiply(
-        &mut self,
-        a: Matrix<'_, T>,
-        b: Matrix<'_, T>,
-        out: &mut [T],
-    ) -> Result<(), ProductError>;
+    fn multiply(&mut self, a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T]) -> Result<(), ProductError>;
 }
 
 /// The plainest products there are, for tests.
@@ -32,21 +27,12 @@ pub(super) mod plain {
     /// Element (row, col) of a view.
     pub(crate) fn at<T: Copy>(matrix: &Matrix<'_, T>, row: usize, col: usize) -> T {
         let width = matrix.stored_shape()[1];
-        let index = if matrix.is_transposed() {
-            col * width + row
-        } else {
-            row * width + col
-        };
+        let index = if matrix.is_transposed() { col * width + row } else { row * width + col };
         matrix.data()[index]
     }
 
     impl<T: crate::curvature::Scalar> Products<T> for Plain {
-        fn multiply(
-            &mut self,
-            a: Matrix<'_, T>,
-            b: Matrix<'_, T>,
-            out: &mut [T],
-        ) -> Result<(), ProductError> {
+        fn multiply(&mut self, a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T]) -> Result<(), ProductError> {
             assert_eq!(a.cols(), b.rows());
             assert_eq!(out.len(), a.rows() * b.cols());
             for (index, out) in out.iter_mut().enumerate() {

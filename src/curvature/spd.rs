@@ -24,11 +24,7 @@ pub(super) struct Inverter<T> {
 
 impl<T> Default for Inverter<T> {
     fn default() -> Self {
-        Self {
-            matrix: Vec::new(),
-            inverse: Vec::new(),
-            stack: MemBuffer::new(faer::dyn_stack::StackReq::EMPTY),
-        }
+        Self { matrix: Vec::new(), inverse: Vec::new(), stack: MemBuffer::new(faer::dyn_stack::StackReq::EMPTY) }
     }
 }
 
@@ -54,9 +50,8 @@ impl<T: Scalar> Inverter<T> {
         if !norm.is_finite() {
             return Err(Breakdown::NotFinite);
         }
-        let request =
-            llt::factor::cholesky_in_place_scratch::<T>(order, Par::Seq, Default::default())
-                .or(llt::inverse::inverse_scratch::<T>(order, Par::Seq));
+        let request = llt::factor::cholesky_in_place_scratch::<T>(order, Par::Seq, Default::default())
+            .or(llt::inverse::inverse_scratch::<T>(order, Par::Seq));
         if self.stack.len() < request.unaligned_bytes_required() {
             self.stack = MemBuffer::new(request);
         }
@@ -131,13 +126,7 @@ mod tests {
     /// A matrix with entries of mixed size and sign: S = x xᵀ with x[i][k] = sin(i·k + i).
     fn gram(order: usize) -> Vec<f64> {
         let x = |i: usize, k: usize| ((i * k + i) as f64).sin();
-        (0..order * order)
-            .map(|e| {
-                (0..order + 3)
-                    .map(|k| x(e / order, k) * x(e % order, k))
-                    .sum()
-            })
-            .collect()
+        (0..order * order).map(|e| (0..order + 3).map(|k| x(e / order, k) * x(e % order, k)).sum()).collect()
     }
 
     #[test]
@@ -151,13 +140,8 @@ mod tests {
             for row in 0..order {
                 for col in 0..order {
                     let element = |k: usize| f64::from(row == k) + scale * s[row * order + k];
-                    let sum: f64 = (0..order)
-                        .map(|k| element(k) * inverse[k * order + col])
-                        .sum();
-                    assert!(
-                        (sum - f64::from(row == col)).abs() < 1e-13 * condition,
-                        "order {order} ({row}, {col})"
-                    );
+                    let sum: f64 = (0..order).map(|k| element(k) * inverse[k * order + col]).sum();
+                    assert!((sum - f64::from(row == col)).abs() < 1e-13 * condition, "order {order} ({row}, {col})");
                 }
             }
         }
@@ -169,9 +153,7 @@ mod tests {
         for order in [50, 3, 20] {
             inverter.matrix_mut(order).fill(0.0);
             assert_eq!(inverter.invert(order, 1.0), Ok(1.0));
-            let identity: Vec<f32> = (0..order * order)
-                .map(|e| f32::from(e / order == e % order))
-                .collect();
+            let identity: Vec<f32> = (0..order * order).map(|e| f32::from(e / order == e % order)).collect();
             assert_eq!(inverter.inverse(order), identity);
         }
     }
@@ -180,14 +162,10 @@ mod tests {
     fn breakdowns_are_told_apart() {
         let mut inverter = Inverter::<f32>::default();
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            inverter
-                .matrix_mut(3)
-                .copy_from_slice(&[1.0, 0.0, 0.0, 0.0, 1.0, bad, 0.0, bad, 1.0]);
+            inverter.matrix_mut(3).copy_from_slice(&[1.0, 0.0, 0.0, 0.0, 1.0, bad, 0.0, bad, 1.0]);
             assert_eq!(inverter.invert(3, 1.0), Err(Breakdown::NotFinite));
         }
-        inverter
-            .matrix_mut(3)
-            .copy_from_slice(&[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -3.0]);
+        inverter.matrix_mut(3).copy_from_slice(&[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -3.0]);
         assert_eq!(inverter.invert(3, 1.0), Err(Breakdown::Pivot(2)));
     }
 }

@@ -81,73 +81,37 @@ where
 
     /// Reads the inputs of a call and writes its output.
     pub(super) fn compute(&self, mut context: Context<'_>) -> Result<(), Error> {
-        let missing = |name| {
-            move || Error::Input {
-                name,
-                problem: "is missing".into(),
-            }
-        };
-        let g = context
-            .input::<E>(input::G, "G")?
-            .ok_or_else(missing("G"))?;
-        let a = context
-            .input::<E>(input::A, "A")?
-            .ok_or_else(missing("A"))?;
+        let missing = |name| move || Error::Input { name, problem: "is missing".into() };
+        let g = context.input::<E>(input::G, "G")?.ok_or_else(missing("G"))?;
+        let a = context.input::<E>(input::A, "A")?.ok_or_else(missing("A"))?;
         if context.input::<E>(input::G_BAR, "GBar")?.is_some() {
             return Err(Error::Unsupported("GBar"));
         }
         let lambda = match context.scalar(input::LAMBDA_A, "lambda_a")? {
             Some(lambda) => check_damping("lambda_a", lambda)?,
-            None => self
-                .attributes
-                .lambda_a
-                .ok_or(Error::NoDamping { name: "lambda_a" })?,
+            None => self.attributes.lambda_a.ok_or(Error::NoDamping { name: "lambda_a" })?,
         };
         let layout = &self.attributes.layout;
         let sizes = Sizes::new(layout, &g.shape, &a.shape)?;
-        let Sizes {
-            rows,
-            out_features,
-            in_features,
-            ..
-        } = sizes;
+        let Sizes { rows, out_features, in_features, .. } = sizes;
         let output = context.output::<E>(&sizes.output)?;
         if output.is_empty() {
             return Ok(());
         }
         let mut products = self.kernels.during(context);
         self.pool.lend(|workspace| {
-            for (index, output) in output
-                .chunks_exact_mut(out_features * in_features)
-                .enumerate()
-            {
-                let (g, a) = (
-                    of_layer(g.data, index, sizes.layers),
-                    of_layer(a.data, index, sizes.layers),
-                );
+            for (index, output) in output.chunks_exact_mut(out_features * in_features).enumerate() {
+                let (g, a) = (of_layer(g.data, index, sizes.layers), of_layer(a.data, index, sizes.layers));
                 let layer = Layer {
-                    gradients: samples(
-                        E::widen(g, &mut workspace.gradients),
-                        [rows, out_features],
-                        layout.trans_g,
-                    ),
-                    inputs: samples(
-                        E::widen(a, &mut workspace.inputs),
-                        [rows, in_features],
-                        layout.trans_a,
-                    ),
+                    gradients: samples(E::widen(g, &mut workspace.gradients), [rows, out_features], layout.trans_g),
+                    inputs: samples(E::widen(a, &mut workspace.inputs), [rows, in_features], layout.trans_a),
                     lambda,
                     alpha: self.attributes.alpha,
                     form: self.attributes.form,
                     transpose_output: layout.trans_y,
                 };
                 E::fill(output, &mut workspace.output, |output| {
-                    curvature::conditioned_gradient(
-                        &layer,
-                        &mut workspace.curvature,
-                        &mut products,
-                        output,
-                    )
+                    curvature::conditioned_gradient(&layer, &mut workspace.curvature, &mut products, output)
                 })?;
             }
             Ok(())
@@ -163,9 +127,5 @@ fn of_layer<E>(tensor: &[E], index: usize, layers: usize) -> &[E] {
 
 /// A matrix of which the rows are samples, over a tensor that is perhaps stored features-first.
 fn samples<T: Copy>(data: &[T], [rows, features]: [usize; 2], transposed: bool) -> Matrix<'_, T> {
-    if transposed {
-        Matrix::new(data, features, rows).t()
-    } else {
-        Matrix::new(data, rows, features)
-    }
+    if transposed { Matrix::new(data, features, rows).t() } else { Matrix::new(data, rows, features) }
 }

@@ -48,11 +48,7 @@ enum Error {
     #[error("input {name}: {problem}")]
     Input { name: &'static str, problem: String },
     #[error("{problem}; G has the shape {gradients:?}, A has the shape {inputs:?}")]
-    Shapes {
-        problem: String,
-        gradients: Vec<usize>,
-        inputs: Vec<usize>,
-    },
+    Shapes { problem: String, gradients: Vec<usize>, inputs: Vec<usize> },
     #[error("{0} is not there yet")]
     Unsupported(&'static str),
     #[error(transparent)]

@@ -21,11 +21,7 @@ pub(super) struct Sizes {
 impl Sizes {
     /// Checks the shapes of `G` and `A` against each other and against the attributes.
     pub(super) fn new(layout: &Layout, g: &[usize], a: &[usize]) -> Result<Self, Error> {
-        let fail = |problem: String| Error::Shapes {
-            problem,
-            gradients: g.to_vec(),
-            inputs: a.to_vec(),
-        };
+        let fail = |problem: String| Error::Shapes { problem, gradients: g.to_vec(), inputs: a.to_vec() };
         if g.len() != a.len() {
             return Err(fail("G and A must have the same rank".into()));
         }
@@ -41,9 +37,7 @@ impl Sizes {
         }
         let (g_rows, a_rows) = (rows(g, layout.trans_g), rows(a, layout.trans_a));
         if g_rows != a_rows {
-            return Err(fail(format!(
-                "G has rows {g_rows:?} and A has rows {a_rows:?}, which must be the same"
-            )));
+            return Err(fail(format!("G has rows {g_rows:?} and A has rows {a_rows:?}, which must be the same")));
         }
         let output = output_shape(layout, g, a).ok_or_else(|| fail("no output shape".into()))?;
         let (layers, rows) = g_rows.split_at(layout.batched);
@@ -70,96 +64,33 @@ pub(super) fn output_shape<D: Clone>(layout: &Layout, g: &[D], a: &[D]) -> Optio
 }
 
 fn features<D>(shape: &[D], transposed: bool) -> &D {
-    if transposed {
-        &shape[0]
-    } else {
-        &shape[shape.len() - 1]
-    }
+    if transposed { &shape[0] } else { &shape[shape.len() - 1] }
 }
 
 fn rows<D>(shape: &[D], transposed: bool) -> &[D] {
-    if transposed {
-        &shape[1..]
-    } else {
-        &shape[..shape.len() - 1]
-    }
+    if transposed { &shape[1..] } else { &shape[..shape.len() - 1] }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sizes(
-        layout: Layout,
-        g: &[usize],
-        a: &[usize],
-    ) -> Option<(usize, usize, usize, usize, Vec<usize>)> {
+    fn sizes(layout: Layout, g: &[usize], a: &[usize]) -> Option<(usize, usize, usize, usize, Vec<usize>)> {
         let sizes = Sizes::new(&layout, g, a).ok()?;
-        Some((
-            sizes.layers,
-            sizes.rows,
-            sizes.out_features,
-            sizes.in_features,
-            sizes.output,
-        ))
+        Some((sizes.layers, sizes.rows, sizes.out_features, sizes.in_features, sizes.output))
     }
 
     #[test]
     fn each_layout() {
         let plain = Layout::default();
-        assert_eq!(
-            sizes(plain, &[8, 3], &[8, 5]),
-            Some((1, 8, 3, 5, vec![3, 5]))
-        );
-        assert_eq!(
-            sizes(plain, &[2, 4, 3], &[2, 4, 5]),
-            Some((1, 8, 3, 5, vec![3, 5]))
-        );
-        assert_eq!(
-            sizes(
-                Layout {
-                    trans_y: true,
-                    ..plain
-                },
-                &[8, 3],
-                &[8, 5]
-            ),
-            Some((1, 8, 3, 5, vec![5, 3]))
-        );
-        assert_eq!(
-            sizes(
-                Layout {
-                    trans_g: true,
-                    ..plain
-                },
-                &[3, 8],
-                &[8, 5]
-            ),
-            Some((1, 8, 3, 5, vec![3, 5]))
-        );
-        assert_eq!(
-            sizes(
-                Layout {
-                    trans_a: true,
-                    ..plain
-                },
-                &[8, 3],
-                &[5, 8]
-            ),
-            Some((1, 8, 3, 5, vec![3, 5]))
-        );
-        let batched = Layout {
-            batched: 2,
-            ..plain
-        };
-        assert_eq!(
-            sizes(batched, &[2, 6, 8, 3], &[2, 6, 8, 5]),
-            Some((12, 8, 3, 5, vec![2, 6, 3, 5]))
-        );
-        assert_eq!(
-            sizes(plain, &[0, 3], &[0, 5]),
-            Some((1, 0, 3, 5, vec![3, 5]))
-        );
+        assert_eq!(sizes(plain, &[8, 3], &[8, 5]), Some((1, 8, 3, 5, vec![3, 5])));
+        assert_eq!(sizes(plain, &[2, 4, 3], &[2, 4, 5]), Some((1, 8, 3, 5, vec![3, 5])));
+        assert_eq!(sizes(Layout { trans_y: true, ..plain }, &[8, 3], &[8, 5]), Some((1, 8, 3, 5, vec![5, 3])));
+        assert_eq!(sizes(Layout { trans_g: true, ..plain }, &[3, 8], &[8, 5]), Some((1, 8, 3, 5, vec![3, 5])));
+        assert_eq!(sizes(Layout { trans_a: true, ..plain }, &[8, 3], &[5, 8]), Some((1, 8, 3, 5, vec![3, 5])));
+        let batched = Layout { batched: 2, ..plain };
+        assert_eq!(sizes(batched, &[2, 6, 8, 3], &[2, 6, 8, 5]), Some((12, 8, 3, 5, vec![2, 6, 3, 5])));
+        assert_eq!(sizes(plain, &[0, 3], &[0, 5]), Some((1, 0, 3, 5, vec![3, 5])));
     }
 
     #[test]
@@ -171,49 +102,19 @@ mod tests {
             (plain, &[2, 4, 3], &[4, 2, 5]),
             (plain, &[3], &[5]),
             (plain, &[], &[]),
-            (
-                Layout {
-                    batched: 1,
-                    ..plain
-                },
-                &[8, 3],
-                &[8, 5],
-            ),
-            (
-                Layout {
-                    trans_g: true,
-                    ..plain
-                },
-                &[8, 3],
-                &[8, 5],
-            ),
-            (
-                Layout {
-                    trans_a: true,
-                    ..plain
-                },
-                &[2, 4, 3],
-                &[2, 4, 5],
-            ),
+            (Layout { batched: 1, ..plain }, &[8, 3], &[8, 5]),
+            (Layout { trans_g: true, ..plain }, &[8, 3], &[8, 5]),
+            (Layout { trans_a: true, ..plain }, &[2, 4, 3], &[2, 4, 5]),
         ] {
             let message = Sizes::new(&layout, g, a).unwrap_err().to_string();
-            assert!(
-                message.contains(&format!("{g:?}")) && message.contains(&format!("{a:?}")),
-                "{message}"
-            );
+            assert!(message.contains(&format!("{g:?}")) && message.contains(&format!("{a:?}")), "{message}");
         }
     }
 
     #[test]
     fn symbols_pass_through() {
-        let layout = Layout {
-            batched: 1,
-            ..Layout::default()
-        };
-        assert_eq!(
-            output_shape(&layout, &["e", "b", "m"], &["e", "b", "n"]),
-            Some(vec!["e", "m", "n"])
-        );
+        let layout = Layout { batched: 1, ..Layout::default() };
+        assert_eq!(output_shape(&layout, &["e", "b", "m"], &["e", "b", "n"]), Some(vec!["e", "m", "n"]));
         assert_eq!(output_shape::<&str>(&layout, &[], &["e", "b", "n"]), None);
     }
 }

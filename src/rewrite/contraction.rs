@@ -45,9 +45,12 @@ impl Axes {
     }
 }
 
+/// The last two axes change places; a vector has nothing to swap.
 fn swapped(rank: usize) -> Vec<usize> {
     let mut permutation: Vec<usize> = (0..rank).collect();
-    permutation.swap(rank - 2, rank - 1);
+    if rank >= 2 {
+        permutation.swap(rank - 2, rank - 1);
+    }
     permutation
 }
 
@@ -69,13 +72,13 @@ impl Operand {
 
     /// The size of the axis that is not summed over.
     pub(super) fn kept<'a>(&self, flow: &Flow<'a>) -> Option<&'a Dim> {
-        let shape = flow.shape(self.value)?;
+        let shape = flow.shape(self.value).filter(|shape| shape.len() >= 2)?;
         shape.get(*self.axes.permutation(shape.len()).last()?)
     }
 
     /// The size of the axis that is summed over.
     pub(super) fn summed<'a>(&self, flow: &Flow<'a>) -> Option<&'a Dim> {
-        let shape = flow.shape(self.value)?;
+        let shape = flow.shape(self.value).filter(|shape| shape.len() >= 2)?;
         shape.get(self.axes.permutation(shape.len())[shape.len() - 2])
     }
 
@@ -131,7 +134,12 @@ pub(super) struct Contraction {
 }
 
 impl Contraction {
-    /// Reads a node; `None` if it is no product of two matrices.
+    /// Whether no factor is known to be a vector.
+    pub(super) fn is_of_matrices(&self, flow: &Flow<'_>) -> bool {
+        self.operands.iter().all(|operand| rank(flow, operand.value).is_none_or(|rank| rank >= 2))
+    }
+
+    /// Reads a node; `None` if it is no product. A factor may be a vector: a layer can be fed a single row.
     pub(super) fn parse(flow: &Flow<'_>, id: NodeId) -> Option<Self> {
         let node = flow.node(id);
         let microsoft = node.domain() == "com.microsoft";
@@ -142,9 +150,6 @@ impl Contraction {
             return None;
         }
         let [left, right] = [flow.index.input(node, 0)?, flow.index.input(node, 1)?];
-        if [left, right].iter().any(|&value| rank(flow, value).is_some_and(|rank| rank < 2)) {
-            return None;
-        }
         let operand = |value, transposed: bool, batch: &str| {
             let axes = if transposed { Axes::SummedFirst } else { Axes::KeptFirst };
             if node.int(batch, 0) == 0 {

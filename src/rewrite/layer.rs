@@ -159,13 +159,10 @@ impl Builder<'_> {
             conditioning: Vec::new(),
             forward: found().map(|product| product.forward).min().expect("a layer has a product"),
         };
-        let rank = if products.values().all(|&via| via == Via::Layout) {
-            self.flow.shape(self.weight).map(<[Dim]>::len)
-        } else {
-            None
-        };
+        let is_direct = products.values().all(|&via| via == Via::Layout);
+        let shape = if is_direct { self.flow.shape(self.weight) } else { None };
         let units: Result<BTreeMap<usize, Unit>, Refusal> =
-            products.keys().map(|&i| Ok((i, Unit::plan(self.flow, &self.matching.products[i], rank)?))).collect();
+            products.keys().map(|&i| Ok((i, Unit::plan(self.flow, &self.matching.products[i], shape)?))).collect();
         match units {
             Ok(units) => {
                 layer.rows = units.values().next().and_then(|unit| unit.rows(self.flow));

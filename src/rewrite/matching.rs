@@ -174,9 +174,9 @@ impl Search<'_> {
         products
     }
 
-    /// What speaks for a pair: the gradient meets this very weight elsewhere (in the gradient of the layer's input), and the
-    /// sizes fit.
-    fn evidence(&self, pair: &Pair) -> (bool, bool) {
+    /// What speaks for a pair: the gradient meets this very weight elsewhere (in the gradient of the layer's input), a gradient of the
+    /// weight's shape is made from the product, and the sizes fit.
+    fn evidence(&self, pair: &Pair) -> (bool, bool, bool) {
         let gradient = &self.contractions[pair.product].operands[1 - pair.input];
         let weight = &self.contractions[pair.forward].operands[1 - pair.data];
         let gradient_root = self.contractions[pair.product].roots[1 - pair.input];
@@ -188,15 +188,20 @@ impl Search<'_> {
         });
         let size = |dim: Option<&Dim>| dim.and_then(Dim::known);
         let fits = size(gradient.kept(self.flow)).is_some_and(|m| size(weight.kept(self.flow)) == Some(m));
-        (meets, fits)
+        (meets, self.arrives(pair, |_| true), fits)
     }
 
     fn names_agree(&self, pair: &Pair) -> bool {
         let weight = self.flow.name(self.weight_root(pair));
-        let product = &self.contractions[pair.product];
+        self.arrives(pair, |sink| self.flow.name(sink.value).contains(weight))
+    }
+
+    /// Whether a sink of the weight's shape, of which `also` holds, depends on the product.
+    fn arrives(&self, pair: &Pair, also: impl Fn(&Sink) -> bool) -> bool {
+        let node = self.contractions[pair.product].node;
+        let shape = self.flow.shape(self.weight_root(pair));
         self.leaves.sinks.iter().any(|sink| {
-            self.flow.name(sink.value).contains(weight)
-                && self.is_below(sink.value, product.node, &self.descendants[pair.product])
+            sink.fits(shape) && also(sink) && self.is_below(sink.value, node, &self.descendants[pair.product])
         })
     }
 

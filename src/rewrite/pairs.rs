@@ -1,6 +1,6 @@
 //! Candidates: products that share a factor with an earlier product the way a weight gradient does.
 
-use super::contraction::{Axes, Contraction, transpose_permutation};
+use super::contraction::{Axes, Contraction, rank, transpose_permutation};
 use super::flow::Flow;
 use crate::model::ValueId;
 
@@ -20,7 +20,7 @@ pub(super) struct Pair {
 /// All pairs that share a factor up to layout, with the other factor of the product below the result of the forward product.
 pub(super) fn pairs(flow: &Flow<'_>, contractions: &[Contraction], descendants: &[Vec<bool>]) -> Vec<Pair> {
     let mut found = Vec::new();
-    for product in 0..contractions.len() {
+    for product in (0..contractions.len()).filter(|&c| contractions[c].is_of_matrices(flow)) {
         for input in [0, 1] {
             let gradient = contractions[product].operands[1 - input].value;
             let Some((maker, _)) = flow.maker(gradient) else {
@@ -50,7 +50,8 @@ impl Pair {
                 Axes::KeptFirst => true,
                 Axes::Permuted(_) => return None,
             };
-            feature_place(flow, operand.value, if last_is_summed == summed { 1 } else { 2 })
+            let is_last = last_is_summed == summed || rank(flow, operand.value) == Some(1);
+            feature_place(flow, operand.value, if is_last { 1 } else { 2 })
         };
         match (place(self.product, self.input, false), place(self.forward, self.data, true)) {
             (Some(kept), Some(summed)) => kept == summed,

@@ -1,6 +1,6 @@
 //! A weight-gradient product with the sum over batch axes behind it, ready to be written as one operator.
 
-use super::contraction::{Contraction, Operand, rank};
+use super::contraction::{Axes, Contraction, Operand, rank};
 use super::flow::Flow;
 use super::layer::{Reason, Refusal};
 use super::matching::Product;
@@ -24,7 +24,7 @@ pub(super) struct Unit {
     pub(super) nodes: Vec<NodeId>,
     pub(super) gradient: Operand,
     pub(super) input: Operand,
-    /// The rank of the product; `None` where it is unknown (then both operands lie `[…, rows, features]`).
+    /// The rank of the product; `None` where it is unknown (then all axes but the features are rows).
     pub(super) rank: Option<usize>,
     /// Batch axes that are rows of one layer, because their slices are summed.
     pub(super) merged: Vec<usize>,
@@ -41,8 +41,8 @@ pub(super) struct Unit {
 }
 
 impl Unit {
-    /// Plans the replacement of `product`, whose parameter has `parameter_rank` dimensions.
-    pub(super) fn plan(flow: &Flow<'_>, product: &Product, parameter_rank: Option<usize>) -> Result<Self, Refusal> {
+    /// Plans the replacement of `product`, whose parameter has this shape.
+    pub(super) fn plan(flow: &Flow<'_>, product: &Product, parameter: Option<&[Dim]>) -> Result<Self, Refusal> {
         let Contraction { node, operands, alpha, addend, output, .. } = &product.contraction;
         let mut unit = Self {
             nodes: vec![*node],
@@ -61,23 +61,41 @@ impl Unit {
         match unit.rank {
             Some(2) => {}
             Some(rank) => {
-                unit.sum_batches(flow, rank, parameter_rank)?;
+                unit.sum_batches(flow, rank, parameter.map(<[Dim]>::len))?;
                 unit.batched = (0..rank - 2).filter(|axis| !unit.merged.contains(axis)).collect();
                 unit.match_batches(flow, rank)?;
             }
-            None => unit.assume_plain(flow, parameter_rank)?,
+            None => unit.flatten_all(flow, parameter)?,
         }
         Ok(unit)
     }
 
-    /// Without a rank, the operator can only flatten all leading axes into rows.
-    fn assume_plain(&mut self, flow: &Flow<'_>, parameter_rank: Option<usize>) -> Result<(), Refusal> {
-        use super::contraction::Axes::SummedFirst;
-        if parameter_rank != Some(2) || self.gradient.axes != SummedFirst || self.input.axes != SummedFirst {
-            return Err(unsupported("its operands have an unknown rank and do not lie [rows, features]"));
+    /// Without a rank, all leading axes can only be rows: the parameter must be a single matrix.
+    fn flatten_all(&mut self, flow: &Flow<'_>, parameter: Option<&[Dim]>) -> Result<(), Refusal> {
+        let stacks = parameter.and_then(|shape| shape.len().checked_sub(2).map(|count| &shape[..count]));
+        let is_matrix = stacks.is_some_and(|stacks| stacks.iter().all(|dim| dim.known() == Some(1)));
+        let is_simple = |operand: &Operand| !matches!(operand.axes, Axes::Permuted(_));
+        if !is_matrix || !is_simple(&self.gradient) || !is_simple(&self.input) {
+            return Err(unsupported("its operands have an unknown rank, and the weight is no single matrix"));
         }
         if let Some((sum, axes)) = sum_behind(flow, self.result) {
-            self.absorb_sum(flow, sum, axes, None)?;
+            return self.absorb_sum(flow, sum, axes, None);
+        }
+        // Axes that are computed from the shape of the product adapt to a product that is summed already.
+        let product = self.nodes[0];
+        let adapts = |&(reader, slot): &(NodeId, usize)| {
+            let node = flow.node(reader);
+            let axes = flow.index.input(node, 1).filter(|_| slot == 0);
+            !node.is_onnx("ReduceSum") || axes.is_some_and(|axes| flow.ancestors(axes)[product.0])
+        };
+        if !flow.index.value(self.result).consumers.iter().all(adapts) {
+            return Err(unsupported(
+                "its operands have an unknown rank, and it is summed over axes that do not depend on it",
+            ));
+        }
+        let axes: Vec<i64> = (0..).take(stacks.map_or(0, <[Dim]>::len)).collect();
+        if !axes.is_empty() {
+            self.delivery = Delivery::Unsqueezed(axes);
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from isaac_gemm import Reference, error, load, run, session
+from isaac_gemm import NUMPY_TYPES, Reference, error, load, run, session
 from onnx import TensorProto, helper
 
 RNG = np.random.default_rng(7)
@@ -15,7 +15,7 @@ def layer(rows, features, outputs):
 
 
 @pytest.mark.parametrize("rows", [9, 70])
-@pytest.mark.parametrize("trans_g, trans_a, trans_y", itertools.product([0, 1], repeat=3))
+@pytest.mark.parametrize("trans_g, trans_a, trans_y", list(itertools.product([0, 1], repeat=3)))
 @pytest.mark.parametrize("form", ["auto", "samples", "features"])
 def test_transposed(rows, trans_g, trans_a, trans_y, form):
     g, a = layer(rows, 40, 25)
@@ -72,8 +72,6 @@ def test_runtime_damping_overrides_the_attribute():
 
 @pytest.mark.parametrize("element", [TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16])
 def test_damping_may_have_another_type_and_be_a_vector_of_one(element):
-    from isaac_gemm import NUMPY_TYPES
-
     g, a = layer(10, 8, 5)
     damping = np.array([0.75], NUMPY_TYPES[element])
     nodes = [helper.make_node("IsaacGemm", ["G", "A", "damping"], ["Y"], domain="ai.isaac")]
