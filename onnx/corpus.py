@@ -70,7 +70,7 @@ def generate(name):
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     y = session.run(["y"], net.feeds)[0]
     feeds = {**net.feeds, **net.parameters, "target": y + net.normal(*y.shape).astype(y.dtype)}
-    return Case(name, training, complete(training, feeds), layers, [loss_of(training)], ties, tolerance)
+    return Case(name, training, complete(training, feeds), layers, loss_of(training), ties, tolerance)
 
 
 def loss_of(training):

@@ -22,8 +22,6 @@ class Layer:
     independent: tuple = ()
     # The factor with which a product goes into the sum of its group, where that is not 1.
     scales: dict = field(default_factory=dict)
-    # Which operand is the layer's input, where that cannot be seen from what the loss depends on.
-    input_slots: dict = field(default_factory=dict)
 
     @property
     def products(self):
@@ -48,8 +46,7 @@ class Case:
     model: ModelProto
     feeds: dict
     layers: list
-    # What the forward pass computes: all its values are ancestors of these.
-    forward: list
+    loss: str | None
     # Weights that only a name tells apart.
     ties: tuple = ()
     # Largest relative error that the element type allows.

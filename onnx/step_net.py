@@ -25,7 +25,7 @@ def build(name):
     case_options = {key: options.pop(key) for key in ("ties", "tolerance", "arguments") if key in options}
     net = Step(**options)
     layers = draw(net)
-    return Case(name, net.model(), net.feeds, layers, [net.loss], **case_options)
+    return Case(name, net.model(), net.feeds, layers, net.loss, **case_options)
 
 
 class Step(Net):

@@ -363,7 +363,6 @@ def read_in_a_branch(net):
     return [layer("w", "p")]
 
 
-@step(ties=({"wq", "wk", "wv"},))
 def attention(net):
     """q, k and v of the data; dq, dk and dv are products of activations, and stay."""
     net.data("x", [5, 6])
@@ -378,9 +377,17 @@ def attention(net):
     ds = net.op("Sub", weighted, net.op("Mul", p, "total", into="pt"), into="ds")
     net.op("MatMul", ds, "k", into="dq")
     net.op("MatMul", net.transpose(ds), "q", into="dk")
+    rows = net.transpose("x")
     for name in "qkv":
-        net.train(f"w{name}", net.op("MatMul", "x:10" if name != "q" else net.transpose("x"), f"d{name}", into=f"g{name}"))
-    return [layer(f"w{name}", f"g{name}") for name in "qkv"]
+        net.train(f"w{name}", net.op("MatMul", rows, f"d{name}", into=f"w{name}_grad"))
+    return [layer(f"w{name}", f"w{name}_grad") for name in "qkv"]
+
+
+step(ties=({"wq", "wk", "wv"},))(attention)
+# An update reads the parameter that it is for: nothing is left to names.
+step(name="attention_sgd", update="sgd")(attention)
+step(name="attention_momentum", update="momentum", defaults=True)(attention)
+step(name="attention_adam", update="adam")(attention)
 
 
 @step()

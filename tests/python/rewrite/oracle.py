@@ -22,29 +22,28 @@ def zeta_star(g, a, damping):
 class Product:
     """A matrix product of the original graph, read as the weight gradient of a layer."""
 
-    def __init__(self, case, layer, output):
-        self.makers = {name: node for node in case.model.graph.node for name in node.output if name}
+    def __init__(self, case, model, layer, output):
+        self.makers = {name: node for node in model.graph.node for name in node.output if name}
         self.node = self.makers[output]
         self.attributes = {a.name: helper.get_attribute_value(a) for a in self.node.attribute}
         self.output, self.independent = output, layer.independent
         self.scale = layer.scales.get(output, 1.0)
-        self.input_slot = layer.input_slots.get(output)
-        if self.input_slot is None:
-            self.input_slot = self.find_input_slot(self.ancestors(case.forward))
+        self.input_slot = self.find_input_slot()
 
-    def find_input_slot(self, forward):
-        """The layer's input is a value of the forward pass; the other factor, a gradient, is none."""
-        is_forward = [self.root(name) in forward for name in self.node.input[:2]]
-        assert sum(is_forward) == 1, f"say which factor of {self.output} is the input: both or neither are forward values"
-        return is_forward.index(True)
+    def find_input_slot(self):
+        """The gradient of a layer's output depends on the layer's input, and never the other way round."""
+        left, right = self.node.input[:2]
+        is_input = [self.root(left) in self.ancestors(right), self.root(right) in self.ancestors(left)]
+        assert sum(is_input) == 1, f"say which factor of {self.output} is the input"
+        return is_input.index(True)
 
     def root(self, name):
         while name in self.makers and self.makers[name].op_type in LAYOUT:
             name = self.makers[name].input[0]
         return name
 
-    def ancestors(self, names):
-        found, pending = set(), list(names)
+    def ancestors(self, name):
+        found, pending = set(), [name]
         while pending:
             name = pending.pop()
             if name not in found:
@@ -82,32 +81,21 @@ class Product:
         front[(slice(None),) * len(self.independent) + (0,) * summed] = result
         return placed
 
-    def addend(self, values):
-        """What a Gemm adds to its product."""
-        if len(self.node.input) < 3 or not self.node.input[2]:
-            return 0.0
-        return self.attributes.get("beta", 1.0) * values[self.node.input[2]]
-
 
 def expected(case, damping):
     """All outputs that the rewritten graph has to deliver, gradients included, and those of the original graph."""
     model = case.runnable(case.model)
     rewritten = [layer for layer in case.layers if layer.reason is None]
-    products = {name: Product(case, layer, name) for layer in rewritten for name in layer.products}
-    factors = {name for product in products.values() for name in product.node.input if name}
+    products = {name: Product(case, model, layer, name) for layer in rewritten for name in layer.products}
+    factors = {name for product in products.values() for name in product.node.input[:2]}
     watched = runtime.gradients(model)
     values = runtime.run(model, case.feeds, [*factors, *products, *watched])
     placed = {}
     for layer in rewritten:
         for group in layer.groups:
             condition([products[name] for name in group], damping, values, placed)
-    # A Gemm that adds another product has to be told about that one first.
-    order = sorted(placed, key=lambda name: products[name].node.input[-1] in placed)
-    for name in order:
-        addend = products[name].addend({**values, **placed})
-        placed[name] = np.asarray(placed[name] + addend, values[name].dtype)
     wanted = [*(output.name for output in model.graph.output), *watched]
-    cut = runtime.with_values(model, placed)
+    cut = runtime.with_products(model, placed)
     feeds = {**case.feeds, **{runtime.FED + name: value for name, value in placed.items()}}
     outputs = runtime.run(cut, feeds, watched)
     return {name: outputs[name] for name in wanted}, {name: values[name] for name in wanted}
@@ -117,6 +105,6 @@ def condition(group, damping, values, placed):
     """ζ* of the rows of all products of a group; the last one delivers it, the others nothing."""
     factors = [product.factors(values) for product in group]
     g, a = (np.concatenate(side, axis=-2) for side in zip(*factors))
-    for product in group[:-1]:
-        placed[product.output] = np.zeros(values[product.output].shape)
-    placed[group[-1].output] = group[-1].place(zeta_star(g, a, damping) / group[-1].scale, values)
+    results = [np.zeros_like(values[product.output]) for product in group]
+    results[-1] += group[-1].place(zeta_star(g, a, damping) / group[-1].scale, values)
+    placed.update((product.output, result) for product, result in zip(group, results))

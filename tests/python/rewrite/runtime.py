@@ -47,15 +47,19 @@ def with_outputs(model, names):
 FED = "fed:"
 
 
-def with_values(model, values):
-    """A copy in which `values` are fed, under names that start with FED; what made them is gone."""
+def with_products(model, values):
+    """A copy in which these products are fed, under names that start with FED; what a Gemm adds is added to that."""
     model = onnx.load_from_string(model.SerializeToString())
-    kept = [node for node in model.graph.node if not set(node.output) & set(values)]
-    # What is an output too must not be an input itself, as in `run`.
-    passed = [helper.make_node("Identity", [FED + name], [name]) for name in values]
-    del model.graph.node[:]
-    model.graph.node.extend([*passed, *kept])
-    for name, value in values.items():
+    for node in model.graph.node:
+        if node.output[0] not in values:
+            continue
+        [name] = node.output
+        value, addends = values[name], node.input[2:]
+        beta = [attribute.f for attribute in node.attribute if attribute.name == "beta"]
+        assert not addends or beta in ([], [1.0])
+        # What is an output too must not be an input itself, as in `run`.
+        replaced = helper.make_node("Sum", [FED + name, *addends], [name])
+        node.CopyFrom(replaced)
         element = helper.np_dtype_to_tensor_dtype(value.dtype)
         model.graph.input.append(helper.make_tensor_value_info(FED + name, element, value.shape))
     return model
