@@ -7,7 +7,7 @@ import oracle
 import pytest
 import runtime
 from onnx import helper
-from tool import GRAPH, NODE, OPSET_IMPORT, TRAINING_INFO, fields, graphs, nodes, rewrite
+from tool import GRAPH, NODE, OPSET_IMPORT, TRAINING_INFO, bindings, fields, graphs, nodes, rewrite
 
 DAMPING = 0.5
 PRODUCTS = ("Gemm", "MatMul", "FusedMatMul", "FusedGemm")
@@ -90,6 +90,7 @@ def check_model_fields(rewritten):
         return [payload for number, payload in fields(model) if number == OPSET_IMPORT]
 
     assert others(rewritten.after) == others(rewritten.before)
+    assert bindings(rewritten.after) == bindings(rewritten.before)
     # A graph that ONNX Runtime wrote imports every domain that the process knew, which may be the operator's.
     before = imports(rewritten.before)
     is_known = any(onnx.OperatorSetIdProto.FromString(opset).domain == "ai.isaac" for opset in before)

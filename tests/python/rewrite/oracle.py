@@ -22,8 +22,9 @@ def zeta_star(g, a, damping):
 class Product:
     """A matrix product of the original graph, read as the weight gradient of a layer."""
 
-    def __init__(self, case, model, layer, output):
-        self.makers = {name: node for node in model.graph.node for name in node.output if name}
+    def __init__(self, case, layer, output):
+        graph = case.model.training_info[0].algorithm if case.model.training_info else case.model.graph
+        self.makers = {name: node for node in graph.node for name in node.output if name}
         self.node = self.makers[output]
         self.attributes = {a.name: helper.get_attribute_value(a) for a in self.node.attribute}
         self.output, self.independent = output, layer.independent
@@ -86,7 +87,7 @@ def expected(case, damping):
     """All outputs that the rewritten graph has to deliver, gradients included, and those of the original graph."""
     model = case.runnable(case.model)
     rewritten = [layer for layer in case.layers if layer.reason is None]
-    products = {name: Product(case, model, layer, name) for layer in rewritten for name in layer.products}
+    products = {name: Product(case, layer, name) for layer in rewritten for name in layer.products}
     factors = {name for product in products.values() for name in product.node.input[:2]}
     watched = runtime.gradients(model)
     values = runtime.run(model, case.feeds, [*factors, *products, *watched])

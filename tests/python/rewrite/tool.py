@@ -91,5 +91,11 @@ def graphs(model):
             yield from (inner for field, inner in fields(payload) if field == ALGORITHM)
 
 
+def bindings(model):
+    """What training infos hold besides algorithms."""
+    infos = [fields(payload) for number, payload in fields(model) if number == TRAINING_INFO]
+    return [[field for field in info if field[0] != ALGORITHM] for info in infos]
+
+
 def nodes(graph):
     return [payload for number, payload in fields(graph) if number == NODE]
