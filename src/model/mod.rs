@@ -18,11 +18,13 @@
 //! # }
 //! ```
 
+mod constant;
 mod edit;
 mod error;
 mod external;
 mod graph;
 mod index;
+mod infer;
 mod node;
 mod types;
 mod wire;
@@ -37,6 +39,7 @@ pub use edit::{Edit, GraphEdit};
 pub use error::ModelError;
 pub use graph::{Graph, Initializer};
 pub use index::{Index, IndexError, NodeId, Producer, Value, ValueId};
+pub use infer::{Types, broadcast};
 pub use node::NodeExt;
 pub use types::{Dim, TensorType};
 

@@ -159,7 +159,7 @@ impl<'a> Emitter<'a> {
     fn scaled(&mut self, value: &str, ratio: f64, like: &Operand, name: &str, nodes: &mut Vec<NodeProto>) -> String {
         let (factor, scaled) = (self.fresh(name, "ratio"), self.fresh(name, "gradient_scaled"));
         let elem = self.flow.index.value(like.value).tensor_type.as_ref().map_or(1, |tensor| tensor.elem);
-        nodes.push(constant_node(float_tensor(ratio, elem), &factor));
+        nodes.push(constant_node(TensorProto::of_float(ratio, elem), &factor));
         nodes.push(NodeProto::build("", "Mul", &[value, &factor], &[&scaled]));
         scaled
     }
@@ -229,13 +229,7 @@ impl<'a> Emitter<'a> {
 
     fn constant(&mut self, values: &[i64], what: &str, name: &str, nodes: &mut Vec<NodeProto>) -> String {
         let constant = self.fresh(name, what);
-        let tensor = TensorProto {
-            dims: vec![values.len() as i64],
-            data_type: Some(7),
-            raw_data: Some(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
-            ..TensorProto::default()
-        };
-        nodes.push(constant_node(tensor, &constant));
+        nodes.push(constant_node(TensorProto::of_ints(values), &constant));
         constant
     }
 
@@ -272,16 +266,4 @@ impl<'a> Emitter<'a> {
 
 fn constant_node(tensor: TensorProto, output: &str) -> NodeProto {
     NodeProto::build("", "Constant", &[], &[output]).with_tensor("value", tensor)
-}
-
-/// A scalar of a floating-point type (`TensorProto.DataType`).
-fn float_tensor(value: f64, elem: i32) -> TensorProto {
-    let bytes = match elem {
-        11 => value.to_le_bytes().to_vec(),
-        10 => half::f16::from_f64(value).to_le_bytes().to_vec(),
-        16 => half::bf16::from_f64(value).to_le_bytes().to_vec(),
-        _ => (value as f32).to_le_bytes().to_vec(),
-    };
-    let data_type = if matches!(elem, 10 | 11 | 16) { elem } else { 1 };
-    TensorProto { data_type: Some(data_type), raw_data: Some(bytes.into()), ..TensorProto::default() }
 }

@@ -187,60 +187,18 @@ impl<'a> Flow<'a> {
     /// Whether the number of elements of a value is known to be one.
     pub(super) fn is_scalar(&self, id: ValueId) -> bool {
         self.shape(id).is_some_and(|shape| shape.iter().all(|dim| dim.known() == Some(1)))
-            || self.maker(id).is_some_and(|(node, _)| {
-                let node = self.node(node);
-                node.is_onnx("Constant") && constant_elements(node) == Some(1)
-            })
+            || self.graph.constant(self.index, id).is_some_and(|tensor| tensor.dims.iter().all(|&size| size == 1))
     }
 
     /// The value of a constant with one element.
     pub(super) fn constant_scalar(&self, id: ValueId) -> Option<f64> {
-        let tensor = self.constant(id)?;
-        let bytes: &[u8] = tensor.raw_data();
-        match tensor.data_type() {
-            1 if bytes.len() == 4 => Some(f32::from_le_bytes(bytes.try_into().ok()?).into()),
-            1 if tensor.float_data.len() == 1 => Some(tensor.float_data[0].into()),
-            11 if bytes.len() == 8 => Some(f64::from_le_bytes(bytes.try_into().ok()?)),
-            11 if tensor.double_data.len() == 1 => Some(tensor.double_data[0]),
-            10 if bytes.len() == 2 => Some(half::f16::from_le_bytes(bytes.try_into().ok()?).into()),
-            16 if bytes.len() == 2 => Some(half::bf16::from_le_bytes(bytes.try_into().ok()?).into()),
-            _ => None,
-        }
+        self.graph.constant_scalar(self.index, id)
     }
 
     /// The elements of a constant int64 tensor.
     pub(super) fn constant_ints(&self, id: ValueId) -> Option<Vec<i64>> {
-        let tensor = self.constant(id)?;
-        if tensor.data_type() != 7 {
-            return None;
-        }
-        match tensor.raw_data.as_deref() {
-            Some(bytes) if !bytes.is_empty() => Some(
-                bytes.chunks_exact(8).filter_map(|chunk| Some(i64::from_le_bytes(chunk.try_into().ok()?))).collect(),
-            ),
-            _ => Some(tensor.int64_data),
-        }
+        self.graph.constant_ints(self.index, id)
     }
-
-    fn constant(&self, id: ValueId) -> Option<crate::proto::TensorProto> {
-        match self.index.value(id).producer {
-            Producer::Initializer(at) => {
-                let initializer = &self.graph.initializers()[at];
-                (initializer.message().len() <= COMPARED_BYTES).then(|| initializer.tensor()).flatten()
-            }
-            Producer::Node(node, _) if self.node(node).is_onnx("Constant") => {
-                NodeExt::attribute(self.node(node), "value")?.t.clone()
-            }
-            _ => None,
-        }
-    }
-}
-
-fn constant_elements(node: &NodeProto) -> Option<i64> {
-    let tensor = NodeExt::attribute(node, "value").and_then(|attribute| attribute.t.as_ref());
-    tensor.map(|tensor| tensor.dims.iter().product()).or_else(|| {
-        ["value_float", "value_int"].iter().any(|name| NodeExt::attribute(node, name).is_some()).then_some(1)
-    })
 }
 
 /// Whether the first output holds the elements of the first input, in another shape, order or type, possibly repeated.
