@@ -22,6 +22,8 @@ class Layer:
     independent: tuple = ()
     # The factor with which a product goes into the sum of its group, where that is not 1.
     scales: dict = field(default_factory=dict)
+    # Which operand of a product is the layer's input, where the other one does not depend on it.
+    input_slots: dict = field(default_factory=dict)
 
     @property
     def products(self):

@@ -109,6 +109,7 @@ class Step(Net):
 
 def names():
     """All registered steps."""
+    import hard_steps
     import steps  # noqa: F401
 
     return sorted(STEPS)

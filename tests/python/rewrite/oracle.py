@@ -29,7 +29,7 @@ class Product:
         self.attributes = {a.name: helper.get_attribute_value(a) for a in self.node.attribute}
         self.output, self.independent = output, layer.independent
         self.scale = layer.scales.get(output, 1.0)
-        self.input_slot = self.find_input_slot()
+        self.input_slot = layer.input_slots[output] if output in layer.input_slots else self.find_input_slot()
 
     def find_input_slot(self):
         """The gradient of a layer's output depends on the layer's input, and never the other way round."""
