@@ -287,3 +287,9 @@ def embedding(net):
 
 def token_ids(net):
     return net.data("ids", [2, 5], np.array([[0, 3, 3, 8, 1], [2, 2, 5, 6, 7]]), TensorProto.INT64)
+
+
+# Before opset 13 the axes of ReduceSum and Unsqueeze are attributes.
+forward(opset=12, name="broadcast_weight_opset_12")(broadcast_weight)
+forward(opset=12, name="weight_left_3d_opset_12")(weight_left_3d)
+forward(opset=12, name="experts_on_batches_opset_12")(experts_on_batches)

@@ -23,11 +23,11 @@ from onnx import TensorProto
 FORWARD = {}
 
 
-def forward(opset=17, element=TensorProto.FLOAT, ties=(), tolerance=1e-5):
+def forward(opset=17, element=TensorProto.FLOAT, ties=(), tolerance=1e-5, name=None):
     """Registers a function that draws a forward pass whose output is `y`, and returns its layers."""
 
     def register(draw):
-        FORWARD[draw.__name__] = (draw, opset, element, ties, tolerance)
+        FORWARD[name or draw.__name__] = (draw, opset, element, ties, tolerance)
         return draw
 
     return register

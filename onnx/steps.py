@@ -215,6 +215,31 @@ def experts_of_batches(net):
     return [layer("w", "p", independent=(1,))]
 
 
+@step()
+def experts_rows_first(net):
+    """Rows and experts change places in front of the product: [rows, E, in], which the optimiser makes an attribute of it."""
+    net.data("x", [5, 3, 6])
+    net.parameter("w", 3, 6, 4)
+    dy = net.squared_error(net.op("MatMul", net.transpose("x", 1, 0, 2), "w", into="y"), 3, 5, 4)
+    net.train("w", net.op("MatMul", net.transpose("x", 1, 2, 0), dy, into="p"))
+    return [layer("w", "p", independent=(0,))]
+
+
+@step()
+def experts_used_twice(net):
+    """The rows of both uses of each expert are stacked, experts apart."""
+    x = net.data("x", [3, 5, 6])
+    net.parameter("w", 3, 6, 6)
+    h = net.op("Tanh", net.op("MatMul", x, "w", into="z"), into="h")
+    dy = net.squared_error(net.op("MatMul", h, "w", into="y"), 3, 5, 6)
+    net.op("MatMul", dy, net.transpose("w", 0, 2, 1), into="dh")
+    dz = net.tanh_gradient(h, "dh", into="dz")
+    net.op("MatMul", net.transpose(x, 0, 2, 1), dz, into="p0")
+    net.op("MatMul", net.transpose(h, 0, 2, 1), dy, into="p1")
+    net.train("w", net.op("Add", "p0", "p1", into="g"))
+    return [layer("w", "p0", "p1", independent=(0,))]
+
+
 def halves(net, join):
     """The upper and the lower half of w [8, 6] are layers on x and on u; `join` makes one gradient of theirs."""
     net.data("x", [5, 6])

@@ -27,9 +27,18 @@ def check_layers(rewritten, case):
     assert rewritten.report["rewritten"] == sum(layer.reason is None for layer in case.layers)
 
 
-def check_without_names(case, folder, seed, reorder):
-    """The same layers are found where no name says anything, in any order of nodes. Only weights of a tie may change places."""
-    model, table = names.scramble(case.model, seed, reorder)
+# What happens to names, and to the order of nodes.
+SCRAMBLES = {
+    "unnamed": {},
+    "unnamed-reordered": {"reorder": True},
+    "misnamed": {"mislead": True},
+    "misnamed-reordered": {"reorder": True, "mislead": True},
+}
+
+
+def check_without_names(case, folder, seed, scramble="unnamed-reordered"):
+    """The same layers are found where names say nothing or mislead, in any order of nodes. Only weights of a tie may change places."""
+    model, table = names.scramble(case.model, seed, **SCRAMBLES[scramble])
     arguments = [table.get(argument, argument) for argument in case.arguments]
     rewritten = rewrite(model, folder, *arguments)
     expected = {

@@ -6,13 +6,16 @@ import onnx
 from onnx import AttributeProto
 
 
-def scramble(model, seed, reorder=False):
-    """A copy of `model` all of whose names are replaced at random, and the new name of each old one."""
+def scramble(model, seed, reorder=False, mislead=False):
+    """A copy of `model` all of whose names are replaced at random, and the new name of each old one.
+
+    New names say nothing; to mislead, they are those of other values.
+    """
     model = onnx.load_from_string(model.SerializeToString())
     generator = random.Random(seed)
     graphs = [model.graph, *(info.algorithm for info in model.training_info)]
     old = sorted(set().union(*map(value_names, graphs)))
-    new = [f"v{number:05}" for number in range(len(old))]
+    new = list(old) if mislead else [f"v{number:05}" for number in range(len(old))]
     generator.shuffle(new)
     table = dict(zip(old, new))
     for graph in graphs:

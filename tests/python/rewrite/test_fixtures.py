@@ -58,10 +58,10 @@ def both(rewritten):
     return next(graphs(rewritten.before)), next(graphs(rewritten.after))
 
 
-@pytest.mark.parametrize("reorder", [False, True])
-@pytest.mark.parametrize("seed", range(3))
-def test_without_names(fixture, tmp_path, seed, reorder):
-    checks.check_without_names(fixture[0], tmp_path, seed, reorder)
+@pytest.mark.parametrize("scramble", checks.SCRAMBLES)
+@pytest.mark.parametrize("seed", range(2))
+def test_without_names(fixture, tmp_path, seed, scramble):
+    checks.check_without_names(fixture[0], tmp_path, seed, scramble)
 
 
 def test_numbers(fixture, tmp_path):
