@@ -165,7 +165,8 @@ impl Call<'_> {
             }
             "RandomNormal" | "RandomUniform" => Some(self.node.int("dtype", 1) as i32),
             "Range" => of(0),
-            _ if matches!(self.node.domain(), "" | "ai.onnx") => of(0),
+            "SoftmaxCrossEntropyLossGrad" => of(1),
+            op if matches!(self.node.domain(), "" | "ai.onnx") || MICROSOFT.contains(&op) => of(0),
             _ => None,
         }
     }
@@ -179,19 +180,15 @@ impl Call<'_> {
             | "Greater" | "LessOrEqual" | "GreaterOrEqual" | "And" | "Or" | "Xor" | "PRelu" | "Mod" => {
                 one(self.broadcast_all())
             }
-            "MatMul" => one(self.matmul()),
-            "Gemm" => one(self.gemm()),
-            "Transpose" => one(first().map(|shape| match self.node.ints("perm") {
-                Some(perm) => {
-                    perm.iter().map(|&axis| shape.get(axis as usize).cloned().unwrap_or(Dim::Unknown)).collect()
-                }
-                None => shape.into_iter().rev().collect(),
-            })),
+            "MatMul" | "FusedMatMul" => one(self.matmul()),
+            "Gemm" | "FusedGemm" => one(self.gemm()),
+            "SoftmaxCrossEntropyLossGrad" => one(self.shape(1).map(<[Dim]>::to_vec)),
+            "Transpose" => one(self.transpose()),
             "Reshape" => one(self.reshape()),
-            "Flatten" => one(first().map(|shape| {
-                let axis = normal(self.node.int("axis", 1), shape.len()).unwrap_or(1);
+            "Flatten" => one(Some(first().map_or(vec![Dim::Unknown; 2], |shape| {
+                let axis = normal(self.node.int("axis", 1), shape.len()).unwrap_or(shape.len());
                 vec![product(&shape[..axis]), product(&shape[axis..])]
-            })),
+            }))),
             "Squeeze" => one(self.squeeze()),
             "Unsqueeze" => one(self.unsqueeze()),
             "Expand" => one(self.shape(0).and_then(|shape| Some(broadcast(shape, self.content_at(1)?)))),
@@ -214,7 +211,7 @@ impl Call<'_> {
                 shape
             })),
             "Conv" | "MaxPool" | "AveragePool" => one(self.window()),
-            op if KEEP_SHAPE.contains(&op) => one(first()),
+            op if KEEP_SHAPE.contains(&op) || MICROSOFT.contains(&op) => one(first()),
             _ => Vec::new(),
         }
     }
@@ -238,13 +235,33 @@ impl Call<'_> {
         shapes.try_fold(first, |all, shape| Some(broadcast(&all, shape?)))
     }
 
+    fn transpose(&self) -> Shape {
+        let shape = self.shape(0);
+        match self.node.ints("perm") {
+            Some(perm) => {
+                let at = |&axis: &i64| shape.and_then(|shape| shape.get(usize::try_from(axis).ok()?).cloned());
+                Some(perm.iter().map(|axis| at(axis).unwrap_or(Dim::Unknown)).collect())
+            }
+            None => shape.map(|shape| shape.iter().rev().cloned().collect()),
+        }
+    }
+
+    /// MatMul, and com.microsoft::FusedMatMul, of which either factor may be stored transposed.
     fn matmul(&self) -> Shape {
-        let (a, b) = (self.shape(0)?, self.shape(1)?);
-        if a.is_empty() || b.is_empty() {
+        if self.node.int("transBatchA", 0) != 0 || self.node.int("transBatchB", 0) != 0 {
             return None;
         }
+        let factor = |slot, transposed: &str| {
+            let mut shape = self.shape(slot).filter(|shape| !shape.is_empty())?.to_vec();
+            let rank = shape.len();
+            if self.node.int(transposed, 0) != 0 && rank >= 2 {
+                shape.swap(rank - 2, rank - 1);
+            }
+            Some(shape)
+        };
+        let (a, b) = (factor(0, "transA")?, factor(1, "transB")?);
         let stacks = |shape: &[Dim]| shape[..shape.len().saturating_sub(2)].to_vec();
-        let mut shape = broadcast(&stacks(a), &stacks(b));
+        let mut shape = broadcast(&stacks(&a), &stacks(&b));
         if a.len() > 1 {
             shape.push(a[a.len() - 2].clone());
         }
@@ -532,8 +549,22 @@ const KEEP_SHAPE: [&str; 41] = [
     "ScatterElements",
 ];
 
+/// Operators of ONNX Runtime whose first result has type and shape of the first input.
+const MICROSOFT: [&str; 10] = [
+    "ReluGrad",
+    "TanhGrad",
+    "SigmoidGrad",
+    "GeluGrad",
+    "FastGeluGrad",
+    "QuickGelu",
+    "QuickGeluGrad",
+    "FastGelu",
+    "BiasGelu",
+    "Scale",
+];
+
 fn normal(axis: i64, rank: usize) -> Option<usize> {
-    usize::try_from(if axis < 0 { axis + rank as i64 } else { axis }).ok().filter(|&axis| axis <= rank)
+    usize::try_from(if axis < 0 { axis + rank as i64 } else { axis }).ok().filter(|&axis| axis < rank.max(1))
 }
 
 fn product(dims: &[Dim]) -> Dim {

@@ -71,13 +71,13 @@ impl Operand {
     }
 
     /// The size of the axis that is not summed over.
-    pub(super) fn kept<'a>(&self, flow: &Flow<'a>) -> Option<&'a Dim> {
+    pub(super) fn kept<'f>(&self, flow: &'f Flow<'_>) -> Option<&'f Dim> {
         let shape = flow.shape(self.value).filter(|shape| shape.len() >= 2)?;
         shape.get(*self.axes.permutation(shape.len()).last()?)
     }
 
     /// The size of the axis that is summed over.
-    pub(super) fn summed<'a>(&self, flow: &Flow<'a>) -> Option<&'a Dim> {
+    pub(super) fn summed<'f>(&self, flow: &'f Flow<'_>) -> Option<&'f Dim> {
         let shape = flow.shape(self.value).filter(|shape| shape.len() >= 2)?;
         shape.get(self.axes.permutation(shape.len())[shape.len() - 2])
     }
@@ -104,20 +104,9 @@ pub(super) fn transpose_permutation(flow: &Flow<'_>, output: ValueId) -> Option<
     }
 }
 
-/// The number of dimensions of a value, as far as the file or its maker tells.
+/// The number of dimensions of a value.
 pub(super) fn rank(flow: &Flow<'_>, value: ValueId) -> Option<usize> {
-    if let Some(shape) = flow.shape(value) {
-        return Some(shape.len());
-    }
-    let node = flow.node(flow.maker(value)?.0);
-    let first = || rank(flow, flow.index.input(node, 0)?);
-    match node.op_type() {
-        "Gemm" | "FusedGemm" | "Flatten" => Some(2),
-        "Transpose" => node.ints("perm").map(<[i64]>::len).or_else(first),
-        "Reshape" => flow.constant_ints(flow.index.input(node, 1)?).map(|shape| shape.len()),
-        "Identity" | "Cast" | "Relu" | "Tanh" | "Sigmoid" | "Neg" | "ReluGrad" | "TanhGrad" => first(),
-        _ => None,
-    }
+    flow.shape(value).map(<[Dim]>::len)
 }
 
 /// A matrix product `alpha · left · right + beta · addend`: a Gemm, MatMul, or one of ONNX Runtime's fused forms.

@@ -87,6 +87,9 @@ impl<'a> Emitter<'a> {
         let mut value = self.flow.name(operand.value).to_owned();
         let what = ["gradient", "input"][side];
         let Some(rank) = unit.rank else {
+            if operand.axes == Axes::KeptFirst {
+                value = self.swap_last_axes(&value, what, name, nodes);
+            }
             return (value, false);
         };
         if rank == 2 {
@@ -211,6 +214,18 @@ impl<'a> Emitter<'a> {
             }
             nodes.push(NodeProto::build("", "Add", &[&conditioned, &term], &[name]));
         }
+    }
+
+    /// Brings a tensor of unknown rank from [..., features, rows] to [all others, rows, features].
+    fn swap_last_axes(&mut self, value: &str, what: &str, name: &str, nodes: &mut Vec<NodeProto>) -> String {
+        let [shape, sizes, target, flat] =
+            ["shape", "sizes", "target", "flat"].map(|part| self.fresh(name, &format!("{what}_{part}")));
+        let [two_last, end, rest] = [-2, i64::MAX, -1].map(|index| self.constant(&[index], what, name, nodes));
+        nodes.push(NodeProto::build("", "Shape", &[value], &[&shape]));
+        nodes.push(NodeProto::build("", "Slice", &[&shape, &two_last, &end], &[&sizes]));
+        nodes.push(NodeProto::build("", "Concat", &[&rest, &sizes], &[&target]).with_int("axis", 0));
+        nodes.push(NodeProto::build("", "Reshape", &[value, &target], &[&flat]));
+        self.transpose(&flat, &[0, 2, 1], name, what, nodes)
     }
 
     fn transpose(

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use prost::Message;
 
-use crate::model::{Dim, Graph, Index, NodeExt, NodeId, Producer, ValueId};
+use crate::model::{Dim, Graph, Index, NodeExt, NodeId, Producer, Types, ValueId};
 use crate::proto::NodeProto;
 
 /// Operators that draw random numbers or run foreign code: two of them with the same inputs are two different values.
@@ -60,6 +60,7 @@ impl LeafSet {
 pub(super) struct Flow<'a> {
     pub(super) graph: &'a Graph,
     pub(super) index: &'a Index,
+    types: Types,
     /// By value: its class of equal values.
     classes: Vec<usize>,
     /// By value: the inputs and initializers it depends on. Leaves come first in the index, so the sets stay short.
@@ -69,7 +70,8 @@ pub(super) struct Flow<'a> {
 impl<'a> Flow<'a> {
     pub(super) fn new(graph: &'a Graph, index: &'a Index) -> Self {
         let count = index.values().count();
-        let mut flow = Self { graph, index, classes: vec![0; count], leaves: vec![LeafSet::default(); count] };
+        let types = Types::infer(graph, index);
+        let mut flow = Self { graph, index, types, classes: vec![0; count], leaves: vec![LeafSet::default(); count] };
         let mut classes = Classes::default();
         for (id, value) in index.values() {
             if !matches!(value.producer, Producer::Node(..)) {
@@ -179,9 +181,9 @@ impl<'a> Flow<'a> {
         reached
     }
 
-    /// The shape of a value, as far as the file tells.
-    pub(super) fn shape(&self, id: ValueId) -> Option<&'a [Dim]> {
-        self.index.value(id).tensor_type.as_ref()?.shape.as_deref()
+    /// The shape of a value, as far as it can be told.
+    pub(super) fn shape(&self, id: ValueId) -> Option<&[Dim]> {
+        self.types.shape(id)
     }
 
     /// Whether the number of elements of a value is known to be one.
@@ -198,6 +200,11 @@ impl<'a> Flow<'a> {
     /// The elements of a constant int64 tensor.
     pub(super) fn constant_ints(&self, id: ValueId) -> Option<Vec<i64>> {
         self.graph.constant_ints(self.index, id)
+    }
+
+    /// The elements of an int64 tensor that is constant, or follows from shapes.
+    pub(super) fn ints(&self, id: ValueId) -> Option<Vec<i64>> {
+        self.constant_ints(id).or_else(|| self.types.ints(id))
     }
 }
 

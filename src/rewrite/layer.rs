@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::flow::Flow;
 use super::leaves::{Via, weight_leaves};
-use super::matching::Matching;
+use super::matching::{Layer, Matching};
 use super::stack::Dropped;
 use super::tail::{Tails, Term, TermKind};
 use super::unit::{Unit, unsupported};
@@ -91,6 +91,8 @@ pub struct LayerGradient {
     pub rows: Option<Vec<Dim>>,
     /// Why it is left alone by default.
     pub refusal: Option<Refusal>,
+    /// Why it cannot be rewritten, whatever is allowed.
+    pub(super) obstacle: Option<Refusal>,
     pub(super) products: BTreeSet<usize>,
     pub(super) conditioning: Vec<Conditioning>,
     forward: NodeId,
@@ -109,21 +111,29 @@ pub(super) struct Conditioning {
 /// Finds the layers of a graph, in forward order.
 pub(super) fn layers(flow: &Flow<'_>, graph: GraphId, matching: &Matching) -> Vec<LayerGradient> {
     let tails = Tails::new(flow, matching);
-    let mut by_weight: BTreeMap<ValueId, BTreeMap<usize, Via>> = BTreeMap::new();
+    let mut by_weight: BTreeMap<ValueId, BTreeMap<usize, Use>> = BTreeMap::new();
     for (i, product) in matching.products.iter().enumerate() {
-        for (leaf, via) in weight_leaves(flow, product.weight.value) {
-            if matching.trained.contains(&leaf) {
-                by_weight.entry(leaf).or_default().insert(i, via);
+        for layer in &product.layers {
+            for (leaf, via) in weight_leaves(flow, layer.weight.value) {
+                if matching.trained.contains(&leaf) {
+                    by_weight.entry(leaf).or_default().insert(i, Use { layer, via });
+                }
             }
         }
     }
     let mut found: Vec<LayerGradient> = by_weight
         .into_iter()
-        .map(|(weight, products)| Builder { flow, matching, tails: &tails, graph, weight }.build(&products))
+        .map(|(weight, uses)| Builder { flow, matching, tails: &tails, graph, weight }.build(&uses))
         .collect();
     found.extend(opaque_layers(flow, graph));
     found.sort_by_key(|layer| layer.forward);
     found
+}
+
+/// The forward product that a product belongs to, and how the parameter gets into its weight.
+struct Use<'a> {
+    layer: &'a Layer,
+    via: Via,
 }
 
 struct Builder<'a> {
@@ -135,11 +145,12 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn build(&self, products: &BTreeMap<usize, Via>) -> LayerGradient {
-        let found = || products.keys().map(|&i| &self.matching.products[i]);
-        let first = found().next().expect("a layer has a product");
+    fn build(&self, uses: &BTreeMap<usize, Use<'_>>) -> LayerGradient {
+        let found = || uses.keys().map(|&i| &self.matching.products[i]);
+        let (first, first_use) = uses.first_key_value().expect("a layer has a product");
+        let first = &self.matching.products[*first];
         let [gradient, input] = [1 - first.input, first.input].map(|side| &first.contraction.operands[side]);
-        let weight = first.weight.clone().straightened(self.flow);
+        let weight = first_use.layer.weight.clone().straightened(self.flow);
         let size = |by_weight: Option<&Dim>, by_operand: Option<&Dim>| {
             by_weight.and_then(Dim::known).or_else(|| by_operand.and_then(Dim::known))
         };
@@ -155,18 +166,19 @@ impl Builder<'_> {
             out_features: size(weight.kept(self.flow), gradient.kept(self.flow)),
             rows: None,
             refusal: None,
-            products: products.keys().copied().collect(),
+            obstacle: None,
+            products: uses.keys().copied().collect(),
             conditioning: Vec::new(),
-            forward: found().map(|product| product.forward).min().expect("a layer has a product"),
+            forward: uses.values().map(|u| u.layer.node).min().expect("a layer has a product"),
         };
-        let is_direct = products.values().all(|&via| via == Via::Layout);
+        let is_direct = uses.values().all(|u| u.via == Via::Layout);
         let shape = if is_direct { self.flow.shape(self.weight) } else { None };
         let units: Result<BTreeMap<usize, Unit>, Refusal> =
-            products.keys().map(|&i| Ok((i, Unit::plan(self.flow, &self.matching.products[i], shape)?))).collect();
+            uses.keys().map(|&i| Ok((i, Unit::plan(self.flow, &self.matching.products[i], shape)?))).collect();
         match units {
             Ok(units) => {
                 layer.rows = units.values().next().and_then(|unit| unit.rows(self.flow));
-                let stacks = self.veto(products).map_or_else(Err, |()| self.stack(&units));
+                let stacks = self.veto(uses).map_or_else(Err, |()| self.stack(&units));
                 layer.conditioning = match stacks {
                     Ok(stacks) => stacks,
                     Err(refusal) => {
@@ -175,25 +187,28 @@ impl Builder<'_> {
                     }
                 };
             }
-            Err(refusal) => layer.refusal = Some(self.veto(products).err().unwrap_or(refusal)),
+            Err(obstacle) => {
+                layer.refusal = Some(self.veto(uses).err().unwrap_or_else(|| obstacle.clone()));
+                layer.obstacle = Some(obstacle);
+            }
         }
         layer
     }
 
     /// The reasons of PATTERNS that do not depend on how the graph is written.
-    fn veto(&self, products: &BTreeMap<usize, Via>) -> Result<(), Refusal> {
+    fn veto(&self, uses: &BTreeMap<usize, Use<'_>>) -> Result<(), Refusal> {
         let refuse = |reason, detail: String| Err(Refusal { reason, detail });
-        if let Some((&i, _)) = products.iter().find(|&(_, &via)| via == Via::Derived) {
-            let weight = self.flow.maker(self.flow.root(self.matching.products[i].weight.value));
+        if let Some(derived) = uses.values().find(|u| u.via == Via::Derived) {
+            let weight = self.flow.maker(self.flow.root(derived.layer.weight.value));
             let by = weight.map_or_else(String::new, |(node, _)| format!(" ({})", self.flow.node(node).label()));
             return refuse(Reason::Derived, format!("the parameter reaches the layer through a computation{by}"));
         }
-        for terms in self.gradients(products.keys()) {
-            let own = |term: &&Term| matches!(term.kind, TermKind::Product(i) if products.contains_key(&i));
+        for terms in self.gradients(uses.keys()) {
+            let own = |term: &&Term| matches!(term.kind, TermKind::Product(i) if uses.contains_key(&i));
             for mine in terms.iter().filter(own) {
-                for other in terms.iter().filter(|other| mine.overlaps(other)) {
+                for other in terms.iter().filter(|other| mine.overlaps(other, self.flow)) {
                     match other.kind {
-                        TermKind::Product(i) if products.contains_key(&i) => {
+                        TermKind::Product(i) if uses.contains_key(&i) => {
                             if self.input_first(mine) != self.input_first(other) {
                                 let detail =
                                     "the weight is used as W and as its transpose: there is no single input side";
@@ -245,12 +260,12 @@ impl Builder<'_> {
                 let TermKind::Product(i) = mine.kind else {
                     continue;
                 };
-                for other in terms.iter().filter(|other| mine.overlaps(other)) {
+                for other in terms.iter().filter(|other| mine.overlaps(other, self.flow)) {
                     let TermKind::Product(j) = other.kind else {
                         continue;
                     };
                     if mine.region != other.region {
-                        return Err(unsupported("one product is for the whole weight, another for a part of it"));
+                        return Err(unsupported("its products are for different parts of the weight that may overlap"));
                     }
                     if i != j && (mine.scale.runtime != other.scale.runtime || mine.swapped.is_none()) {
                         return Err(unsupported("its products reach their sum by ways that cannot be compared"));
@@ -312,6 +327,7 @@ fn opaque_layers(flow: &Flow<'_>, graph: GraphId) -> Vec<LayerGradient> {
                 in_features: None,
                 out_features: None,
                 rows: None,
+                obstacle: None,
                 refusal: Some(Refusal {
                     reason: Reason::Opaque,
                     detail: format!("its gradient comes out of one node, {}", node.label()),

@@ -22,9 +22,16 @@ pub(super) struct Product {
     pub(super) contraction: Contraction,
     /// Which factor is the layer's input; the other one is the gradient of its output.
     pub(super) input: usize,
-    /// The forward product.
-    pub(super) forward: NodeId,
-    /// The layer's weight, as the forward product reads it.
+    /// The layers that it is for: one, unless equal products of several layers were merged.
+    pub(super) layers: Vec<Layer>,
+}
+
+/// A forward product with a weight.
+#[derive(Debug, Clone)]
+pub(super) struct Layer {
+    /// The product.
+    pub(super) node: NodeId,
+    /// The weight, as the product reads it.
     pub(super) weight: Operand,
 }
 
@@ -153,30 +160,49 @@ impl Search<'_> {
         }
         // The clearest choices first, so that a tie is broken among what is left.
         let mut order: Vec<_> = candidates.into_iter().collect();
-        order.sort_by_key(|(_, pairs)| (Reverse(pairs.iter().map(|pair| self.evidence(pair)).max()), pairs.len()));
+        order.sort_by_key(|(_, pairs)| {
+            let best = pairs.iter().map(|pair| (self.evidence(pair), self.names_agree(pair))).max();
+            (Reverse(best), pairs.len())
+        });
         let mut taken = BTreeSet::new();
-        let mut products = Vec::new();
-        for (product, pairs) in order {
-            let best = pairs.into_iter().max_by_key(|pair| {
+        let mut chosen: Vec<(usize, Vec<&Pair>)> = Vec::new();
+        for (product, pairs) in &order {
+            let best = pairs.iter().copied().max_by_key(|pair| {
                 (self.evidence(pair), !taken.contains(&pair.forward), self.names_agree(pair), Reverse(pair.forward))
             });
-            if let Some(pair) = best {
-                taken.insert(pair.forward);
-                products.push(Product {
-                    contraction: self.contractions[product].clone(),
-                    input: pair.input,
-                    forward: self.contractions[pair.forward].node,
-                    weight: self.contractions[pair.forward].operands[1 - pair.data].clone(),
-                });
+            taken.extend(best.map(|pair| pair.forward));
+            chosen.push((*product, best.into_iter().collect()));
+        }
+        // Equal products of several layers may have been merged: the result then arrives at more gradients than one.
+        for ((product, pairs), (_, own)) in order.iter().zip(&mut chosen) {
+            let arrivals = self.arrivals(*product, own[0]).count();
+            let best = self.evidence(own[0]);
+            for pair in pairs {
+                if own.len() < arrivals && self.evidence(pair) == best && taken.insert(pair.forward) {
+                    own.push(pair);
+                }
             }
         }
+        let layer = |pair: &&Pair| Layer {
+            node: self.contractions[pair.forward].node,
+            weight: self.contractions[pair.forward].operands[1 - pair.data].clone(),
+        };
+        let mut products: Vec<Product> = chosen
+            .iter()
+            .map(|(product, pairs)| Product {
+                contraction: self.contractions[*product].clone(),
+                input: pairs[0].input,
+                layers: pairs.iter().map(layer).collect(),
+            })
+            .collect();
         products.sort_by_key(|product| product.contraction.node);
         products
     }
 
-    /// What speaks for a pair: the gradient meets this very weight elsewhere (in the gradient of the layer's input), a gradient of the
-    /// weight's shape is made from the product, and the sizes fit.
-    fn evidence(&self, pair: &Pair) -> (bool, bool, bool) {
+    /// What speaks for a pair, the strongest first: the gradient meets this very weight elsewhere (in the gradient of the layer's input);
+    /// the weight meets what is made from the product (in its update); a gradient of the weight's shape is made from the product;
+    /// the sizes fit.
+    fn evidence(&self, pair: &Pair) -> [bool; 4] {
         let gradient = &self.contractions[pair.product].operands[1 - pair.input];
         let weight = &self.contractions[pair.forward].operands[1 - pair.data];
         let gradient_root = self.contractions[pair.product].roots[1 - pair.input];
@@ -188,21 +214,33 @@ impl Search<'_> {
         });
         let size = |dim: Option<&Dim>| dim.and_then(Dim::known);
         let fits = size(gradient.kept(self.flow)).is_some_and(|m| size(weight.kept(self.flow)) == Some(m));
-        (meets, self.arrives(pair, |_| true), fits)
+        let arrives = self.arrivals(pair.product, pair).next().is_some();
+        [meets, self.is_updated(pair), arrives, fits]
+    }
+
+    /// Whether something below the product also reads the weight by a way that does not go through the product.
+    fn is_updated(&self, pair: &Pair) -> bool {
+        let root = self.weight_root(pair);
+        let below = &self.descendants[pair.product];
+        let node = self.contractions[pair.product].node;
+        self.flow.is_leaf(root)
+            && (0..below.len()).filter(|&at| below[at]).any(|at| {
+                let mut reads = self.flow.index.inputs(self.flow.node(NodeId(at)));
+                reads.any(|read| !self.is_below(read, node, below) && self.flow.leaves(read).contains(root))
+            })
     }
 
     fn names_agree(&self, pair: &Pair) -> bool {
         let weight = self.flow.name(self.weight_root(pair));
-        self.arrives(pair, |sink| self.flow.name(sink.value).contains(weight))
+        self.arrivals(pair.product, pair).any(|sink| self.flow.name(sink.value).contains(weight))
     }
 
-    /// Whether a sink of the weight's shape, of which `also` holds, depends on the product.
-    fn arrives(&self, pair: &Pair, also: impl Fn(&Sink) -> bool) -> bool {
-        let node = self.contractions[pair.product].node;
+    /// The sinks of the weight's shape that depend on a product.
+    fn arrivals(&self, product: usize, pair: &Pair) -> impl Iterator<Item = &Sink> {
+        let node = self.contractions[product].node;
         let shape = self.flow.shape(self.weight_root(pair));
-        self.leaves.sinks.iter().any(|sink| {
-            sink.fits(shape) && also(sink) && self.is_below(sink.value, node, &self.descendants[pair.product])
-        })
+        let below = &self.descendants[product];
+        self.leaves.sinks.iter().filter(move |sink| sink.fits(shape) && self.is_below(sink.value, node, below))
     }
 
     fn is_below(&self, value: ValueId, node: NodeId, descendants: &[bool]) -> bool {
@@ -220,7 +258,8 @@ impl Search<'_> {
         for via in [Via::Layout, Via::Derived] {
             for product in products {
                 let below = self.flow.descendants(product.contraction.output);
-                let weight_leaves = weight_leaves(self.flow, product.weight.value).into_iter();
+                let weights = product.layers.iter().map(|layer| layer.weight.value);
+                let weight_leaves = weights.flat_map(|weight| weight_leaves(self.flow, weight));
                 let mut leaves: Vec<ValueId> = weight_leaves.filter(|&(_, v)| v == via).map(|(leaf, _)| leaf).collect();
                 leaves.retain(|leaf| self.leaves.may_be_trained(*leaf) && !trained.contains(leaf));
                 // Where a runtime feeds the parameters, constants are none.
@@ -253,7 +292,11 @@ impl Search<'_> {
     /// What each product is that shares a factor with an earlier one like a weight gradient does, and was not taken.
     fn near_misses(&self, data: &LeafSet, products: &[Product]) -> Vec<(NodeId, &'static str)> {
         let mut found = BTreeMap::new();
-        let weights: Vec<ValueId> = products.iter().map(|product| self.flow.root(product.weight.value)).collect();
+        let weights: Vec<ValueId> = products
+            .iter()
+            .flat_map(|product| &product.layers)
+            .map(|layer| self.flow.root(layer.weight.value))
+            .collect();
         for pair in self.pairs {
             let node = self.contractions[pair.product].node;
             if products.iter().any(|product| product.contraction.node == node) {

@@ -27,6 +27,7 @@ mod layer;
 mod leaves;
 mod matching;
 mod pairs;
+mod region;
 mod report;
 mod select;
 mod sinks;
@@ -136,9 +137,8 @@ impl<'a> Analysis<'a> {
             .layers
             .iter()
             .map(|layer| match &layer.refusal {
-                Some(refusal) if !choice.allow.contains(&refusal.reason) || layer.conditioning.is_empty() => {
-                    Some(refusal.clone())
-                }
+                Some(refusal) if !choice.allow.contains(&refusal.reason) => Some(refusal.clone()),
+                _ if layer.obstacle.is_some() => layer.obstacle.clone(),
                 _ if !selected.contains(&layer.index) => Some(not_selected("--layers leaves it out")),
                 _ => None,
             })

@@ -25,17 +25,16 @@ impl Sink {
     pub(super) fn fits(&self, shape: Option<&[Dim]>) -> bool {
         match (&self.shape, shape) {
             (Some(gradient), Some(parameter)) => {
-                gradient.len() == parameter.len()
-                    && gradient.iter().zip(parameter).all(|(a, b)| a.compatible(b) && same_kind(a, b))
+                gradient.len() == parameter.len() && gradient.iter().zip(parameter).all(|(a, b)| fits(a, b))
             }
             _ => true,
         }
     }
 }
 
-/// A parameter's size is a number; a dimension that varies from batch to batch is a name.
-fn same_kind(a: &Dim, b: &Dim) -> bool {
-    !matches!((a, b), (Dim::Known(_), Dim::Symbol(_)) | (Dim::Symbol(_), Dim::Known(_)))
+/// A dimension with a name varies from batch to batch: it is no parameter's if the gradient has a number there.
+fn fits(gradient: &Dim, parameter: &Dim) -> bool {
+    gradient.compatible(parameter) && !matches!((gradient, parameter), (Dim::Known(_), Dim::Symbol(_)))
 }
 
 /// All sinks of a graph. `updates` are pairs (parameter, output that replaces it after the step).

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::contraction::transpose_permutation;
 use super::flow::{Flow, is_layout};
 use super::matching::Matching;
+use super::region::{Cut, may_overlap};
 use crate::model::{NodeExt, NodeId, ValueId};
 use crate::proto::NodeProto;
 
@@ -39,13 +40,13 @@ pub(super) struct Term {
     pub(super) swapped: Option<bool>,
     pub(super) scale: Scale,
     /// The slicing nodes on the way back from the gradient, with the slot that the term comes from: which part it is.
-    pub(super) region: Vec<(NodeId, usize)>,
+    pub(super) region: Vec<Cut>,
 }
 
 impl Term {
-    /// Whether two terms add up in some element of the parameter.
-    pub(super) fn overlaps(&self, other: &Self) -> bool {
-        self.region.iter().zip(&other.region).all(|(a, b)| a == b)
+    /// Whether two terms may add up in some element of the parameter.
+    pub(super) fn overlaps(&self, other: &Self, flow: &Flow<'_>) -> bool {
+        may_overlap(&self.region, &other.region, flow)
     }
 }
 
@@ -166,7 +167,7 @@ impl<'a> Tails<'a> {
             let mut way = self.passed(way, value, node, slot);
             if kind == Step::Slice {
                 // A slice is known by where it is cut: an input of a Concat, an output of a Split.
-                way.region.push((maker, slot.max(output)));
+                way.region.push(Cut::new(self.flow, maker, slot, output));
             }
             self.expand(input, &way, terms, steps);
         }
