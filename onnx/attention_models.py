@@ -132,6 +132,24 @@ def experts(net):
 
 
 @forward()
+def experts_of_any_number(net):
+    """The same with an input whose sizes are symbolic."""
+    net.weight("w", 3, 6, 4)
+    net.op("Tanh", net.op("MatMul", net.data("x", ["E", "R", 6], (3, 5, 6)), "w", into="z"), into="y")
+    net.output("y", [3, "R", 4])
+    return [layer("w", "w_grad", independent=(0,))]
+
+
+@forward()
+def experts_on_any_batches(net):
+    """[E, in, out] on [B, E, rows, in] with symbolic B: the axes to sum over are computed, and experts are none of them."""
+    net.weight("w", 3, 6, 4)
+    net.op("Tanh", net.op("MatMul", net.data("x", ["B", 3, "R", 6], (2, 3, 5, 6)), "w", into="z"), into="y")
+    net.output("y", ["B", 3, "R", 4])
+    return [layer("w", "MatMul:z_Grad/PreReduceGrad1", independent=(1,))]
+
+
+@forward()
 def experts_on_batches(net):
     """L and M: [E, in, out] on [B, E, rows, in]: rows of all batches, experts apart."""
     net.weight("w", 3, 6, 4)
@@ -169,6 +187,24 @@ def weight_left_3d(net):
     net.op("MatMul", "v", h, into="y")
     net.output("y", [3, 4, 5])
     return [layer("w", "MatMul:z_Grad/PreReduceGrad0"), layer("v", "MatMul:y_Grad/PreReduceGrad0")]
+
+
+@forward()
+def broadcast_weight_on_any_batches(net):
+    """M with symbolic sizes."""
+    net.weight("w", 1, 6, 4)
+    net.op("Tanh", net.op("MatMul", net.data("x", ["B", "R", 6], (3, 5, 6)), "w", into="z"), into="y")
+    net.output("y", ["B", "R", 4])
+    return [layer("w", "MatMul:z_Grad/PreReduceGrad1")]
+
+
+@forward()
+def weight_left_of_any_batches(net):
+    """K with symbolic sizes."""
+    net.op("MatMul", net.weight("w", 7, 6), net.data("x", ["B", 6, "C"], (3, 6, 5)), into="z")
+    net.op("Tanh", "z", into="y")
+    net.output("y", ["B", 7, "C"])
+    return [layer("w", "MatMul:z_Grad/PreReduceGrad0")]
 
 
 @forward()

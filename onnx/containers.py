@@ -41,7 +41,9 @@ def ort_module(name):
     replace(graph.output, outputs)
     feeds = {value.name: case.feeds[value.name] for value in graph.input}
     feeds["y_grad"] = np.random.default_rng(1).standard_normal(case.feeds["target"].shape).astype(np.float32)
-    return dataclasses.replace(case, name=f"{name} in ORTModule", model=model, feeds=feeds, loss=None, runnable=without_yield)
+    return dataclasses.replace(
+        case, name=f"{name} in ORTModule", model=model, feeds=feeds, loss=None, runnable=without_yield
+    )
 
 
 def in_order(nodes):
@@ -74,7 +76,7 @@ def replace(field, values):
 
 
 def training_info(name):
-    """An inference model whose training info holds the whole step: it reads the model's initializers and binds new values to them."""
+    """An inference model whose training info holds the whole step, which binds new values to the model's initializers."""
     case = step_net.build(name)
     step = case.model.graph
     initial = {tensor.name for tensor in step.initializer}

@@ -7,6 +7,7 @@ training graph that the generator makes of it. Names of products follow from the
 T_grad_0, T_grad_1, ... where several add up.
 """
 
+import importlib
 import importlib.machinery
 import importlib.util
 import sys
@@ -90,9 +91,8 @@ def complete(training, feeds):
 
 def names():
     """All registered models."""
-    import attention_models
-    import dense_models  # noqa: F401
-
+    for module in ("dense_models", "attention_models"):
+        importlib.import_module(module)
     return sorted(FORWARD)
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 from net import layer
+from shared_steps import row_indices, zeros
 from step_net import step
-from steps import row_indices, zeros
 
 
 @step()

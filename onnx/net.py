@@ -1,6 +1,5 @@
 """A short way to write ONNX graphs by hand, and what a test needs to know about a graph that trains."""
 
-import types
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +14,7 @@ class Layer:
     """One trained weight, as PATTERNS.md says it has to come out."""
 
     weight: str
-    # The outputs of its products. Each group adds up to one part of the weight, and is conditioned by the rows of all its products.
+    # The outputs of its products. Each group adds up to one part of the weight, and is conditioned by the rows of all of it.
     groups: tuple
     reason: str | None = None
     # Axes of the product that index layers which have nothing to do with each other (experts).
@@ -113,7 +112,3 @@ class Net:
         if any(node.domain == "com.microsoft" for node in self.nodes):
             opsets.append(helper.make_opsetid("com.microsoft", 1))
         return helper.make_model(self.graph(), opset_imports=opsets, ir_version=IR_VERSION)
-
-    @staticmethod
-    def namespace(**values):
-        return types.SimpleNamespace(**values)

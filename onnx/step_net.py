@@ -1,8 +1,10 @@
 """Whole training steps in standard operators: loss, backward pass and, if wanted, the update, written out by hand."""
 
+import importlib
+
 import numpy as np
 from net import Case, Net
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 STEPS = {}
 
@@ -68,7 +70,9 @@ class Step(Net):
 
     def tanh_gradient(self, h, dh, into):
         """dh (1 - h²)."""
-        slope = self.op("Sub", self.constant(f"{into}.one", 1.0), self.op("Mul", h, h, into=f"{into}.hh"), into=f"{into}.s")
+        slope = self.op(
+            "Sub", self.constant(f"{into}.one", 1.0), self.op("Mul", h, h, into=f"{into}.hh"), into=f"{into}.s"
+        )
         return self.op("Mul", dh, slope, into=into)
 
     def train(self, parameter, gradient):
@@ -109,10 +113,6 @@ class Step(Net):
 
 def names():
     """All registered steps."""
-    import hard_steps
-    import steps  # noqa: F401
-
+    for module in ("steps", "shared_steps", "hard_steps"):
+        importlib.import_module(module)
     return sorted(STEPS)
-
-
-FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE

@@ -1,7 +1,7 @@
 """What a rewritten graph has to compute, from the original graph and the formula.
 
-The original graph runs in ONNX Runtime and delivers both factors of every product. ζ* of those is computed here in float64, and put
-in the place of the products in the original graph, whose remaining part makes of it what every output has to be.
+The original graph runs in ONNX Runtime and delivers both factors of every product. ζ* of those is computed here in float64,
+and put in the place of the products in the original graph, whose remaining part makes of it what every output has to be.
 """
 
 import numpy as np

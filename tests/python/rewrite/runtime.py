@@ -73,5 +73,3 @@ def gradients(model):
 
 def is_float(array):
     return np.issubdtype(array.dtype, np.floating)
-
-

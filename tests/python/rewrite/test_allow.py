@@ -13,7 +13,11 @@ STEPS = ["tied", "masked", "factorised", "other_term"]
 NEVER = [("lstm", "opaque"), ("mlp", "unsupported"), ("mlp", "not-selected"), ("mlp", "no-such-code")]
 
 
-@pytest.fixture(scope="module", params=[(corpus.generate, n) for n in GENERATED] + [(step_net.build, n) for n in STEPS], ids=lambda p: p[1])
+@pytest.fixture(
+    scope="module",
+    params=[(corpus.generate, n) for n in GENERATED] + [(step_net.build, n) for n in STEPS],
+    ids=lambda p: p[1],
+)
 def case(request):
     build, name = request.param
     return build(name)

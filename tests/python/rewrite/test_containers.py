@@ -12,7 +12,9 @@ BUILD = {"module": containers.ort_module, "info": containers.training_info}
 
 
 @pytest.fixture(
-    scope="module", params=[("module", n) for n in corpus.names()] + [("info", n) for n in INFOS], ids=lambda p: "-".join(p)
+    scope="module",
+    params=[("module", n) for n in corpus.names()] + [("info", n) for n in INFOS],
+    ids=lambda p: "-".join(p),
 )
 def case(request):
     kind, name = request.param

@@ -85,5 +85,3 @@ def test_symbolic_gradient_is_an_error_that_names_it(tmp_path):
     assert done.returncode == 1
     assert "Gradient" in done.stderr
     assert not (tmp_path / "out.onnx").exists()
-
-

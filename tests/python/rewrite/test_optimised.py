@@ -33,8 +33,8 @@ def case(original, request, tmp_path):
 def follow(layer, before, after):
     """The layer, with its products under the names that they have now.
 
-    The optimiser moves a product's name to the Transpose, scale or sum behind it when it fuses the two, and makes one of two equal
-    products, which the accumulators of both weights then read.
+    When the optimiser fuses a product with the Transpose, scale or sum behind it, the name is that one's. Two equal products
+    become one, which the accumulators of both weights read.
     """
     makers = {name: node for node in after.graph.node for name in node.output}
     readers = {name: node for node in before.graph.node for name in node.input}
