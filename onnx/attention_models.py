@@ -278,6 +278,16 @@ def graph_convolution(net):
 
 
 @forward()
+def featureless_graph_convolution(net):
+    """adjacency tanh(adjacency w0) w1: adjacencyᵀ dy is as large as w0, and is no weight gradient."""
+    net.data("adj", [6, 6])
+    h = net.op("Tanh", net.op("MatMul", "adj", net.weight("w0", 6, 4), into="z"), into="h")
+    net.op("MatMul", "adj", net.op("MatMul", h, net.weight("w1", 4, 4), into="hw"), into="y")
+    net.output("y", [6, 4])
+    return [layer("w0", "w0_grad"), layer("w1", "w1_grad")]
+
+
+@forward()
 def interactions(net):
     """DLRM: z zᵀ of the features of one example."""
     rows = net.op("Reshape", net.weight("table", 9, 4), net.constant("flat", [9, 4]), into="rows")

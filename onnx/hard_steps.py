@@ -228,3 +228,18 @@ def overlapping_slices(net):
     lower = net.op("ScatterND", "zeros", row_indices(net, "rows3", 3, 5), "pu", into="gu")
     net.train("w", net.op("Add", upper, lower, into="g"))
     return [layer("w", "px", "pu", reason="unsupported")]
+
+
+@step()
+def featureless_graph_convolution(net):
+    """adj tanh(adj w0) w1: adjᵀ dy is as large as w0, comes from the same matrix as its gradient, and is none."""
+    net.data("adj", [6, 6])
+    net.parameter("w0", 6, 4)
+    net.parameter("w1", 4, 4)
+    h = net.op("Tanh", net.op("MatMul", "adj", "w0", into="z"), into="h")
+    dy = net.squared_error(net.op("MatMul", "adj", net.op("MatMul", h, "w1", into="hw"), into="y"), 6, 4)
+    dhw = net.op("MatMul", net.transpose("adj"), dy, into="dhw")
+    net.train("w1", net.op("MatMul", net.transpose(h), dhw, into="p1"))
+    dz = net.tanh_gradient(h, net.op("MatMul", dhw, net.transpose("w1"), into="dh"), into="dz")
+    net.train("w0", net.op("MatMul", "adj:10", dz, into="p0"))
+    return [layer("w0", "p0"), layer("w1", "p1")]
