@@ -135,19 +135,20 @@ impl<'a> Emitter<'a> {
                 .collect();
             let all = self.fresh(name, &format!("{what}_rows"));
             let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
-            nodes.push(NodeProto::build("", "Concat", &rows, &[&all]).with_int("axis", 0));
+            let axis = units[0].0.batched.len() as i64;
+            nodes.push(NodeProto::build("", "Concat", &rows, &[&all]).with_int("axis", axis));
             (all, false)
         })
     }
 
-    /// An operand of one product of a stack as [rows, features].
+    /// An operand of one product of several as [batch axes, rows, features].
     fn rows(&mut self, unit: &Unit, operand: &Operand, side: usize, name: &str, nodes: &mut Vec<NodeProto>) -> String {
         let (value, features_first) = self.single(unit, operand, side, name, nodes);
         let what = ["gradient", "input"][side];
         if features_first {
             return self.transpose(&value, &[1, 0], name, what, nodes);
         }
-        if unit.rank == Some(2) {
+        if unit.rank == Some(2) || !unit.batched.is_empty() {
             return value;
         }
         // Flatten keeps the last axis and makes rows of all others, whatever their sizes.
@@ -161,8 +162,9 @@ impl<'a> Emitter<'a> {
 
     fn scaled(&mut self, value: &str, ratio: f64, like: &Operand, name: &str, nodes: &mut Vec<NodeProto>) -> String {
         let (factor, scaled) = (self.fresh(name, "ratio"), self.fresh(name, "gradient_scaled"));
-        let elem = self.flow.index.value(like.value).tensor_type.as_ref().map_or(1, |tensor| tensor.elem);
-        nodes.push(constant_node(TensorProto::of_float(ratio, elem), &factor));
+        // Without a known type, a float: of any other type the file would have said so.
+        let tensor = TensorProto::of_float(ratio, self.flow.elem(like.value).unwrap_or_default());
+        nodes.push(constant_node(tensor, &factor));
         nodes.push(NodeProto::build("", "Mul", &[value, &factor], &[&scaled]));
         scaled
     }

@@ -32,8 +32,9 @@ pub enum RewriteError {
     },
     /// A model without a backward pass.
     #[error(
-        "{} is a forward model: it holds no backward pass to rewrite, and this version does not build one; make a training graph first, \
-         for example with onnxruntime.training.artifacts.generate_artifacts",
+        "{} is a forward model, as far as can be told: it holds no weight-gradient product, and this version builds no backward \
+         pass; make a training graph first, for example with onnxruntime.training.artifacts.generate_artifacts; if it is one \
+         already, --param says which of its inputs are trained",
         path.display()
     )]
     Forward {

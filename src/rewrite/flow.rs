@@ -181,6 +181,11 @@ impl<'a> Flow<'a> {
         reached
     }
 
+    /// The element type of a value (`TensorProto.DataType`), as far as it can be told.
+    pub(super) fn elem(&self, id: ValueId) -> Option<i32> {
+        self.types.elem(id)
+    }
+
     /// The shape of a value, as far as it can be told.
     pub(super) fn shape(&self, id: ValueId) -> Option<&[Dim]> {
         self.types.shape(id)

@@ -80,11 +80,13 @@ impl Conditioning {
         if others.is_empty() {
             return Ok(Self::alone(carrier.0.clone()));
         }
-        if group.iter().any(|(unit, _)| !unit.batched.is_empty() || unit.rank.is_none()) {
-            return Err(unsupported("products of a stack of weights add up"));
-        }
-        if group.iter().any(|(unit, _)| unit.expand.iter().any(Option::is_some)) {
-            return Err(unsupported("products with a broadcast operand add up"));
+        let stacks = carrier.0.batched.len();
+        let is_simple = |unit: &Unit| {
+            // Of a stack of weights, the rows of each are joined along one axis.
+            unit.rank.is_some() && unit.batched.len() == stacks && (stacks == 0 || unit.merged.is_empty())
+        };
+        if !group.iter().all(|(unit, _)| is_simple(unit)) {
+            return Err(unsupported("products that add up lay out their rows in ways that cannot be joined"));
         }
         let mut dropped = Dropped::follow(flow, others.iter().map(|(unit, _)| unit.result))
             .ok_or_else(|| unsupported("one of the products that add up is also used by itself"))?;

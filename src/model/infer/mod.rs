@@ -4,6 +4,9 @@
 //! specifications). Symbolic dimensions keep their names. Small integer tensors are followed as well, since exporters compute the targets of Reshape
 //! and Expand from shapes. What cannot be told stays unknown: nothing here is ever a guess.
 
+mod axes;
+mod content;
+
 use super::{Dim, Graph, Index, NodeExt, NodeId, Producer, TensorType, ValueId};
 use crate::proto::{NodeProto, TensorProto, tensor_proto::DataType};
 
@@ -166,7 +169,7 @@ impl Call<'_> {
             "RandomNormal" | "RandomUniform" => Some(self.node.int("dtype", 1) as i32),
             "Range" => of(0),
             "SoftmaxCrossEntropyLossGrad" => of(1),
-            op if matches!(self.node.domain(), "" | "ai.onnx") || MICROSOFT.contains(&op) => of(0),
+            op if matches!(self.node.domain(), "" | "ai.onnx") || lists(MICROSOFT, op) => of(0),
             _ => None,
         }
     }
@@ -211,7 +214,7 @@ impl Call<'_> {
                 shape
             })),
             "Conv" | "MaxPool" | "AveragePool" => one(self.window()),
-            op if KEEP_SHAPE.contains(&op) || MICROSOFT.contains(&op) => one(first()),
+            op if lists(KEEP_SHAPE, op) || lists(MICROSOFT, op) => one(first()),
             _ => Vec::new(),
         }
     }
@@ -326,242 +329,20 @@ impl Call<'_> {
         let new: Vec<usize> = axes.iter().map(|&axis| normal(axis, rank)).collect::<Option<_>>()?;
         (0..rank).map(|axis| if new.contains(&axis) { Some(Dim::Known(1)) } else { rest.next() }).collect()
     }
-
-    fn concat(&self) -> Shape {
-        let shapes: Vec<&[Dim]> = (0..self.node.input.len()).map(|slot| self.shape(slot)).collect::<Option<_>>()?;
-        let mut shape = shapes.first()?.to_vec();
-        let axis = normal(self.node.int("axis", 0), shape.len())?;
-        shape[axis] = shapes
-            .iter()
-            .try_fold(0, |sum, shape| Some(sum + shape.get(axis)?.known()?))
-            .map_or(Dim::Unknown, Dim::Known);
-        Some(shape)
-    }
-
-    fn slice(&self) -> Shape {
-        let mut shape = self.shape(0)?.to_vec();
-        let starts = self.list("starts", 1);
-        let axes = self.list("axes", 3).or_else(|| Some((0..starts.as_ref()?.len() as i64).collect()));
-        let Some(axes) = axes else { return Some(vec![Dim::Unknown; shape.len()]) };
-        let ends = self.list("ends", 2);
-        let steps = self.list("steps", 4);
-        for (i, &axis) in axes.iter().enumerate() {
-            let axis = normal(axis, shape.len())?;
-            let step = steps.as_ref().map_or(1, |steps| steps[i]);
-            let size = shape[axis]
-                .known()
-                .and_then(|size| slice_size(size as i64, starts.as_ref()?[i], ends.as_ref()?[i], step));
-            shape[axis] = size.map_or(Dim::Unknown, Dim::Known);
-        }
-        Some(shape)
-    }
-
-    fn split(&self) -> Vec<Shape> {
-        let count = self.node.output.len();
-        let unknown = vec![None; count];
-        let Some(shape) = self.shape(0) else { return unknown };
-        let Some(axis) = normal(self.node.int("axis", 0), shape.len()) else { return unknown };
-        let sizes = self.list("split", 1);
-        (0..count)
-            .map(|i| {
-                let size = match (&sizes, shape[axis].known()) {
-                    (Some(sizes), _) => sizes.get(i).map(|&size| size as u64),
-                    (None, Some(total)) if self.node.input.len() < 2 => {
-                        let chunk = total.div_ceil(count as u64);
-                        Some(chunk.min(total.saturating_sub(chunk * i as u64)))
-                    }
-                    _ => None,
-                };
-                let mut shape = shape.to_vec();
-                shape[axis] = size.map_or(Dim::Unknown, Dim::Known);
-                Some(shape)
-            })
-            .collect()
-    }
-
-    fn reduce(&self) -> Shape {
-        let shape = self.shape(0)?;
-        let keep = self.node.int("keepdims", 1) != 0;
-        let axes = match self.node.op_type() {
-            "ArgMax" | "ArgMin" => Some(vec![self.node.int("axis", 0)]),
-            _ => self.list("axes", 1),
-        };
-        let axes: Vec<usize> = match axes {
-            Some(axes) if !axes.is_empty() => {
-                axes.iter().map(|&axis| normal(axis, shape.len())).collect::<Option<_>>()?
-            }
-            _ if self.input(1).is_some() && self.list("axes", 1).is_none() => return None,
-            _ if self.node.int("noop_with_empty_axes", 0) != 0 => Vec::new(),
-            _ => (0..shape.len()).collect(),
-        };
-        Some(
-            (0..shape.len())
-                .filter(|axis| keep || !axes.contains(axis))
-                .map(|axis| if axes.contains(&axis) { Dim::Known(1) } else { shape[axis].clone() })
-                .collect(),
-        )
-    }
-
-    /// Convolution and pooling: batch and channels are known, the rest where all attributes and sizes are.
-    fn window(&self) -> Shape {
-        let input = self.shape(0)?;
-        let spatial = input.len().checked_sub(2)?;
-        let weight = if self.node.op_type() == "Conv" { Some(self.shape(1)?) } else { None };
-        let kernel: Vec<Option<i64>> = match (self.node.ints("kernel_shape"), weight) {
-            (Some(kernel), _) => kernel.iter().map(|&size| Some(size)).collect(),
-            (None, Some(weight)) => weight[2..].iter().map(|dim| dim.known().map(|size| size as i64)).collect(),
-            _ => return None,
-        };
-        let attribute = |name: &str, default: i64| -> Vec<i64> {
-            self.node.ints(name).filter(|ints| !ints.is_empty()).map_or(vec![default; spatial], <[i64]>::to_vec)
-        };
-        let (strides, dilations) = (attribute("strides", 1), attribute("dilations", 1));
-        let pads = self.node.ints("pads").map_or(vec![0; 2 * spatial], <[i64]>::to_vec);
-        let auto_pad = NodeExt::attribute(self.node, "auto_pad").map(|attribute| attribute.s());
-        let ceil = self.node.int("ceil_mode", 0) != 0;
-        let size = |i: usize| -> Option<u64> {
-            let (size, kernel) = (input[2 + i].known()? as i64, (*kernel.get(i)?)?);
-            let extent = (kernel - 1) * dilations[i] + 1;
-            match auto_pad {
-                Some(b"SAME_UPPER" | b"SAME_LOWER") => u64::try_from((size + strides[i] - 1) / strides[i]).ok(),
-                Some(b"VALID") => u64::try_from((size - extent) / strides[i] + 1).ok(),
-                _ if ceil => None,
-                _ => u64::try_from((size + pads[i] + pads[spatial + i] - extent) / strides[i] + 1).ok(),
-            }
-        };
-        let channels = weight.map_or(input[1].clone(), |weight| weight[0].clone());
-        let sizes = (0..spatial).map(|i| size(i).map_or(Dim::Unknown, Dim::Known));
-        Some([input[0].clone(), channels].into_iter().chain(sizes).collect())
-    }
-
-    /// The elements of the result, where it is a small integer tensor.
-    fn content(&self) -> Option<Vec<Dim>> {
-        let own = || self.content_at(0).map(<[Dim]>::to_vec);
-        match self.node.op_type() {
-            "Constant" => {
-                let attribute = |name: &str| NodeExt::attribute(self.node, name);
-                let dims =
-                    |ints: &[i64]| ints.iter().map(|&e| u64::try_from(e).map_or(Dim::Unknown, Dim::Known)).collect();
-                if let Some(tensor) = attribute("value").and_then(|attribute| attribute.t.as_ref()) {
-                    return if tensor.dims.len() <= 1 { content_of_tensor(tensor) } else { None };
-                }
-                let ints = attribute("value_ints").map(|attribute| attribute.ints.clone());
-                ints.or_else(|| attribute("value_int")?.i.map(|value| vec![value])).map(|ints| dims(&ints))
-            }
-            "Shape" => {
-                let shape = self.shape(0)?;
-                let at = |name: &str, default: i64| {
-                    let value = self.node.int(name, default);
-                    (if value < 0 { value + shape.len() as i64 } else { value }).clamp(0, shape.len() as i64) as usize
-                };
-                shape.get(at("start", 0)..at("end", shape.len() as i64)).map(<[Dim]>::to_vec)
-            }
-            "Size" => Some(vec![product(self.shape(0)?)]),
-            "Identity" | "Squeeze" | "Unsqueeze" | "Reshape" => own(),
-            "Cast" if self.node.int("to", 0) as i32 == INT64 => own(),
-            "Concat" => {
-                let parts = (0..self.node.input.len()).map(|slot| self.content_at(slot));
-                Some(parts.collect::<Option<Vec<_>>>()?.concat())
-            }
-            "Gather" => {
-                let (data, indices) = (self.content_at(0)?, self.graph.constant_ints(self.index, self.input(1)?)?);
-                indices.iter().map(|&index| data.get(normal(index, data.len())?).cloned()).collect()
-            }
-            "Slice" => {
-                let data = self.content_at(0)?;
-                let (start, end) = (*self.list("starts", 1)?.first()?, *self.list("ends", 2)?.first()?);
-                if self.list("steps", 4).is_some_and(|steps| steps != [1]) {
-                    return None;
-                }
-                let clamp =
-                    |at: i64| (if at < 0 { at + data.len() as i64 } else { at }).clamp(0, data.len() as i64) as usize;
-                data.get(clamp(start)..clamp(end)).map(<[Dim]>::to_vec)
-            }
-            "Mul" | "Add" | "Sub" | "Div" => {
-                let (a, b) = (self.content_at(0)?, self.content_at(1)?);
-                let at = |list: &[Dim], i: usize| list[if list.len() == 1 { 0 } else { i }].clone();
-                (a.len() == b.len() || a.len() == 1 || b.len() == 1)
-                    .then(|| (0..a.len().max(b.len())).map(|i| self.arithmetic(&at(a, i), &at(b, i))).collect())
-            }
-            _ => None,
-        }
-    }
-
-    fn arithmetic(&self, a: &Dim, b: &Dim) -> Dim {
-        match (self.node.op_type(), a, b) {
-            ("Mul" | "Div", other, Dim::Known(1)) | ("Mul", Dim::Known(1), other) => other.clone(),
-            (op, Dim::Known(a), Dim::Known(b)) => {
-                let result = match op {
-                    "Mul" => a.checked_mul(*b),
-                    "Add" => a.checked_add(*b),
-                    "Sub" => a.checked_sub(*b),
-                    _ => a.checked_div(*b),
-                };
-                result.map_or(Dim::Unknown, Dim::Known)
-            }
-            _ => Dim::Unknown,
-        }
-    }
 }
 
 /// Operators whose (first) result has the shape of the first input.
-const KEEP_SHAPE: [&str; 41] = [
-    "Identity",
-    "Cast",
-    "CastLike",
-    "Relu",
-    "Tanh",
-    "Sigmoid",
-    "Exp",
-    "Log",
-    "Sqrt",
-    "Neg",
-    "Abs",
-    "Erf",
-    "Gelu",
-    "Softmax",
-    "LogSoftmax",
-    "Clip",
-    "Reciprocal",
-    "Floor",
-    "Ceil",
-    "Sign",
-    "Not",
-    "Elu",
-    "Selu",
-    "LeakyRelu",
-    "HardSigmoid",
-    "HardSwish",
-    "Softplus",
-    "Softsign",
-    "Mish",
-    "Celu",
-    "ThresholdedRelu",
-    "Sin",
-    "Cos",
-    "Tan",
-    "Sinh",
-    "Cosh",
-    "Asin",
-    "Acos",
-    "Atan",
-    "ScatterND",
-    "ScatterElements",
-];
+const KEEP_SHAPE: &str = "Identity Cast CastLike Relu Tanh Sigmoid Exp Log Sqrt Neg Abs Erf Gelu Softmax LogSoftmax Clip \
+     Reciprocal Floor Ceil Sign Not Elu Selu LeakyRelu HardSigmoid HardSwish Softplus Softsign Mish Celu \
+     ThresholdedRelu Sin Cos Tan Sinh Cosh Asin Acos Atan ScatterND ScatterElements";
 
 /// Operators of ONNX Runtime whose first result has type and shape of the first input.
-const MICROSOFT: [&str; 10] = [
-    "ReluGrad",
-    "TanhGrad",
-    "SigmoidGrad",
-    "GeluGrad",
-    "FastGeluGrad",
-    "QuickGelu",
-    "QuickGeluGrad",
-    "FastGelu",
-    "BiasGelu",
-    "Scale",
-];
+const MICROSOFT: &str =
+    "ReluGrad TanhGrad SigmoidGrad GeluGrad FastGeluGrad QuickGelu QuickGeluGrad FastGelu BiasGelu Scale";
+
+fn lists(operators: &str, op_type: &str) -> bool {
+    operators.split(' ').any(|listed| listed == op_type)
+}
 
 fn normal(axis: i64, rank: usize) -> Option<usize> {
     usize::try_from(if axis < 0 { axis + rank as i64 } else { axis }).ok().filter(|&axis| axis < rank.max(1))
@@ -594,16 +375,4 @@ fn quotient(input: &[Dim], shape: &[Dim], axis: usize) -> Option<Dim> {
         [symbol] if divisor == known && **symbol != &Dim::Unknown => Some((**symbol).clone()),
         _ => None,
     }
-}
-
-fn slice_size(size: i64, start: i64, end: i64, step: i64) -> Option<u64> {
-    let wrap = |at: i64| if at < 0 { at.saturating_add(size) } else { at };
-    let count = if step > 0 {
-        (wrap(end).clamp(0, size) - wrap(start).clamp(0, size) + step - 1) / step
-    } else if step < 0 {
-        (wrap(start).clamp(0, size - 1) - wrap(end).clamp(-1, size - 1) - step - 1) / -step
-    } else {
-        return None;
-    };
-    u64::try_from(count.max(0)).ok()
 }
