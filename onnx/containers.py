@@ -6,20 +6,10 @@ import corpus
 import numpy as np
 import onnx
 import step_net
-from net import IR_VERSION, layer
+from net import IR_VERSION, layer, needed
 from onnx import helper
 
 MICROSOFT = "com.microsoft"
-
-
-def needed(nodes, wanted):
-    """The nodes that `wanted` values depend on, in their order."""
-    known, kept = set(wanted), []
-    for node in reversed(nodes):
-        if known & set(node.output):
-            known.update(name for name in node.input if name)
-            kept.insert(0, node)
-    return kept, known
 
 
 def ort_module(name):

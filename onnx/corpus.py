@@ -51,6 +51,11 @@ def generate(name):
     draw, opset, element, ties, tolerance = FORWARD[name]
     net = Net(opset, element)
     layers = draw(net)
+    return train(name, net, layers, ties, tolerance)
+
+
+def train(name, net, layers, ties=(), tolerance=1e-5):
+    """The training graph that the generator makes of a forward pass whose output is `y`."""
     model = net.model()
     frozen = [parameter for parameter in net.parameters if parameter not in net.trained]
     onnxruntime.set_default_logger_severity(3)  # the generator reports every pass

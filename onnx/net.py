@@ -57,6 +57,16 @@ class Case:
     arguments: tuple = ()
 
 
+def needed(nodes, wanted):
+    """The nodes that `wanted` values depend on, in their order, and all of those values."""
+    known, kept = set(wanted), []
+    for node in reversed(nodes):
+        if known & set(node.output):
+            known.update(name for name in node.input if name)
+            kept.insert(0, node)
+    return kept, known
+
+
 class Net:
     """A graph in the making. Every method returns the name of the value that it adds."""
 

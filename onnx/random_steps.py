@@ -6,7 +6,9 @@ Only two sizes occur, so that shapes give little away. Which layers there are fo
 import random
 from dataclasses import dataclass, field
 
-from net import Case, layer
+import corpus
+from net import Case, Net, layer, needed
+from onnx import TensorProto
 from step_net import Step
 
 SIZES = (4, 6)
@@ -33,6 +35,8 @@ class Draw:
     shapes: dict = field(default_factory=dict)
     backward: list = field(default_factory=list)
     trained: set = field(default_factory=set)
+    linears: list = field(default_factory=list)
+    # Uses with the gradient of their output, as far as the loss depends on it.
     uses: list = field(default_factory=list)
     gradients: dict = field(default_factory=dict)
     count: int = 0
@@ -74,7 +78,9 @@ class Draw:
             self.product(weight, a, (input_axis == 0, False), y)
             self.shapes[y] = (shape[1 - input_axis], rows)
         self.trained.add(y)
-        self.backward.append((y, lambda dy: self.linear_gradient(Use(y, a, weight, input_axis, rows_axis), dy)))
+        use = Use(y, a, weight, input_axis, rows_axis)
+        self.linears.append(use)
+        self.backward.append((y, lambda dy: self.linear_gradient(use, dy)))
 
     def linear_gradient(self, use, dy):
         self.uses.append((use, dy))
@@ -164,20 +170,51 @@ class Draw:
             products.append(product)
             axes.add(use.input_axis)
         self.net.train(weight, self.total(terms, f"{weight}_grad"))
-        return layer(weight, *products, reason="tied-transpose" if len(axes) == 2 else None)
+        return layer(weight, *products, reason=tied(axes))
 
 
-def build(seed, update="sgd"):
-    """The step of this number. With an update no name is needed to tell whose gradient is whose."""
+def draw(net, seed):
+    """A random forward pass on two inputs."""
     choose = random.Random(seed)
-    net = Step(update=update, seed=seed)
-    draw = Draw(net, choose)
+    drawn = Draw(net, choose)
     for i in range(2):
         shape = (choose.choice(SIZES), choose.choice(SIZES))
-        draw.shapes[net.data(f"x{i}", list(shape))] = shape
-    kinds = [draw.linear, draw.linear, draw.tanh, draw.pair, draw.activations]
-    draw.linear()
+        drawn.shapes[net.data(f"x{i}", list(shape))] = shape
+    kinds = [drawn.linear, drawn.linear, drawn.tanh, drawn.pair, drawn.activations]
+    drawn.linear()
     for _ in range(choose.randrange(4, 12)):
         choose.choice(kinds)()
-    layers = draw.finish()
+    return drawn
+
+
+def build(seed, update="sgd", element=TensorProto.FLOAT):
+    """The step of this number. With an update no name is needed to tell whose gradient is whose."""
+    net = Step(update=update, seed=seed, element=element)
+    layers = draw(net, seed).finish()
     return Case(f"random {seed}", net.model(), net.feeds, layers, net.loss)
+
+
+def generate(seed):
+    """The same forward pass, and the training graph that ONNX Runtime makes of it; its layers' products are for the test to check."""
+    net = Net(seed=seed)
+    net.parameter = net.weight
+    drawn = draw(net, seed)
+    last = drawn.backward[-1][0]
+    net.op("Identity", last, into="y")
+    net.output("y", list(drawn.shapes[last]))
+    net.nodes, values = needed(net.nodes, ["y"])
+    net.inputs = [value for value in net.inputs if value.name in values]
+    net.initializers = [tensor for tensor in net.initializers if tensor.name in values]
+    net.trained = [weight for weight in net.trained if weight in values]
+    net.feeds = {name: feed for name, feed in net.feeds.items() if name in values}
+    axes = {weight: {use.input_axis for use in drawn.linears if use.weight == weight and use.y in values} for weight in net.trained}
+    layers = [layer(weight, reason=tied(axes[weight])) for weight in net.trained]
+    shapes = {weight: net.parameters[weight].shape for weight in net.trained}
+    ties = tuple({other for other in shapes if shapes[other] == shape} for shape in set(shapes.values()))
+    net.parameters = {weight: net.parameters[weight] for weight in net.trained}
+    return corpus.train(f"random {seed}", net, layers, ties)
+
+
+def tied(input_axes):
+    """The reason for which a weight is left alone whose uses have their input features on these axes."""
+    return "tied-transpose" if len(input_axes) == 2 else None

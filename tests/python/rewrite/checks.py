@@ -1,5 +1,7 @@
 """What holds for every rewritten model, whatever it is."""
 
+import itertools
+
 import names
 import numpy as np
 import onnx
@@ -124,6 +126,17 @@ def accepts(model, full):
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
         return False
     return True
+
+
+def check_products(case):
+    """The products of each layer, some of them transposed, add up to its gradient, with nothing left."""
+    for layer in case.layers:
+        gradient, products = f"{layer.weight}_grad", sorted(layer.products)
+        values = runtime.run(case.model, case.feeds, [gradient, *products])
+        choices = itertools.product(*((values[name], values[name].T) for name in products))
+        shape = values[gradient].shape
+        sums = [sum(terms) for terms in choices if all(term.shape == shape for term in terms)]
+        assert any(error(total, values[gradient]) < 1e-5 for total in sums), f"{layer.weight}: {products} are not all"
 
 
 def check_numbers(rewritten, case, damping=DAMPING):
