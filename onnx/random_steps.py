@@ -207,7 +207,10 @@ def generate(seed):
     net.initializers = [tensor for tensor in net.initializers if tensor.name in values]
     net.trained = [weight for weight in net.trained if weight in values]
     net.feeds = {name: feed for name, feed in net.feeds.items() if name in values}
-    axes = {weight: {use.input_axis for use in drawn.linears if use.weight == weight and use.y in values} for weight in net.trained}
+    axes = {
+        weight: {use.input_axis for use in drawn.linears if use.weight == weight and use.y in values}
+        for weight in net.trained
+    }
     layers = [layer(weight, reason=tied(axes[weight])) for weight in net.trained]
     shapes = {weight: net.parameters[weight].shape for weight in net.trained}
     ties = tuple({other for other in shapes if shapes[other] == shape} for shape in set(shapes.values()))

@@ -10,7 +10,8 @@ import runtime
 from onnx import TensorProto
 from tool import rewrite
 
-SEEDS = range(60)
+# Behind the first forty, some that a rewriter got wrong once.
+SEEDS = [*range(40), 51, 59, 64, 97, 115, 116, 130, 143, 151, 182, 192, 209, 249, 378, 435, 444, 453, 653, 660, 690]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
