@@ -58,7 +58,6 @@ def train(name, net, layers, ties=(), tolerance=1e-5):
     """The training graph that the generator makes of a forward pass whose output is `y`."""
     model = net.model()
     frozen = [parameter for parameter in net.parameters if parameter not in net.trained]
-    onnxruntime.set_default_logger_severity(3)  # the generator reports every pass
     with tempfile.TemporaryDirectory() as folder:
         artifacts = generator()
         artifacts.generate_artifacts(

@@ -30,7 +30,7 @@ class Use:
 class Draw:
     """A forward pass in the making, and how to differentiate it: for each value, a function that passes its gradient on."""
 
-    net: Step
+    net: Net
     choose: random.Random
     shapes: dict = field(default_factory=dict)
     backward: list = field(default_factory=list)
@@ -195,7 +195,7 @@ def build(seed, update="sgd", element=TensorProto.FLOAT):
 
 
 def generate(seed):
-    """The same forward pass, and the training graph that ONNX Runtime makes of it; its layers' products are for the test to check."""
+    """The training graph that ONNX Runtime makes of the same forward pass. Which products its layers have is left open."""
     net = Net(seed=seed)
     net.parameter = net.weight
     drawn = draw(net, seed)
