@@ -61,6 +61,8 @@ pub(super) struct Flow<'a> {
     pub(super) graph: &'a Graph,
     pub(super) index: &'a Index,
     types: Types,
+    /// By node: its place in the order of execution.
+    places: Vec<usize>,
     /// By value: its class of equal values.
     classes: Vec<usize>,
     /// By value: the inputs and initializers it depends on. Leaves come first in the index, so the sets stay short.
@@ -70,8 +72,11 @@ pub(super) struct Flow<'a> {
 impl<'a> Flow<'a> {
     pub(super) fn new(graph: &'a Graph, index: &'a Index) -> Self {
         let count = index.values().count();
+        let mut places = vec![0; graph.nodes().len()];
+        index.order().iter().enumerate().for_each(|(place, node)| places[node.0] = place);
         let types = Types::infer(graph, index);
-        let mut flow = Self { graph, index, types, classes: vec![0; count], leaves: vec![LeafSet::default(); count] };
+        let (classes, leaves) = (vec![0; count], vec![LeafSet::default(); count]);
+        let mut flow = Self { graph, index, types, places, classes, leaves };
         let mut classes = Classes::default();
         for (id, value) in index.values() {
             if !matches!(value.producer, Producer::Node(..)) {
@@ -97,6 +102,11 @@ impl<'a> Flow<'a> {
             }
         }
         flow
+    }
+
+    /// A node's place in the order of execution.
+    pub(super) fn place(&self, id: NodeId) -> usize {
+        self.places[id.0]
     }
 
     pub(super) fn node(&self, id: NodeId) -> &'a NodeProto {

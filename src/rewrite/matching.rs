@@ -10,9 +10,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::contraction::{Contraction, Operand};
+use super::data::data_leaves;
 use super::flow::{Flow, LeafSet};
 use super::leaves::{Leaves, Via, weight_leaves};
 use super::pairs::{Pair, pairs};
+use super::reach;
 use super::sinks::Sink;
 use crate::model::{Dim, NodeExt, NodeId, ValueId};
 
@@ -20,6 +22,8 @@ use crate::model::{Dim, NodeExt, NodeId, ValueId};
 #[derive(Debug, Clone)]
 pub(super) struct Product {
     pub(super) contraction: Contraction,
+    /// Its position among the contractions.
+    position: usize,
     /// Which factor is the layer's input; the other one is the gradient of its output.
     pub(super) input: usize,
     /// The layers that it is for: one, unless equal products of several layers were merged.
@@ -54,8 +58,12 @@ impl Matching {
         let descendants: Vec<_> = contractions.iter().map(|c| flow.descendants(c.output)).collect();
         let pairs = pairs(flow, &contractions, &descendants);
         let leaves = Leaves { flow, sinks, declared };
-        let search = Search { flow, leaves, contractions: &contractions, descendants: &descendants, pairs: &pairs };
-        let data = search.data();
+        let data = data_leaves(leaves, &contractions, &pairs);
+        let candidates: BTreeSet<usize> = pairs.iter().map(|pair| pair.product).collect();
+        let tail = |&product: &usize| (product, reach::of_weight_gradient(flow, &contractions[product], &data));
+        let tails = candidates.iter().map(tail).collect();
+        let search =
+            Search { flow, leaves, contractions: &contractions, descendants: &descendants, tails, pairs: &pairs };
         let layers = search.layers(&data);
         let products = search.products(&layers);
         let trained = search.trained(&products);
@@ -73,7 +81,10 @@ struct Search<'a> {
     flow: &'a Flow<'a>,
     leaves: Leaves<'a>,
     contractions: &'a [Contraction],
+    /// By contraction: the nodes that depend on it.
     descendants: &'a [Vec<bool>],
+    /// By product: the nodes that its result goes through as the gradient of a weight does.
+    tails: BTreeMap<usize, BTreeSet<NodeId>>,
     pairs: &'a [Pair],
 }
 
@@ -84,46 +95,6 @@ impl Search<'_> {
 
     fn weight_root(&self, pair: &Pair) -> ValueId {
         self.contractions[pair.forward].roots[1 - pair.data]
-    }
-
-    fn data_side(&self, pair: &Pair) -> ValueId {
-        self.contractions[pair.forward].operands[pair.data].value
-    }
-
-    /// The inputs that change from batch to batch.
-    fn data(&self) -> LeafSet {
-        let fed: Vec<ValueId> = self
-            .flow
-            .index
-            .values()
-            .map(|(id, _)| id)
-            .filter(|&id| self.flow.is_leaf(id) && self.leaves.is_fed(id))
-            .collect();
-        let mut data = LeafSet::default();
-        for &leaf in
-            fed.iter().filter(|&&leaf| !self.leaves.may_be_trained(leaf) && !self.leaves.is_frozen_partner(leaf))
-        {
-            data.insert(leaf);
-        }
-        // A layer's input whose own gradient is never computed, while its weight's is, is no parameter.
-        let weights: BTreeSet<ValueId> = self.pairs.iter().map(|pair| self.weight_root(pair)).collect();
-        for pair in self.pairs.iter().filter(|_| self.leaves.declared.is_none()) {
-            if !self.pairs.iter().any(|other| other.forward == pair.forward && other.data != pair.data) {
-                let leaves = self.flow.leaves(self.data_side(pair));
-                for &leaf in fed.iter().filter(|&&leaf| leaves.contains(leaf) && !weights.contains(&leaf)) {
-                    data.insert(leaf);
-                }
-            }
-        }
-        if !self.pairs.iter().any(|pair| self.flow.leaves(self.data_side(pair)).intersects(&data)) {
-            // Every input has a gradient: the first product of two of them is that of the data and a weight.
-            let inputs = self.pairs.iter().map(|pair| (pair, self.contractions[pair.forward].roots[pair.data]));
-            let first = inputs.filter(|&(_, root)| self.leaves.is_fed(root)).min_by_key(|&(pair, root)| {
-                (self.contractions[pair.forward].node, !self.leaves.varies(root), pair.data)
-            });
-            first.into_iter().for_each(|(_, root)| data.insert(root));
-        }
-        data
     }
 
     /// The pairs whose forward product is a layer: a weight made of parameters alone, and no arithmetic among weights.
@@ -153,8 +124,10 @@ impl Search<'_> {
         let forward: BTreeSet<NodeId> = layers.iter().map(|pair| self.contractions[pair.forward].node).collect();
         let mut candidates: BTreeMap<usize, Vec<&Pair>> = BTreeMap::new();
         for pair in layers {
-            // A product that a layer depends on is part of the forward pass itself.
-            if !forward.iter().any(|layer| self.descendants[pair.product][layer.0]) {
+            // A product that a layer depends on is part of the forward pass itself; one that comes to no gradient without meeting the
+            // data again is the gradient of an activation.
+            let is_forward = forward.iter().any(|layer| self.descendants[pair.product][layer.0]);
+            if !is_forward && self.leaves.sinks.iter().any(|sink| self.is_in_tail(sink.value, pair.product)) {
                 candidates.entry(pair.product).or_default().push(pair);
             }
         }
@@ -191,6 +164,7 @@ impl Search<'_> {
             .iter()
             .map(|(product, pairs)| Product {
                 contraction: self.contractions[*product].clone(),
+                position: *product,
                 input: pairs[0].input,
                 layers: pairs.iter().map(layer).collect(),
             })
@@ -221,12 +195,12 @@ impl Search<'_> {
     /// Whether something below the product also reads the weight by a way that does not go through the product.
     fn is_updated(&self, pair: &Pair) -> bool {
         let root = self.weight_root(pair);
-        let below = &self.descendants[pair.product];
+        let tail = &self.tails[&pair.product];
         let node = self.contractions[pair.product].node;
         self.flow.is_leaf(root)
-            && (0..below.len()).filter(|&at| below[at]).any(|at| {
-                let mut reads = self.flow.index.inputs(self.flow.node(NodeId(at)));
-                reads.any(|read| !self.is_below(read, node, below) && self.flow.leaves(read).contains(root))
+            && tail.iter().filter(|&&id| id != node).any(|&id| {
+                let mut reads = self.flow.index.inputs(self.flow.node(id));
+                reads.any(|read| !self.is_in_tail(read, pair.product) && self.flow.leaves(read).contains(root))
             })
     }
 
@@ -235,16 +209,14 @@ impl Search<'_> {
         self.arrivals(pair.product, pair).any(|sink| self.flow.name(sink.value).contains(weight))
     }
 
-    /// The sinks of the weight's shape that depend on a product.
+    /// The sinks of the weight's shape that the tail of a product comes to.
     fn arrivals(&self, product: usize, pair: &Pair) -> impl Iterator<Item = &Sink> {
-        let node = self.contractions[product].node;
         let shape = self.flow.shape(self.weight_root(pair));
-        let below = &self.descendants[product];
-        self.leaves.sinks.iter().filter(move |sink| sink.fits(shape) && self.is_below(sink.value, node, below))
+        self.leaves.sinks.iter().filter(move |sink| sink.fits(shape) && self.is_in_tail(sink.value, product))
     }
 
-    fn is_below(&self, value: ValueId, node: NodeId, descendants: &[bool]) -> bool {
-        self.flow.maker(value).is_some_and(|(maker, _)| maker == node || descendants[maker.0])
+    fn is_in_tail(&self, value: ValueId, product: usize) -> bool {
+        self.flow.maker(value).is_some_and(|(maker, _)| self.tails[&product].contains(&maker))
     }
 
     /// The parameters: those that a layer's weight is laid out from, and those it is derived from. Each claims a sink of its shape
@@ -257,17 +229,15 @@ impl Search<'_> {
         let mut open: Vec<&Sink> = self.leaves.sinks.iter().filter(|sink| sink.parameter.is_none()).collect();
         for via in [Via::Layout, Via::Derived] {
             for product in products {
-                let below = self.flow.descendants(product.contraction.output);
                 let weights = product.layers.iter().map(|layer| layer.weight.value);
                 let weight_leaves = weights.flat_map(|weight| weight_leaves(self.flow, weight));
                 let mut leaves: Vec<ValueId> = weight_leaves.filter(|&(_, v)| v == via).map(|(leaf, _)| leaf).collect();
                 leaves.retain(|leaf| self.leaves.may_be_trained(*leaf) && !trained.contains(leaf));
                 // Where a runtime feeds the parameters, constants are none.
-                leaves.sort_by_key(|&leaf| (!self.leaves.is_fed(leaf), self.is_multiplier(leaf, &below)));
+                leaves.sort_by_key(|&leaf| (!self.leaves.is_fed(leaf), self.is_multiplier(leaf, product.position)));
                 for leaf in leaves {
-                    let fits = |sink: &&Sink| {
-                        sink.fits(self.flow.shape(leaf)) && self.is_below(sink.value, product.contraction.node, &below)
-                    };
+                    let shape = self.flow.shape(leaf);
+                    let fits = |sink: &&Sink| sink.fits(shape) && self.is_in_tail(sink.value, product.position);
                     let named = |sink: &&Sink| fits(sink) && self.flow.name(sink.value).contains(self.flow.name(leaf));
                     if let Some(at) = open.iter().position(|s| named(s)).or_else(|| open.iter().position(|s| fits(s))) {
                         open.remove(at);
@@ -279,14 +249,12 @@ impl Search<'_> {
         trained
     }
 
-    /// Whether a node below a product multiplies by this leaf: the gradient of `w · c` with respect to w is multiplied by c.
-    fn is_multiplier(&self, leaf: ValueId, below: &[bool]) -> bool {
-        self.flow
-            .index
-            .value(leaf)
-            .consumers
+    /// Whether the tail of a product multiplies by this leaf: the gradient of `w · c` with respect to w is multiplied by c.
+    fn is_multiplier(&self, leaf: ValueId, product: usize) -> bool {
+        let consumers = &self.flow.index.value(leaf).consumers;
+        consumers
             .iter()
-            .any(|(reader, _)| below[reader.0] && self.flow.node(*reader).is_onnx("Mul"))
+            .any(|(reader, _)| self.tails[&product].contains(reader) && self.flow.node(*reader).is_onnx("Mul"))
     }
 
     /// What each product is that shares a factor with an earlier one like a weight gradient does, and was not taken.

@@ -20,6 +20,7 @@
 //! ```
 
 mod contraction;
+mod data;
 mod emit;
 mod error;
 mod flow;
@@ -27,6 +28,7 @@ mod layer;
 mod leaves;
 mod matching;
 mod pairs;
+mod reach;
 mod region;
 mod report;
 mod select;

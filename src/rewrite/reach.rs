@@ -1,0 +1,58 @@
+//! How far the gradient of a weight goes: from its product to where it is used, without meeting the data again.
+//!
+//! What depends on a product that is the gradient of an *activation* is a whole backward pass. What depends on one that is the gradient of a
+//! weight is a tail: layout, sums with other gradients, arithmetic with weights, the update.
+
+use std::collections::BTreeSet;
+
+use super::contraction::Contraction;
+use super::flow::{Flow, LeafSet};
+use super::tail::step;
+use crate::model::NodeId;
+use crate::proto::NodeProto;
+
+/// The nodes that the result of `product` goes through by layout, scale, slices and sums alone; the product is the first of them.
+pub(super) fn linear(flow: &Flow<'_>, product: &Contraction) -> BTreeSet<NodeId> {
+    reach(flow, product, |node, slots| slots.iter().any(|&slot| step(flow, node, slot).is_some()))
+}
+
+/// The nodes that the result of `product` goes through as the gradient of a weight does: what it is combined with, other than in a sum,
+/// does not depend on the data, or is a single number.
+pub(super) fn of_weight_gradient(flow: &Flow<'_>, product: &Contraction, data: &LeafSet) -> BTreeSet<NodeId> {
+    reach(flow, product, |node, slots| {
+        let free = |slot: usize| {
+            let input = flow.index.input(node, slot);
+            input.is_none_or(|input| !flow.leaves(input).intersects(data) || flow.is_scalar(input))
+        };
+        slots.iter().any(|&slot| step(flow, node, slot).is_some())
+            || (0..node.input.len()).all(|slot| slots.contains(&slot) || free(slot))
+    })
+}
+
+/// Follows the result of `product` through the nodes that let it pass, given the slots that it arrives at.
+fn reach(flow: &Flow<'_>, product: &Contraction, passes: impl Fn(&NodeProto, &[usize]) -> bool) -> BTreeSet<NodeId> {
+    let mut reached = BTreeSet::from([product.node]);
+    // In order of execution, so that a node is looked at when all that arrives at it is known.
+    let mut pending: BTreeSet<(usize, NodeId)> = readers(flow, product.node).collect();
+    while let Some((_, id)) = pending.pop_first() {
+        let node = flow.node(id);
+        let arrives = |slot: &usize| {
+            let maker = flow.index.input(node, *slot).and_then(|input| flow.maker(input));
+            maker.is_some_and(|(maker, _)| reached.contains(&maker))
+        };
+        let slots: Vec<usize> = (0..node.input.len()).filter(arrives).collect();
+        if passes(node, &slots) {
+            reached.insert(id);
+            pending.extend(readers(flow, id));
+        }
+    }
+    reached
+}
+
+/// The nodes that read a result of `node`, with their places in the order of execution.
+fn readers(flow: &Flow<'_>, node: NodeId) -> impl Iterator<Item = (usize, NodeId)> {
+    let node = flow.node(node);
+    let outputs = (0..node.output.len()).filter_map(|slot| flow.index.output(node, slot));
+    outputs
+        .flat_map(|output| flow.index.value(output).consumers.iter().map(|&(reader, _)| (flow.place(reader), reader)))
+}
