@@ -23,9 +23,8 @@ def ort_module(name):
     outputs = [onnx.ValueInfoProto(name=node.input[1], type=buffers[node.input[0]]) for node in accumulators]
     yielded = helper.make_node("YieldOp", ["y"], ["y_grad"], "YieldOp_0", domain=MICROSOFT, full_shape_outputs=[0])
     nodes = [yielded if "y_grad" in node.output else node for node in graph.node]
-    kept, values = needed(nodes, accumulated)
-    kept += [node for node in needed(nodes, ["y"])[0] if node not in kept]
-    replace(graph.node, in_order(kept))
+    kept, values = needed(nodes, [*accumulated, "y"])
+    replace(graph.node, kept)
     replace(graph.input, [value for value in graph.input if value.name in values])
     replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in values])
     replace(graph.output, outputs)
@@ -34,18 +33,6 @@ def ort_module(name):
     return dataclasses.replace(
         case, name=f"{name} in ORTModule", model=model, feeds=feeds, loss=None, runnable=without_yield
     )
-
-
-def in_order(nodes):
-    """Each node behind those that make its inputs."""
-    made = {name for node in nodes for name in node.output if name}
-    ordered, known, waiting = [], set(), list(nodes)
-    while waiting:
-        ready = next(node for node in waiting if set(node.input) & made <= known)
-        waiting.remove(ready)
-        known.update(ready.output)
-        ordered.append(ready)
-    return ordered
 
 
 def without_yield(model):
