@@ -127,7 +127,7 @@ impl Search<'_> {
             // A product that a layer depends on is part of the forward pass itself; one that comes to no gradient without meeting the
             // data again is the gradient of an activation.
             let is_forward = forward.iter().any(|layer| self.descendants[pair.product][layer.0]);
-            if !is_forward && self.leaves.sinks.iter().any(|sink| self.is_in_tail(sink.value, pair.product)) {
+            if !is_forward && self.comes_to_gradient(pair) {
                 candidates.entry(pair.product).or_default().push(pair);
             }
         }
@@ -171,6 +171,17 @@ impl Search<'_> {
             .collect();
         products.sort_by_key(|product| product.contraction.node);
         products
+    }
+
+    /// Whether the tail of a product comes to a sink that can be the gradient of a parameter in the pair's weight.
+    fn comes_to_gradient(&self, pair: &Pair) -> bool {
+        let mut sinks = self.leaves.sinks.iter().filter(|sink| self.is_in_tail(sink.value, pair.product));
+        let parameters: Vec<ValueId> = self.leaves.leaves_of(self.weight_side(pair)).collect();
+        let fits = |sink: &Sink| {
+            parameters.iter().any(|&leaf| self.leaves.may_be_trained(leaf) && sink.fits(self.flow.shape(leaf)))
+        };
+        // Where the parameters are declared, their gradients may be delivered in any form.
+        sinks.any(|sink| self.leaves.declared.is_some() || fits(sink))
     }
 
     /// What speaks for a pair, the strongest first: the gradient meets this very weight elsewhere (in the gradient of the layer's input);

@@ -41,7 +41,8 @@ fn reach(flow: &Flow<'_>, product: &Contraction, passes: impl Fn(&NodeProto, &[u
             maker.is_some_and(|(maker, _)| reached.contains(&maker))
         };
         let slots: Vec<usize> = (0..node.input.len()).filter(arrives).collect();
-        if passes(node, &slots) {
+        // What a subgraph reads of the graph around it cannot be told apart; its node lets all of it pass.
+        if slots.is_empty() || passes(node, &slots) {
             reached.insert(id);
             pending.extend(readers(flow, id));
         }
@@ -49,10 +50,13 @@ fn reach(flow: &Flow<'_>, product: &Contraction, passes: impl Fn(&NodeProto, &[u
     reached
 }
 
-/// The nodes that read a result of `node`, with their places in the order of execution.
+/// The nodes that read a result of `node`, themselves or in a subgraph, with their places in the order of execution.
 fn readers(flow: &Flow<'_>, node: NodeId) -> impl Iterator<Item = (usize, NodeId)> {
     let node = flow.node(node);
     let outputs = (0..node.output.len()).filter_map(|slot| flow.index.output(node, slot));
-    outputs
-        .flat_map(|output| flow.index.value(output).consumers.iter().map(|&(reader, _)| (flow.place(reader), reader)))
+    outputs.flat_map(|output| {
+        let value = flow.index.value(output);
+        let readers = value.consumers.iter().map(|(reader, _)| reader).chain(&value.captured_by);
+        readers.map(|&reader| (flow.place(reader), reader))
+    })
 }
