@@ -57,7 +57,8 @@ def untie(layers, ties):
     layers = dict(layers)
     for tie in ties:
         weights = sorted(tie & layers.keys())
-        layers.update(zip(weights, sorted((layers[weight] for weight in weights), key=str)))
+        found = [layers[weight] for weight in weights]
+        layers.update(zip(weights, sorted(found, key=lambda layer: (sorted(layer[0]), str(layer[1])))))
     return layers
 
 
