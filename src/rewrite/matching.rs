@@ -253,7 +253,7 @@ impl Search<'_> {
                     let shape = self.flow.shape(leaf);
                     let fits = |sink: &&Sink| sink.fits(shape) && self.is_in_tail(sink.value, product.position);
                     let named = |sink: &&Sink| fits(sink) && self.flow.name(sink.value).contains(self.flow.name(leaf));
-                    if let Some(at) = open.iter().position(|s| named(s)).or_else(|| open.iter().position(|s| fits(s))) {
+                    if let Some(at) = open.iter().position(named).or_else(|| open.iter().position(fits)) {
                         open.remove(at);
                         trained.insert(leaf);
                     }
