@@ -189,8 +189,8 @@ impl Search<'_> {
 
     /// What speaks for a pair, the strongest first: the gradient meets this very weight elsewhere (in the gradient of the layer's input);
     /// the weight meets what is made from the product (in its update); a gradient of the weight's shape is made from the product;
-    /// the sizes fit.
-    fn evidence(&self, pair: &Pair) -> [bool; 4] {
+    /// the sizes fit; the gradient is made from what the layer's output is used with.
+    fn evidence(&self, pair: &Pair) -> [bool; 5] {
         let gradient = &self.contractions[pair.product].operands[1 - pair.input];
         let weight = &self.contractions[pair.forward].operands[1 - pair.data];
         let gradient_root = self.contractions[pair.product].roots[1 - pair.input];
@@ -203,7 +203,7 @@ impl Search<'_> {
         let size = |dim: Option<&Dim>| dim.and_then(Dim::known);
         let fits = size(gradient.kept(self.flow)).is_some_and(|m| size(weight.kept(self.flow)) == Some(m));
         let arrives = self.arrivals(pair.product, pair).next().is_some();
-        [meets, self.is_updated(pair), arrives, fits]
+        [meets, self.is_updated(pair), arrives, fits, self.is_adjoint(pair)]
     }
 
     /// Whether something below the product also reads the weight by a way that does not go through the product.
@@ -216,6 +216,21 @@ impl Search<'_> {
                 let mut reads = self.flow.index.inputs(self.flow.node(id));
                 reads.any(|read| !self.is_in_tail(read, pair.product) && self.flow.leaves(read).contains(root))
             })
+    }
+
+    /// Whether the node that makes the gradient reads the output of the layer, or what a reader of that output reads or makes: the
+    /// derivative of `f(y, z)` with respect to y is made from y, z or f(y, z).
+    fn is_adjoint(&self, pair: &Pair) -> bool {
+        let gradient = self.contractions[pair.product].roots[1 - pair.input];
+        let Some((maker, _)) = self.flow.maker(gradient) else { return false };
+        let output = self.contractions[pair.forward].output;
+        let around = self.flow.index.value(output).consumers.iter().flat_map(|&(reader, _)| {
+            let node = self.flow.node(reader);
+            self.flow.index.inputs(node).chain(self.flow.index.output(node, 0))
+        });
+        let near: Vec<ValueId> = around.map(|value| self.flow.root(value)).collect();
+        let mut reads = self.flow.index.inputs(self.flow.node(maker)).map(|read| self.flow.root(read));
+        reads.any(|read| near.iter().any(|&value| self.flow.equal(value, read)))
     }
 
     fn names_agree(&self, pair: &Pair) -> bool {

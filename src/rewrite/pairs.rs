@@ -26,7 +26,12 @@ pub(super) fn pairs(flow: &Flow<'_>, contractions: &[Contraction], descendants: 
             let Some((maker, _)) = flow.maker(gradient) else {
                 continue;
             };
-            for forward in (0..contractions.len()).filter(|&forward| descendants[forward][maker.0]) {
+            // A product of a value with itself has no data side and no weight side.
+            let is_layer = |&forward: &usize| {
+                let [left, right] = contractions[forward].roots;
+                descendants[forward][maker.0] && !flow.equal(left, right)
+            };
+            for forward in (0..contractions.len()).filter(is_layer) {
                 for data in [0, 1] {
                     let pair = Pair { product, input, forward, data };
                     let roots = [contractions[product].roots[input], contractions[forward].roots[data]];

@@ -35,6 +35,9 @@ class Product:
         """The gradient of a layer's output depends on the layer's input, and never the other way round."""
         left, right = self.node.input[:2]
         is_input = [self.root(left) in self.ancestors(right), self.root(right) in self.ancestors(left)]
+        if not any(is_input):
+            # A constant input whose transpose was folded is no value of the forward pass any more.
+            is_input = [self.root(side) not in self.makers for side in (left, right)]
         assert sum(is_input) == 1, f"say which factor of {self.output} is the input"
         return is_input.index(True)
 
