@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::contraction::{Contraction, Operand};
 use super::data::data_leaves;
-use super::flow::{Flow, LeafSet};
+use super::flow::{Flow, LeafSet, is_layout};
 use super::leaves::{Leaves, Via, weight_leaves};
 use super::pairs::{Pair, pairs};
 use super::reach;
@@ -218,19 +218,35 @@ impl Search<'_> {
             })
     }
 
-    /// Whether the node that makes the gradient reads the output of the layer, or what a reader of that output reads or makes: the
-    /// derivative of `f(y, z)` with respect to y is made from y, z or f(y, z).
+    /// Whether the node that makes the gradient reads what the layer's output is used with: the derivative of a product `y · z` with respect
+    /// to y is made from z, that of any other `f(y, z)` from y, z or f(y, z).
     fn is_adjoint(&self, pair: &Pair) -> bool {
         let gradient = self.contractions[pair.product].roots[1 - pair.input];
         let Some((maker, _)) = self.flow.maker(gradient) else { return false };
-        let output = self.contractions[pair.forward].output;
-        let around = self.flow.index.value(output).consumers.iter().flat_map(|&(reader, _)| {
-            let node = self.flow.node(reader);
-            self.flow.index.inputs(node).chain(self.flow.index.output(node, 0))
-        });
-        let near: Vec<ValueId> = around.map(|value| self.flow.root(value)).collect();
+        let partners = self.partners(self.contractions[pair.forward].output);
         let mut reads = self.flow.index.inputs(self.flow.node(maker)).map(|read| self.flow.root(read));
-        reads.any(|read| near.iter().any(|&value| self.flow.equal(value, read)))
+        reads.any(|read| partners.iter().any(|&value| self.flow.equal(value, read)))
+    }
+
+    /// What a value is used with, behind layout and sums.
+    fn partners(&self, value: ValueId) -> Vec<ValueId> {
+        let mut found = Vec::new();
+        let mut pending = vec![value];
+        while let Some(value) = pending.pop() {
+            for &(reader, slot) in &self.flow.index.value(value).consumers {
+                let node = self.flow.node(reader);
+                let output = self.flow.index.output(node, 0);
+                if is_layout(node) || node.is_onnx("Add") {
+                    pending.extend(output);
+                    continue;
+                }
+                let is_product = self.contractions.iter().any(|c| c.node == reader);
+                let others = (0..node.input.len()).filter(|&other| !is_product || other != slot);
+                let inputs = others.filter_map(|slot| self.flow.index.input(node, slot));
+                found.extend(inputs.chain(output.filter(|_| !is_product)).map(|value| self.flow.root(value)));
+            }
+        }
+        found
     }
 
     fn names_agree(&self, pair: &Pair) -> bool {
