@@ -59,6 +59,16 @@ impl<'a, T: Copy> Matrix<'a, T> {
         }
     }
 
+    /// One element.
+    pub fn at(&self, row: usize, col: usize) -> T {
+        let index = if self.transposed {
+            col * self.stored_cols + row
+        } else {
+            row * self.stored_cols + col
+        };
+        self.data[index]
+    }
+
     /// The elements in storage order.
     pub fn data(&self) -> &'a [T] {
         self.data

@@ -1,13 +1,16 @@
 //! The mathematics of ISAAC Newton on plain slices: forms, costs and factorisations.
 //!
-//! For a layer with `b` rows, output gradients `g` (b×m) and inputs `a` (b×n), the conditioned weight gradient is
+//! For a layer with b rows, output gradients g (b×m), inputs a (b×n), and output gradients ḡ for labels sampled from the
+//! model, the conditioned weight gradients are
 //!
 //! ```text
 //! ζ*  dW = gᵀ (I_b + a aᵀ/(b·λa))⁻¹ a = gᵀ a (I_n + aᵀa/(b·λa))⁻¹
+//! ζ   dW = (I_m + ḡᵀḡ/(b·λg))⁻¹ gᵀ (I_b + a aᵀ/(b·λa))⁻¹ a
 //! ```
 //!
-//! (Petersen et al., "ISAAC Newton: Input-based Approximate Curvature for Newton's Method", ICLR 2023). The two sides
-//! are the same matrix by Woodbury's identity; [`cost`] counts which is cheaper for given shapes. Everything here is
+//! (Petersen et al., "ISAAC Newton: Input-based Approximate Curvature for Newton's Method", ICLR 2023; ζ is equation
+//! 20). Inverses of b×b and of n×n or m×m matrices are interchangeable by Woodbury's identity; [`cost`] counts which
+//! are cheaper for given shapes. Everything here is
 //! generic over `f32` and `f64`, and does its dense products through [`Products`], so that the host decides on kernels
 //! and threads. The small factorisations are sequential.
 
@@ -16,6 +19,9 @@ mod damped;
 mod gradient;
 mod matrix;
 mod products;
+#[cfg(test)]
+mod reference;
+mod sampled;
 mod scalar;
 mod spd;
 
@@ -23,6 +29,7 @@ pub use cost::Form;
 pub use gradient::{Layer, Workspace, conditioned_gradient};
 pub use matrix::Matrix;
 pub use products::{ProductError, Products};
+pub use sampled::Sampled;
 pub use scalar::Scalar;
 
 /// Why a conditioned gradient could not be computed.
