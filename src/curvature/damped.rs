@@ -3,8 +3,9 @@
 //! In the directions in which x is small or zero the inverse is close to the identity, while in those of its large
 //! singular values σ it is only 1/(1 + sσ²). Rounding errors, which are relative to the largest entries, therefore
 //! reach the product with x (or with anything that is multiplied by x afterwards) magnified by the condition number of
-//! I + s·x xᵀ. Beyond [`Scalar::MAX_CONDITION`] all of it is done in double precision.
+//! I + s·x xᵀ. Beyond [`Limits`] all of it is done in double precision.
 
+use super::scalar::Limits;
 use super::spd::{Breakdown, Inverter, resized};
 use super::{Error, Matrix, Products, Scalar};
 
@@ -58,29 +59,33 @@ impl<T: Scalar> Default for Damper<T> {
 }
 
 impl<T: Scalar> Damper<T> {
-    /// Computes `alpha * (I + s·x xᵀ)⁻¹` in the precision of `T`, or in double where that would lose too much.
+    /// Computes `alpha * (I + s·x xᵀ)⁻¹` in the precision of `T` within the limits given, or else in double.
     pub(super) fn prepare<P>(
         &mut self,
         x: Matrix<'_, T>,
         damping: Damping,
         alpha: f64,
+        limits: Option<Limits>,
         products: &mut P,
     ) -> Result<Prepared, Error>
     where
         P: Products<T> + Products<f64>,
     {
         let order = x.rows();
-        products.multiply(x, x.t(), self.narrow.matrix_mut(order))?;
-        if let Ok(condition) = self.narrow.invert(order, damping.scale())
-            && condition <= T::MAX_CONDITION
+        if let Some(limits) = limits
+            && self.prepare_narrow(x, damping, limits, products)?
         {
-            self.narrow.scale_inverse(order, alpha);
+            self.narrow.scale(order, alpha);
             return Ok(Prepared::Narrow);
         }
         self.gram_in_double(x, products)?;
-        match self.wide.invert(order, damping.scale()) {
-            Ok(_) => {
-                self.wide.scale_inverse(order, alpha);
+        let inverted = self
+            .wide
+            .damp(order, damping.scale())
+            .and_then(|_| self.wide.invert_accurately(order));
+        match inverted {
+            Ok(()) => {
+                self.wide.scale(order, alpha);
                 Ok(Prepared::Wide)
             }
             Err(Breakdown::NotFinite) => Ok(Prepared::NotFinite),
@@ -89,17 +94,64 @@ impl<T: Scalar> Damper<T> {
                 order,
                 pivot,
             }),
+            Err(Breakdown::Product(error)) => Err(error.into()),
         }
+    }
+
+    /// Computes the inverse in the precision of `T`, and says whether that is accurate enough.
+    fn prepare_narrow<P>(
+        &mut self,
+        x: Matrix<'_, T>,
+        damping: Damping,
+        limits: Limits,
+        products: &mut P,
+    ) -> Result<bool, Error>
+    where
+        P: Products<T> + Products<f64>,
+    {
+        let order = x.rows();
+        products.multiply(x, x.t(), self.narrow.matrix_mut(order))?;
+        let condition = self.narrow.damp(order, damping.scale()).and_then(|norm| {
+            let inverted = if norm <= limits.norm {
+                self.narrow.invert_quickly(order, products)
+            } else {
+                self.invert_in_double(order, products)
+            };
+            Ok(norm * inverted?)
+        });
+        match condition {
+            Ok(condition) => Ok(condition <= limits.condition),
+            Err(Breakdown::NotFinite | Breakdown::Pivot(_)) => Ok(false),
+            Err(Breakdown::Product(error)) => Err(error.into()),
+        }
+    }
+
+    fn invert_in_double<P: Products<f64>>(
+        &mut self,
+        order: usize,
+        products: &mut P,
+    ) -> Result<f64, Breakdown> {
+        let (narrow, wide) = (self.narrow.matrix_mut(order), self.wide.matrix_mut(order));
+        wide.iter_mut()
+            .zip(&*narrow)
+            .for_each(|(wide, narrow)| *wide = narrow.to_f64());
+        let inverse_norm = self.wide.invert_quickly(order, products)?;
+        let (narrow, wide) = (self.narrow.matrix_mut(order), self.wide.matrix(order));
+        narrow
+            .iter_mut()
+            .zip(wide.data())
+            .for_each(|(narrow, wide)| *narrow = T::from_f64(*wide));
+        Ok(inverse_norm)
     }
 
     /// The inverse after [`Prepared::Narrow`].
     pub(super) fn narrow_inverse(&self, order: usize) -> Matrix<'_, T> {
-        Matrix::new(self.narrow.inverse(order), order, order)
+        self.narrow.matrix(order)
     }
 
     /// The inverse after [`Prepared::Wide`].
     pub(super) fn wide_inverse(&self, order: usize) -> Matrix<'_, f64> {
-        Matrix::new(self.wide.inverse(order), order, order)
+        self.wide.matrix(order)
     }
 
     /// The inverse times `y` after [`Prepared::Wide`]: multiplied in double, then rounded.
@@ -109,7 +161,7 @@ impl<T: Scalar> Damper<T> {
         products: &mut P,
     ) -> Result<Matrix<'_, T>, Error> {
         let (order, cols) = (y.rows(), y.cols());
-        let inverse = Matrix::new(self.wide.inverse(order), order, order);
+        let inverse = self.wide.matrix(order);
         let product = resized(&mut self.product, order * cols);
         for start in (0..cols).step_by(PANEL) {
             let columns = start..cols.min(start + PANEL);

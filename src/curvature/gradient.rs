@@ -178,7 +178,7 @@ where
         damper,
         conditioned,
     } = workspace;
-    let prepared = damper.prepare(x, damping, layer.alpha, products)?;
+    let prepared = damper.prepare(x, damping, layer.alpha, T::LIMITS, products)?;
 
     // dW as a product of two matrices, of which the dearer one to condition is left as it is.
     let (left, right) = match (prepared, form) {

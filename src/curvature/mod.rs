@@ -14,6 +14,7 @@
 //! generic over `f32` and `f64`, and does its dense products through [`Products`], so that the host decides on kernels
 //! and threads. The small factorisations are sequential.
 
+mod cholesky;
 pub mod cost;
 mod damped;
 mod gradient;
@@ -24,13 +25,14 @@ mod reference;
 mod sampled;
 mod scalar;
 mod spd;
+mod sweep;
 
 pub use cost::Form;
 pub use gradient::{Layer, Workspace, conditioned_gradient};
 pub use matrix::Matrix;
 pub use products::{ProductError, Products};
 pub use sampled::Sampled;
-pub use scalar::Scalar;
+pub use scalar::{Limits, Scalar};
 
 /// Why a conditioned gradient could not be computed.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,7 @@
 
 use super::cost::Form;
 use super::damped::{Damper, Damping, PANEL, Prepared, narrow_columns};
+use super::scalar::Limits;
 use super::spd::resized;
 use super::{Error, Matrix, Products, Scalar};
 
@@ -76,13 +77,12 @@ impl<T: Scalar> Workspace<T> {
             rows: g.rows(),
         };
         let g_bar = sampled.gradients;
-        let x = if form == Form::Samples {
-            g_bar
-        } else {
-            g_bar.t()
+        let (x, limits) = match form {
+            Form::Samples => (g_bar, T::LIMITS.map(Limits::of_differences)),
+            _ => (g_bar.t(), T::LIMITS),
         };
         let order = x.rows();
-        let prepared = self.damper.prepare(x, damping, 1.0, products)?;
+        let prepared = self.damper.prepare(x, damping, 1.0, limits, products)?;
         let (rows, cols) = (g.rows(), g.cols());
         let conditioned = match (prepared, form) {
             (Prepared::NotFinite, _) => return Ok(Conditioned::NotFinite),
