@@ -3,10 +3,11 @@
 //! In the directions in which x is small or zero the inverse is close to the identity, while in those of its large
 //! singular values σ it is only 1/(1 + sσ²). Rounding errors, which are relative to the largest entries, therefore
 //! reach the product with x (or with anything that is multiplied by x afterwards) magnified by the condition number of
-//! I + s·x xᵀ. Beyond [`Limits`] all of it is done in double precision.
+//! I + s·x xᵀ at worst, and by ‖V‖·‖x‖/‖V x‖, where V is the inverse, as a rule. Beyond [`Limits`] all of it is done in
+//! double precision.
 
 use super::scalar::Limits;
-use super::spd::{Breakdown, Inverter, resized};
+use super::spd::{Breakdown, Inverted, Inverter, resized};
 use super::{Error, Matrix, Products, Scalar};
 
 /// Columns that are widened at a time: such a panel of a usual batch stays in the cache.
@@ -111,37 +112,42 @@ impl<T: Scalar> Damper<T> {
     {
         let order = x.rows();
         products.multiply(x, x.t(), self.narrow.matrix_mut(order))?;
-        let condition = self.narrow.damp(order, damping.scale()).and_then(|norm| {
-            let inverted = if norm <= limits.norm {
-                self.narrow.invert_quickly(order, products)
+        let quality = self.narrow.damp(order, damping.scale()).and_then(|damped| {
+            let inverted = if damped.norm <= limits.norm {
+                self.narrow.invert_quickly(order, products)?
             } else {
-                self.invert_in_double(order, products)
+                self.invert_in_double(order, products)?
             };
-            Ok(norm * inverted?)
+            Ok((damped, inverted))
         });
-        match condition {
-            Ok(condition) => Ok(condition <= limits.condition),
-            Err(Breakdown::NotFinite | Breakdown::Pivot(_)) => Ok(false),
-            Err(Breakdown::Product(error)) => Err(error.into()),
-        }
+        let (damped, inverted) = match quality {
+            Ok(quality) => quality,
+            Err(Breakdown::NotFinite | Breakdown::Pivot(_)) => return Ok(false),
+            Err(Breakdown::Product(error)) => return Err(error.into()),
+        };
+        let condition = damped.norm * inverted.norm;
+        // Where rounding leaves nothing of the remainder, the condition number still is a bound.
+        let magnification =
+            (inverted.norm * (damped.trace / inverted.remainder).sqrt()).min(condition);
+        Ok(condition <= limits.condition && magnification <= limits.magnification)
     }
 
     fn invert_in_double<P: Products<f64>>(
         &mut self,
         order: usize,
         products: &mut P,
-    ) -> Result<f64, Breakdown> {
+    ) -> Result<Inverted, Breakdown> {
         let (narrow, wide) = (self.narrow.matrix_mut(order), self.wide.matrix_mut(order));
         wide.iter_mut()
             .zip(&*narrow)
             .for_each(|(wide, narrow)| *wide = narrow.to_f64());
-        let inverse_norm = self.wide.invert_quickly(order, products)?;
+        let inverted = self.wide.invert_quickly(order, products)?;
         let (narrow, wide) = (self.narrow.matrix_mut(order), self.wide.matrix(order));
         narrow
             .iter_mut()
             .zip(wide.data())
             .for_each(|(narrow, wide)| *narrow = T::from_f64(*wide));
-        Ok(inverse_norm)
+        Ok(inverted)
     }
 
     /// The inverse after [`Prepared::Narrow`].

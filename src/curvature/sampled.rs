@@ -77,10 +77,12 @@ impl<T: Scalar> Workspace<T> {
             rows: g.rows(),
         };
         let g_bar = sampled.gradients;
-        let (x, limits) = match form {
-            Form::Samples => (g_bar, T::LIMITS.map(Limits::of_differences)),
-            _ => (g_bar.t(), T::LIMITS),
+        let x = if form == Form::Samples {
+            g_bar
+        } else {
+            g_bar.t()
         };
+        let limits = T::LIMITS.map(Limits::of_other_products);
         let order = x.rows();
         let prepared = self.damper.prepare(x, damping, 1.0, limits, products)?;
         let (rows, cols) = (g.rows(), g.cols());

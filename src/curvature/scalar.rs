@@ -1,19 +1,22 @@
 //! The element types that the mathematics is done in.
 
-/// When to leave a precision for a better one.
+/// When to leave a precision for a better one; all of these are numbers that rounding errors are multiplied by.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Largest spectral norm of a damped matrix that is inverted in this precision.
     pub norm: f64,
-    /// Largest condition number of a damped matrix that is formed, and multiplied, in this precision.
+    /// Largest condition number of a damped matrix that is formed in this precision.
     pub condition: f64,
+    /// Largest magnification of errors by a product with the inverse V in this precision, ‖V‖·‖x‖/‖V x‖.
+    pub magnification: f64,
 }
 
 impl Limits {
-    /// Limits for an inverse of which the product is subtracted, so that the condition number counts twice.
-    pub(super) fn of_differences(self) -> Self {
+    /// Limits for an inverse that is multiplied by something else than the matrix x that it was made of, or of which
+    /// the product is subtracted: then only the condition number bounds the magnification.
+    pub(super) fn of_other_products(self) -> Self {
         Self {
-            condition: self.condition.sqrt(),
+            condition: self.magnification,
             ..self
         }
     }
@@ -36,8 +39,9 @@ pub trait Scalar: faer::traits::RealField + Copy + Default + Send + Sync + 'stat
 
 impl Scalar for f32 {
     const LIMITS: Option<Limits> = Some(Limits {
-        norm: 16.0,
-        condition: 64.0,
+        norm: 12.0,
+        condition: 200.0,
+        magnification: 8.0,
     });
 
     fn from_f64(value: f64) -> Self {

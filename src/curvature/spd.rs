@@ -3,7 +3,8 @@
 use faer::traits::pulp;
 
 use super::cholesky::Cholesky;
-use super::{Matrix, ProductError, Products, Scalar, sweep};
+use super::sweep::{self, Sweep};
+use super::{Matrix, ProductError, Products, Scalar};
 
 /// Why a damped Gram matrix was not inverted.
 #[derive(Debug)]
@@ -22,12 +23,31 @@ impl From<ProductError> for Breakdown {
     }
 }
 
+/// What is known of M = I + scale·S, where S = x xᵀ.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Damped {
+    /// Spectral norm, estimated.
+    pub(super) norm: f64,
+    /// tr(M − I) = scale·‖x‖² in the Frobenius norm.
+    pub(super) trace: f64,
+}
+
+/// What is known of V = M⁻¹.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inverted {
+    /// Spectral norm, estimated.
+    pub(super) norm: f64,
+    /// tr(V − V²) = tr(V (M − I) V) = scale·‖V x‖² in the Frobenius norm.
+    pub(super) remainder: f64,
+}
+
 /// A symmetric matrix that is damped and inverted in place; keeps its buffers from call to call.
 #[derive(Default)]
 pub(super) struct Inverter<T> {
     matrix: Vec<T>,
     blocks: Vec<T>,
-    leaf: Vec<T>,
+    sweep: Sweep<T>,
+    vectors: Vec<T>,
     cholesky: Cholesky,
 }
 
@@ -42,35 +62,45 @@ impl<T: Scalar> Inverter<T> {
         Matrix::new(&self.matrix[..order * order], order, order)
     }
 
-    /// Replaces the matrix S by I + scale·S, and estimates the spectral norm of that.
-    pub(super) fn damp(&mut self, order: usize, scale: f64) -> Result<f64, Breakdown> {
+    /// Replaces the matrix S by I + scale·S.
+    pub(super) fn damp(&mut self, order: usize, scale: f64) -> Result<Damped, Breakdown> {
         let matrix = resized(&mut self.matrix, order * order);
-        let scale = T::from_f64(scale);
-        matrix.iter_mut().for_each(|element| *element *= scale);
-        matrix
-            .iter_mut()
-            .step_by(order + 1)
-            .for_each(|diagonal| *diagonal += T::from_f64(1.0));
-        let norm = spectral_norm(matrix, order, &mut self.leaf);
+        let factor = T::from_f64(scale);
+        matrix.iter_mut().for_each(|element| *element *= factor);
+        let mut trace = 0.0;
+        for diagonal in matrix.iter_mut().step_by(order + 1) {
+            trace += diagonal.to_f64();
+            *diagonal += T::from_f64(1.0);
+        }
+        let norm = spectral_norm(matrix, order, &mut self.vectors);
         if norm.is_finite() {
-            Ok(norm)
+            Ok(Damped { norm, trace })
         } else {
             Err(Breakdown::NotFinite)
         }
     }
 
-    /// Replaces the matrix, which must be finite, by its inverse, and estimates the spectral norm of that.
+    /// Replaces the matrix, which must be finite, by its inverse.
     ///
     /// A product of the inverse may have lost the square of the condition number.
     pub(super) fn invert_quickly<P: Products<T>>(
         &mut self,
         order: usize,
         products: &mut P,
-    ) -> Result<f64, Breakdown> {
+    ) -> Result<Inverted, Breakdown> {
         let matrix = resized(&mut self.matrix, order * order);
         let blocks = resized(&mut self.blocks, blocks_len(order));
-        invert(matrix, order, blocks, &mut self.leaf, products)?;
-        Ok(spectral_norm(matrix, order, &mut self.leaf))
+        invert(matrix, order, blocks, &mut self.sweep, products)?;
+        let trace: f64 = matrix
+            .iter()
+            .step_by(order + 1)
+            .map(|diagonal| diagonal.to_f64())
+            .sum();
+        let square: f64 = matrix.chunks_exact(order).map(sum_of_squares).sum();
+        Ok(Inverted {
+            norm: spectral_norm(matrix, order, &mut self.vectors),
+            remainder: trace - square,
+        })
     }
 
     /// Multiplies the matrix by `factor`.
@@ -129,11 +159,11 @@ fn invert<T: Scalar, P: Products<T>>(
     matrix: &mut [T],
     order: usize,
     blocks: &mut [T],
-    leaf: &mut Vec<T>,
+    sweep: &mut Sweep<T>,
     products: &mut P,
 ) -> Result<(), Breakdown> {
     if order <= sweep::LARGEST {
-        return sweep::invert(matrix, order, leaf).map_err(Breakdown::Pivot);
+        return sweep.invert(matrix, order).map_err(Breakdown::Pivot);
     }
     let (h, k) = halves(order);
     let (a, rest) = blocks.split_at_mut(h * h);
@@ -150,14 +180,14 @@ fn invert<T: Scalar, P: Products<T>>(
             c[(row - h) * k..(row - h + 1) * k].copy_from_slice(&source[h..]);
         }
     }
-    invert(a, h, rest, leaf, products)?;
+    invert(a, h, rest, sweep, products)?;
     products.multiply(Matrix::new(a, h, h), Matrix::new(b, h, k), x)?;
     let x = Matrix::new(x, h, k);
     products.multiply(Matrix::new(b, h, k).t(), x, &mut product[..k * k])?;
     c.iter_mut()
         .zip(&*product)
         .for_each(|(c, product)| *c -= *product);
-    invert(c, k, rest, leaf, products).map_err(|error| match error {
+    invert(c, k, rest, sweep, products).map_err(|error| match error {
         Breakdown::Pivot(index) => Breakdown::Pivot(h + index),
         other => other,
     })?;
@@ -200,13 +230,7 @@ fn spectral_norm<T: Scalar>(matrix: &[T], order: usize, buffer: &mut Vec<T>) -> 
             vector,
             product,
         });
-        let length = |vector: &[T]| {
-            vector
-                .iter()
-                .map(|element| element.to_f64().powi(2))
-                .sum::<f64>()
-                .sqrt()
-        };
+        let length = |vector: &[T]| sum_of_squares(vector).sqrt();
         norm = length(product) / length(vector);
         let scale = T::from_f64(1.0 / length(product));
         vector
@@ -215,6 +239,10 @@ fn spectral_norm<T: Scalar>(matrix: &[T], order: usize, buffer: &mut Vec<T>) -> 
             .for_each(|(vector, product)| *vector = *product * scale);
     }
     norm
+}
+
+fn sum_of_squares<T: Scalar>(vector: &[T]) -> f64 {
+    vector.iter().map(|element| element.to_f64().powi(2)).sum()
 }
 
 /// product = matrix · vector for a symmetric matrix, compiled for each kind of processor.
@@ -255,22 +283,32 @@ mod tests {
     #[test]
     fn inverse_times_matrix_is_the_identity_at_every_size() {
         for order in (1..=70).chain([96, 111, 112, 113, 127, 128, 129, 200, 300]) {
-            let (s, scale) = (gram(order), 0.3);
-            let mut inverter = Inverter::<f64>::default();
-            inverter.matrix_mut(order).copy_from_slice(&s);
-            let norm = inverter.damp(order, scale).unwrap();
-            let inverse_norm = inverter.invert_quickly(order, &mut Plain).unwrap();
-            let inverse = inverter.matrix(order);
-            for row in 0..order {
-                for col in 0..order {
-                    let element = |k: usize| f64::from(row == k) + scale * s[row * order + k];
-                    let sum: f64 = (0..order).map(|k| element(k) * inverse.at(k, col)).sum();
-                    let error = (sum - f64::from(row == col)).abs();
-                    assert!(
-                        error < 1e-13 * norm * inverse_norm,
-                        "order {order} ({row}, {col}): {error:e}"
-                    );
-                }
+            let (mut quick, mut accurate) =
+                (Inverter::<f64>::default(), Inverter::<f64>::default());
+            for inverter in [&mut quick, &mut accurate] {
+                inverter.matrix_mut(order).copy_from_slice(&gram(order));
+                inverter.damp(order, 0.3).unwrap();
+            }
+            let damped = accurate.matrix(order).data().to_vec();
+            quick.invert_quickly(order, &mut Plain).unwrap();
+            accurate.invert_accurately(order).unwrap();
+            for inverter in [&quick, &accurate] {
+                let mut identity = vec![0.0; order * order];
+                Plain
+                    .multiply(
+                        Matrix::new(&damped, order, order),
+                        inverter.matrix(order),
+                        &mut identity,
+                    )
+                    .unwrap();
+                identity
+                    .iter_mut()
+                    .step_by(order + 1)
+                    .for_each(|diagonal| *diagonal -= 1.0);
+                let error = identity
+                    .iter()
+                    .fold(0.0f64, |largest, element| largest.max(element.abs()));
+                assert!(error < 1e-11, "order {order}: {error:e}");
             }
         }
     }
@@ -280,12 +318,18 @@ mod tests {
         let order = 20;
         let mut inverter = Inverter::<f32>::default();
         inverter.matrix_mut(order).fill(3.0);
-        let norm = inverter.damp(order, 0.5).unwrap();
+        let Damped { norm, trace } = inverter.damp(order, 0.5).unwrap();
         assert!((norm - 31.0).abs() < 0.1, "1 + 0.5·3·20, not {norm}");
-        let norm = inverter.invert_quickly(order, &mut Plain).unwrap();
+        assert_eq!(trace, 30.0);
+        let Inverted { norm, remainder } = inverter.invert_quickly(order, &mut Plain).unwrap();
         assert!(
             (0.5..=1.0).contains(&norm),
             "1 in 19 of 20 directions, not {norm}"
+        );
+        let exact = 30.0 / (31.0 * 31.0);
+        assert!(
+            (remainder / exact - 1.0).abs() < 1e-3,
+            "{exact}, not {remainder}"
         );
     }
 
@@ -317,6 +361,15 @@ mod tests {
             inverter.matrix_mut(order)[pivot * (order + 1)] = -3.0;
             inverter.damp(order, 1.0).unwrap();
             let broken = inverter.invert_quickly(order, &mut Plain);
+            assert!(
+                matches!(broken, Err(Breakdown::Pivot(index)) if index == pivot),
+                "{broken:?}"
+            );
+            let mut accurate = Inverter::<f64>::default();
+            accurate.matrix_mut(order).fill(0.0);
+            accurate.matrix_mut(order)[pivot * (order + 1)] = -3.0;
+            accurate.damp(order, 1.0).unwrap();
+            let broken = accurate.invert_accurately(order);
             assert!(
                 matches!(broken, Err(Breakdown::Pivot(index)) if index == pivot),
                 "{broken:?}"

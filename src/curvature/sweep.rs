@@ -2,8 +2,8 @@
 //!
 //! `faer`'s Cholesky factorisation and inverse of order 60 take as long as the products of a layer with 60 rows and
 //! 400 features, because each of their steps waits for the one before. Here eight pivots are eliminated at a time, from
-//! whole rows, which is two and a half to five times as fast up to [`LARGEST`]. Without pivoting it is as stable for a positive
-//! definite matrix as a Cholesky factorisation, whose squared pivots it goes through.
+//! whole rows. Without pivoting that is safe for a positive definite matrix: it goes through the same pivots as a
+//! Cholesky factorisation, squared.
 
 use faer::traits::pulp;
 
@@ -15,45 +15,55 @@ pub(super) const LARGEST: usize = 112;
 /// Pivots per step: as many rows as there are registers for.
 const BLOCK: usize = 8;
 
-/// Replaces a symmetric positive definite matrix (row-major, order×order) by its inverse.
-///
-/// `buffer` is scratch, which only grows. On failure the index of the first pivot that is not positive is returned, and
-/// the matrix is lost.
-pub(super) fn invert<T: Scalar>(
-    matrix: &mut [T],
-    order: usize,
-    buffer: &mut Vec<T>,
-) -> Result<(), usize> {
-    let stride = order.next_multiple_of(BLOCK);
-    buffer.clear();
-    buffer.resize(stride * stride + BLOCK * stride, T::default());
-    let (padded, pivots) = buffer.split_at_mut(stride * stride);
-    // Whole blocks only: the rest of the diagonal is one, and stays so.
-    for (row, target) in padded.chunks_exact_mut(stride).enumerate() {
-        match matrix.get(row * order..(row + 1) * order) {
-            Some(source) => target[..order].copy_from_slice(source),
-            None => target[row] = T::from_f64(1.0),
+type Block<T> = [[T; BLOCK]; BLOCK];
+
+/// Buffers, which only grow.
+#[derive(Default)]
+pub(super) struct Sweep<T> {
+    /// The matrix, up to a whole number of blocks.
+    padded: Vec<T>,
+    /// The rows of the pivots that are being eliminated, by blocks.
+    pivots: Vec<Block<T>>,
+}
+
+impl<T: Scalar> Sweep<T> {
+    /// Replaces a symmetric positive definite matrix (row-major, order×order) by its inverse.
+    ///
+    /// On failure the index of the first pivot that is not positive is returned, and the matrix is left as it was.
+    pub(super) fn invert(&mut self, matrix: &mut [T], order: usize) -> Result<(), usize> {
+        let stride = order.next_multiple_of(BLOCK);
+        self.padded.clear();
+        self.padded.resize(stride * stride, T::default());
+        self.pivots
+            .resize(stride / BLOCK, [[T::default(); BLOCK]; BLOCK]);
+        for (target, source) in self
+            .padded
+            .chunks_exact_mut(stride)
+            .zip(matrix.chunks_exact(order))
+        {
+            target[..order].copy_from_slice(source);
         }
+        for diagonal in self.padded.iter_mut().step_by(stride + 1).skip(order) {
+            *diagonal = T::from_f64(1.0);
+        }
+        pulp::Arch::new().dispatch(Elimination {
+            matrix: &mut self.padded,
+            pivots: &mut self.pivots,
+        })?;
+        for (target, source) in matrix
+            .chunks_exact_mut(order)
+            .zip(self.padded.chunks_exact(stride))
+        {
+            target.copy_from_slice(&source[..order]);
+        }
+        Ok(())
     }
-    pulp::Arch::new().dispatch(Elimination {
-        padded,
-        pivots,
-        stride,
-    })?;
-    for (row, source) in matrix
-        .chunks_exact_mut(order)
-        .zip(padded.chunks_exact(stride))
-    {
-        row.copy_from_slice(&source[..order]);
-    }
-    Ok(())
 }
 
 /// The work, in the form in which `pulp` compiles it for each kind of processor; all that it calls must be inlined.
 struct Elimination<'a, T> {
-    padded: &'a mut [T],
-    pivots: &'a mut [T],
-    stride: usize,
+    matrix: &'a mut [T],
+    pivots: &'a mut [Block<T>],
 }
 
 impl<T: Scalar> pulp::WithSimd for Elimination<'_, T> {
@@ -61,80 +71,63 @@ impl<T: Scalar> pulp::WithSimd for Elimination<'_, T> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
-        eliminate(self.padded, self.pivots, self.stride)
-    }
-}
-
-#[inline(always)]
-fn eliminate<T: Scalar>(matrix: &mut [T], pivots: &mut [T], stride: usize) -> Result<(), usize> {
-    for start in (0..stride).step_by(BLOCK) {
-        pivots.copy_from_slice(&matrix[start * stride..(start + BLOCK) * stride]);
-        let inverse = invert_block(pivots, start, stride).map_err(|index| start + index)?;
-        // With zeros in the pivots' own columns these are left alone by the update below.
-        for pivot in pivots.chunks_exact_mut(stride) {
-            pivot[start..start + BLOCK].fill(T::default());
-        }
-        for (index, row) in matrix.chunks_exact_mut(stride).enumerate() {
-            if (start..start + BLOCK).contains(&index) {
-                let factors = inverse[index - start];
-                row.fill(T::default());
-                add_multiples(row, factors, pivots);
-                row[start..start + BLOCK].copy_from_slice(&factors);
-            } else {
-                let factors = times_block(&row[start..start + BLOCK], &inverse);
-                add_multiples(row, factors, pivots);
-                row[start..start + BLOCK].copy_from_slice(&factors);
+        let Elimination { matrix, pivots } = self;
+        let stride = pivots.len() * BLOCK;
+        for step in 0..pivots.len() {
+            let start = step * BLOCK;
+            for (index, row) in matrix[start * stride..(start + BLOCK) * stride]
+                .chunks_exact(stride)
+                .enumerate()
+            {
+                for (block, source) in pivots.iter_mut().zip(row.as_chunks().0) {
+                    block[index] = *source;
+                }
+            }
+            let inverse = invert_block(pivots[step]).map_err(|index| start + index)?;
+            // With zeros in the pivots' own columns these are left alone by the updates below.
+            pivots[step] = [[T::default(); BLOCK]; BLOCK];
+            for (index, row) in matrix.chunks_exact_mut(stride).enumerate() {
+                let row = row.as_chunks_mut().0;
+                let factors = if (start..start + BLOCK).contains(&index) {
+                    row.fill([T::default(); BLOCK]);
+                    inverse[index - start]
+                } else {
+                    minus_product(&row[step], &inverse)
+                };
+                for (chunk, block) in row.iter_mut().zip(&*pivots) {
+                    *chunk = add_multiples(*chunk, &factors, block);
+                }
+                row[step] = factors;
             }
         }
+        Ok(())
     }
-    Ok(())
 }
 
-/// row += Σ factors[p]·pivots[p]
+/// row + factors·block
 #[inline(always)]
-fn add_multiples<T: Scalar>(row: &mut [T], factors: [T; BLOCK], pivots: &[T]) {
-    let stride = row.len();
-    let pivot = |index: usize| &pivots[index * stride..(index + 1) * stride];
-    let [p0, p1, p2, p3, p4, p5, p6, p7] = std::array::from_fn(pivot);
-    let [f0, f1, f2, f3, f4, f5, f6, f7] = factors;
-    for index in 0..stride {
-        let low = f3.mul_add(
-            p3[index],
-            f2.mul_add(
-                p2[index],
-                f1.mul_add(p1[index], f0.mul_add(p0[index], row[index])),
-            ),
-        );
-        row[index] = f7.mul_add(
-            p7[index],
-            f6.mul_add(p6[index], f5.mul_add(p5[index], f4.mul_add(p4[index], low))),
-        );
+fn add_multiples<T: Scalar>(
+    mut row: [T; BLOCK],
+    factors: &[T; BLOCK],
+    block: &Block<T>,
+) -> [T; BLOCK] {
+    for (factor, values) in factors.iter().zip(block) {
+        for (sum, value) in row.iter_mut().zip(values) {
+            *sum = factor.mul_add(*value, *sum);
+        }
     }
+    row
 }
 
 /// −row·block
 #[inline(always)]
-fn times_block<T: Scalar>(row: &[T], block: &[[T; BLOCK]; BLOCK]) -> [T; BLOCK] {
-    let mut product = [T::default(); BLOCK];
-    for (factor, block_row) in row.iter().zip(block) {
-        for (sum, value) in product.iter_mut().zip(block_row) {
-            *sum = (-*factor).mul_add(*value, *sum);
-        }
-    }
-    product
+fn minus_product<T: Scalar>(row: &[T; BLOCK], block: &Block<T>) -> [T; BLOCK] {
+    add_multiples([T::default(); BLOCK], &row.map(|value| -value), block)
 }
 
-/// The inverse of the block on the diagonal, or the index within it of the first pivot that is not positive.
+/// The inverse of a block, or the index within it of the first pivot that is not positive.
 #[inline(always)]
-fn invert_block<T: Scalar>(
-    pivots: &[T],
-    start: usize,
-    stride: usize,
-) -> Result<[[T; BLOCK]; BLOCK], usize> {
-    let mut block = [[T::default(); BLOCK]; BLOCK];
-    for (row, source) in block.iter_mut().zip(pivots.chunks_exact(stride)) {
-        row.copy_from_slice(&source[start..start + BLOCK]);
-    }
+fn invert_block<T: Scalar>(mut block: Block<T>) -> Result<Block<T>, usize> {
     for index in 0..BLOCK {
         let pivot = block[index][index];
         // Written so that a NaN fails.
@@ -142,10 +135,7 @@ fn invert_block<T: Scalar>(
             return Err(index);
         }
         let reciprocal = T::from_f64(1.0) / pivot;
-        let mut pivot_row = block[index];
-        for value in &mut pivot_row {
-            *value *= reciprocal;
-        }
+        let mut pivot_row = block[index].map(|value| value * reciprocal);
         pivot_row[index] = reciprocal;
         for (other, row) in block.iter_mut().enumerate() {
             if other == index {
