@@ -18,6 +18,8 @@ mod cholesky;
 pub mod cost;
 mod damped;
 mod gradient;
+#[cfg(test)]
+mod identities;
 mod matrix;
 mod products;
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The second factor of ζ: output gradients conditioned with the curvature of gradients sampled from the model.
 //!
 //! g (I_m + s·ḡᵀḡ)⁻¹ with s = 1/(b·λg), either with the m×m inverse, or, by Woodbury's identity, with one of the order
-//! of ḡ's rows: g − s (g ḡᵀ) (I + s·ḡ ḡᵀ)⁻¹ ḡ.
+//! of ḡ's rows: g − s (g ḡᵀ) (I + s·ḡ ḡᵀ)⁻¹ ḡ. The latter is a difference: to what is left of a g in the span of ḡ it is
+//! accurate to the precision times the square of the condition number of I + s·ḡ ḡᵀ.
 
 use super::cost::Form;
 use super::damped::{Damper, Damping, PANEL, Prepared, narrow_columns};
