@@ -6,6 +6,7 @@
 //! I + s·x xᵀ at worst, and by ‖V‖·‖x‖/‖V x‖, where V is the inverse, as a rule. Beyond [`Limits`] all of it is done in
 //! double precision.
 
+use super::gram::Gram;
 use super::scalar::Limits;
 use super::spd::{Breakdown, Inverted, Inverter, resized};
 use super::{Error, Matrix, Products, Scalar};
@@ -40,6 +41,7 @@ pub(super) enum Prepared {
 
 /// Buffers for one damped inverse; they only ever grow.
 pub(super) struct Damper<T> {
+    gram: Gram<T>,
     narrow: Inverter<T>,
     wide: Inverter<f64>,
     panel: Vec<f64>,
@@ -50,6 +52,7 @@ pub(super) struct Damper<T> {
 impl<T: Scalar> Default for Damper<T> {
     fn default() -> Self {
         Self {
+            gram: Gram::default(),
             narrow: Inverter::default(),
             wide: Inverter::default(),
             panel: Vec::new(),
@@ -111,7 +114,8 @@ impl<T: Scalar> Damper<T> {
         P: Products<T> + Products<f64>,
     {
         let order = x.rows();
-        products.multiply(x, x.t(), self.narrow.matrix_mut(order))?;
+        self.gram
+            .multiply(x, products, self.narrow.matrix_mut(order))?;
         let quality = self.narrow.damp(order, damping.scale()).and_then(|damped| {
             let inverted = if damped.norm <= limits.norm {
                 self.narrow.invert_quickly(order, products)?

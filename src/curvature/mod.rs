@@ -18,6 +18,7 @@ mod cholesky;
 pub mod cost;
 mod damped;
 mod gradient;
+mod gram;
 #[cfg(test)]
 mod identities;
 mod matrix;
