@@ -130,8 +130,8 @@ fn minus_product<T: Scalar>(row: &[T; BLOCK], block: &Block<T>) -> [T; BLOCK] {
 fn invert_block<T: Scalar>(mut block: Block<T>) -> Result<Block<T>, usize> {
     for index in 0..BLOCK {
         let pivot = block[index][index];
-        // Written so that a NaN fails.
-        if !(pivot > T::default()) {
+        let is_positive = pivot > T::default(); // and not NaN
+        if !is_positive {
             return Err(index);
         }
         let reciprocal = T::from_f64(1.0) / pivot;
