@@ -71,10 +71,12 @@ def limit(rows, inputs, outputs):
     return 1 + min(samples, features) / (2 * rows * inputs * outputs)
 
 
-def measure(shape, threads, rounds, damping, clock):
+def measure(shape, threads, rounds, damping, relu, clock):
     rng = np.random.default_rng(0)
     rows, inputs, outputs = shape
     tensors = {"G": rng.normal(size=(rows, outputs)), "A": rng.normal(size=(rows, inputs))}
+    if relu:
+        tensors["A"] = np.maximum(tensors["A"], 0)
     tensors = {name: x.astype(np.float32) for name, x in tensors.items()}
     plain = Timed(helper.make_node("Gemm", ["G", "A"], ["Y"], transA=1), threads, tensors)
     node = helper.make_node("IsaacGemm", ["G", "A"], ["Y"], domain="ai.isaac", lambda_a=damping)
@@ -90,6 +92,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--damping", type=float, default=1.0)
+    parser.add_argument("--relu", action="store_true", help="inputs as after a ReLU instead of normal ones")
     parser.add_argument("--csv")
     help_cpu = "measure what the calling thread computes, on one thread only: for a machine that does other things too"
     parser.add_argument("--cpu-time", action="store_true", help=help_cpu)
@@ -100,7 +103,7 @@ def main():
     results = []
     for threads in (1,) if arguments.cpu_time else (1, 2):
         for shape in SHAPES:
-            plain, isaac = measure(shape, threads, arguments.rounds, arguments.damping, clock)
+            plain, isaac = measure(shape, threads, arguments.rounds, arguments.damping, arguments.relu, clock)
             ratio, least = isaac / plain, limit(*shape)
             results.append([threads, *shape, plain * 1e6, isaac * 1e6, ratio, least, ratio / least])
             print(("{:9}" * 4 + "{:9.1f}" * 2 + "{:9.3f}" * 3).format(*results[-1]))
