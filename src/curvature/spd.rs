@@ -96,7 +96,7 @@ impl<T: Scalar> Inverter<T> {
             .step_by(order + 1)
             .map(|diagonal| diagonal.to_f64())
             .sum();
-        let square: f64 = matrix.chunks_exact(order).map(sum_of_squares).sum();
+        let square = sum_of_squares(matrix);
         Ok(Inverted {
             norm: spectral_norm(matrix, order, &mut self.vectors),
             remainder: trace - square,
@@ -242,7 +242,19 @@ fn spectral_norm<T: Scalar>(matrix: &[T], order: usize, buffer: &mut Vec<T>) -> 
 }
 
 fn sum_of_squares<T: Scalar>(vector: &[T]) -> f64 {
-    vector.iter().map(|element| element.to_f64().powi(2)).sum()
+    // Several sums at a time, so that no addition has to wait for the one before.
+    let mut sums = [0.0; 8];
+    let (chunks, rest) = vector.as_chunks::<8>();
+    for chunk in chunks {
+        for (sum, element) in sums.iter_mut().zip(chunk) {
+            *sum += element.to_f64().powi(2);
+        }
+    }
+    sums.iter().sum::<f64>()
+        + rest
+            .iter()
+            .map(|element| element.to_f64().powi(2))
+            .sum::<f64>()
 }
 
 /// product = matrix · vector for a symmetric matrix, compiled for each kind of processor.
