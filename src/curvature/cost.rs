@@ -114,11 +114,7 @@ impl LayerShape {
     /// The form of the second factor of ζ with the fewest flops.
     pub fn cheapest_sampled(&self, sampled_rows: usize) -> Form {
         let flops = |form| self.sampled_flops(sampled_rows, form);
-        if flops(Form::Features) < flops(Form::Samples) {
-            Form::Features
-        } else {
-            Form::Samples
-        }
+        if flops(Form::Features) < flops(Form::Samples) { Form::Features } else { Form::Samples }
     }
 
     fn sizes(&self) -> [f64; 3] {

@@ -40,11 +40,7 @@ impl<'a, T: Copy> Matrix<'a, T> {
 
     /// One element.
     pub fn at(&self, row: usize, col: usize) -> T {
-        let index = if self.transposed {
-            col * self.stored_cols + row
-        } else {
-            row * self.stored_cols + col
-        };
+        let index = if self.transposed { col * self.stored_cols + row } else { row * self.stored_cols + col };
         self.data[index]
     }
 
