@@ -1,7 +1,7 @@
 //! Counted floating-point operations of each form, and the choice between them.
 //!
 //! A product of m×k by k×n is 2mkn, a symmetric product half of that, a Cholesky
-//! factorisation of order r is r³/3.
+//! factorisation of order r is r³/3, and an inverse r³.
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,7 +16,7 @@ pub enum Form {
     Samples,
     /// An n×n matrix of inner products of features.
     Features,
-    /// K-FAC's Kronecker factors, n×n and m×m, both inverted explicitly.
+    /// K-FAC's Kronecker factors, n×n and m×m, inverted and multiplied into the product gᵀa.
     Kronecker,
 }
 
@@ -69,6 +69,8 @@ impl LayerShape {
     }
 
     /// Flops of ζ* in addition to [`Self::plain_flops`]; with [`Form::Auto`] those of the cheapest form.
+    ///
+    /// [`Form::Kronecker`] counts the classical way to form its factor: an n×n inverse, multiplied into the product.
     pub fn extra_flops(&self, form: Form) -> f64 {
         let [b, n, m] = self.sizes();
         // Inner products of `order` vectors of this length, factorised, and multiplied into `side` vectors.
@@ -94,6 +96,25 @@ impl LayerShape {
     pub fn relative_cost(&self) -> f64 {
         let plain = self.plain_flops();
         if plain == 0.0 { 1.0 } else { 1.0 + self.extra_flops(Form::Auto) / plain }
+    }
+
+    /// Flops of the second factor of ζ, with this many rows of sampled gradients, in addition to those of ζ*.
+    ///
+    /// [`Form::Samples`] factorises a matrix of the order of the sampled rows, any other form an m×m one.
+    pub fn sampled_flops(&self, sampled_rows: usize, form: Form) -> f64 {
+        let ([b, n, m], r) = (self.sizes(), sampled_rows as f64);
+        match form {
+            Form::Auto => self.sampled_flops(sampled_rows, self.cheapest_sampled(sampled_rows)),
+            Form::Samples => r * r * m + r.powi(3) / 3.0 + 4.0 * b * r * m + 2.0 * b * r * r,
+            Form::Features => m * m * r + m.powi(3) / 3.0 + 2.0 * m * m * b.min(n),
+            Form::Kronecker => m * m * r + m.powi(3) + 2.0 * m * m * n,
+        }
+    }
+
+    /// The form of the second factor of ζ with the fewest flops.
+    pub fn cheapest_sampled(&self, sampled_rows: usize) -> Form {
+        let flops = |form| self.sampled_flops(sampled_rows, form);
+        if flops(Form::Features) < flops(Form::Samples) { Form::Features } else { Form::Samples }
     }
 
     fn sizes(&self) -> [f64; 3] {

@@ -3,36 +3,45 @@
 //! In the directions in which x is small or zero the inverse is close to the identity, while in those of its large
 //! singular values σ it is only 1/(1 + sσ²). Rounding errors, which are relative to the largest entries, therefore
 //! reach the product with x (or with anything that is multiplied by x afterwards) magnified by the condition number of
-//! I + s·x xᵀ. Beyond [`Scalar::MAX_CONDITION`] all of it is done in double precision.
+//! I + s·x xᵀ at worst, and by ‖V‖·‖x‖/‖V x‖, where V is the inverse, as a rule. Beyond [`Limits`] all of it is done in
+//! double precision.
 
-use super::spd::{Breakdown, Inverter, resized};
-use super::{Error, Matrix, ProductError, Products, Scalar};
+use super::gram::Gram;
+use super::scalar::Limits;
+use super::spd::{Breakdown, Inverted, Inverter, resized};
+use super::{Error, Matrix, Products, Scalar};
 
-/// Columns of x that are widened at a time: a panel of a usual batch stays in the cache.
-const PANEL: usize = 512;
+/// Columns that are widened at a time: such a panel of a usual batch stays in the cache.
+pub(super) const PANEL: usize = 512;
 
-/// What [`Damper::prepare`] achieved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Prepared {
-    /// [`Damper::inverse`] holds alpha·(I + s·x xᵀ)⁻¹.
-    Inverse,
-    /// [`Damper::product`] holds alpha·(I + s·x xᵀ)⁻¹·x.
-    Product,
-    /// x has a NaN or an infinity, and so would everything that depends on it.
-    NotFinite,
+/// The factor s = 1/(b·λ), and what it was made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Damping {
+    pub(super) lambda: f64,
+    /// b, also where x has another number of rows.
+    pub(super) rows: usize,
 }
 
-/// The factors in front of the inverse and of x xᵀ.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Weights {
-    pub(super) alpha: f64,
-    pub(super) lambda: f64,
-    /// s = 1/(b·lambda).
-    pub(super) scale: f64,
+impl Damping {
+    pub(super) fn scale(&self) -> f64 {
+        1.0 / (self.rows as f64 * self.lambda)
+    }
+}
+
+/// In which precision [`Damper::prepare`] computed the inverse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Prepared {
+    /// In that of the elements: see [`Damper::narrow_inverse`].
+    Narrow,
+    /// In double, to be multiplied in double: see [`Damper::wide_product`].
+    Wide,
+    /// Not at all: x has a NaN or an infinity, and so would everything that depends on it.
+    NotFinite,
 }
 
 /// Buffers for one damped inverse; they only ever grow.
 pub(super) struct Damper<T> {
+    gram: Gram<T>,
     narrow: Inverter<T>,
     wide: Inverter<f64>,
     panel: Vec<f64>,
@@ -43,6 +52,7 @@ pub(super) struct Damper<T> {
 impl<T: Scalar> Default for Damper<T> {
     fn default() -> Self {
         Self {
+            gram: Gram::default(),
             narrow: Inverter::default(),
             wide: Inverter::default(),
             panel: Vec::new(),
@@ -53,65 +63,110 @@ impl<T: Scalar> Default for Damper<T> {
 }
 
 impl<T: Scalar> Damper<T> {
-    /// Computes the inverse in the precision of `T`, or, where that would lose too much, its product with x in double.
-    pub(super) fn prepare<P>(&mut self, x: Matrix<'_, T>, weights: Weights, products: &mut P) -> Result<Prepared, Error>
+    /// Computes `alpha * (I + s·x xᵀ)⁻¹` in the precision of `T` within the limits given, or else in double.
+    pub(super) fn prepare<P>(
+        &mut self,
+        x: Matrix<'_, T>,
+        damping: Damping,
+        alpha: f64,
+        limits: Option<Limits>,
+        products: &mut P,
+    ) -> Result<Prepared, Error>
     where
         P: Products<T> + Products<f64>,
     {
         let order = x.rows();
-        products.multiply(x, x.t(), self.narrow.matrix_mut(order))?;
-        match self.narrow.invert(order, weights.scale) {
-            Ok(condition) if condition <= T::MAX_CONDITION => {
-                self.narrow.scale_inverse(order, weights.alpha);
-                Ok(Prepared::Inverse)
+        if let Some(limits) = limits
+            && self.prepare_narrow(x, damping, limits, products)?
+        {
+            self.narrow.scale(order, alpha);
+            return Ok(Prepared::Narrow);
+        }
+        self.gram_in_double(x, products)?;
+        let inverted = self.wide.damp(order, damping.scale()).and_then(|_| self.wide.invert_accurately(order));
+        match inverted {
+            Ok(()) => {
+                self.wide.scale(order, alpha);
+                Ok(Prepared::Wide)
             }
-            _ => self.multiply_in_double(x, weights, products),
+            Err(Breakdown::NotFinite) => Ok(Prepared::NotFinite),
+            Err(Breakdown::Pivot(pivot)) => Err(Error::NotPositiveDefinite { lambda: damping.lambda, order, pivot }),
+            Err(Breakdown::Product(error)) => Err(error.into()),
         }
     }
 
-    /// The inverse that [`Self::prepare`] computed.
-    pub(super) fn inverse(&self, order: usize) -> Matrix<'_, T> {
-        Matrix::new(self.narrow.inverse(order), order, order)
-    }
-
-    /// The product that [`Self::prepare`] computed, of the shape of x.
-    pub(super) fn product(&self, rows: usize, cols: usize) -> Matrix<'_, T> {
-        Matrix::new(&self.product[..rows * cols], rows, cols)
-    }
-
-    fn multiply_in_double<P: Products<f64>>(
+    /// Computes the inverse in the precision of `T`, and says whether that is accurate enough.
+    fn prepare_narrow<P>(
         &mut self,
         x: Matrix<'_, T>,
-        weights: Weights,
+        damping: Damping,
+        limits: Limits,
         products: &mut P,
-    ) -> Result<Prepared, Error> {
+    ) -> Result<bool, Error>
+    where
+        P: Products<T> + Products<f64>,
+    {
         let order = x.rows();
-        self.gram_in_double(x, products)?;
-        match self.wide.invert(order, weights.scale) {
-            Ok(_) => self.wide.scale_inverse(order, weights.alpha),
-            Err(Breakdown::NotFinite) => return Ok(Prepared::NotFinite),
-            Err(Breakdown::Pivot(pivot)) => {
-                return Err(Error::NotPositiveDefinite { lambda: weights.lambda, order, pivot });
-            }
-        }
-        let inverse = Matrix::new(self.wide.inverse(order), order, order);
-        let product = resized(&mut self.product, order * x.cols());
-        for start in (0..x.cols()).step_by(PANEL) {
-            let columns = start..x.cols().min(start + PANEL);
-            let width = columns.len();
-            let panel = x.widen_columns(columns.clone(), resized(&mut self.panel, order * width));
-            let wide = resized(&mut self.wide_product, order * width);
-            products.multiply(inverse, panel, wide)?;
-            for (row, wide) in product.chunks_exact_mut(x.cols()).zip(wide.chunks_exact(width)) {
-                for (narrow, wide) in row[columns.clone()].iter_mut().zip(wide) {
-                    *narrow = T::from_f64(*wide);
-                }
-            }
-        }
-        Ok(Prepared::Product)
+        self.gram.multiply(x, products, self.narrow.matrix_mut(order))?;
+        let quality = self.narrow.damp(order, damping.scale()).and_then(|damped| {
+            let inverted = if damped.norm <= limits.norm {
+                self.narrow.invert_quickly(order, products)?
+            } else {
+                self.invert_in_double(order, products)?
+            };
+            Ok((damped, inverted))
+        });
+        let (damped, inverted) = match quality {
+            Ok(quality) => quality,
+            Err(Breakdown::NotFinite | Breakdown::Pivot(_)) => return Ok(false),
+            Err(Breakdown::Product(error)) => return Err(error.into()),
+        };
+        let condition = damped.norm * inverted.norm;
+        // Where rounding leaves nothing of the remainder, the condition number still is a bound.
+        let magnification = (inverted.norm * (damped.trace / inverted.remainder).sqrt()).min(condition);
+        Ok(condition <= limits.condition && magnification <= limits.magnification)
     }
 
-    fn gram_in_double<P: Products<f64>>(&mut self, x: Matrix<'_, T>, products: &mut P) -> Result<(), ProductError> {
+    fn invert_in_double<P: Products<f64>>(&mut self, order: usize, products: &mut P) -> Result<Inverted, Breakdown> {
+        let (narrow, wide) = (self.narrow.matrix_mut(order), self.wide.matrix_mut(order));
+        wide.iter_mut().zip(&*narrow).for_each(|(wide, narrow)| *wide = narrow.to_f64());
+        let inverted = self.wide.invert_quickly(order, products)?;
+        let (narrow, wide) = (self.narrow.matrix_mut(order), self.wide.matrix(order));
+        narrow.iter_mut().zip(wide.data()).for_each(|(narrow, wide)| *narrow = T::from_f64(*wide));
+        Ok(inverted)
+    }
+
+    /// The inverse after [`Prepared::Narrow`].
+    pub(super) fn narrow_inverse(&self, order: usize) -> Matrix<'_, T> {
+        self.narrow.matrix(order)
+    }
+
+    /// The inverse after [`Prepared::Wide`].
+    pub(super) fn wide_inverse(&self, order: usize) -> Matrix<'_, f64> {
+        self.wide.matrix(order)
+    }
+
+    /// The inverse times `y` after [`Prepared::Wide`]: multiplied in double, then rounded.
+    pub(super) fn wide_product<P: Products<f64>>(
+        &mut self,
+        y: Matrix<'_, T>,
+        products: &mut P,
+    ) -> Result<Matrix<'_, T>, Error> {
+        let (order, cols) = (y.rows(), y.cols());
+        let inverse = self.wide.matrix(order);
+        let product = resized(&mut self.product, order * cols);
+        for start in (0..cols).step_by(PANEL) {
+            let columns = start..cols.min(start + PANEL);
+            let width = columns.len();
+            let panel = y.widen_columns(columns.clone(), resized(&mut self.panel, order * width));
+            let wide = resized(&mut self.wide_product, order * width);
+            products.multiply(inverse, panel, wide)?;
+            narrow_columns(wide, columns, product, cols);
+        }
+        Ok(Matrix::new(product, order, cols))
+    }
+
+    fn gram_in_double<P: Products<f64>>(&mut self, x: Matrix<'_, T>, products: &mut P) -> Result<(), Error> {
         let order = x.rows();
         let gram = self.wide.matrix_mut(order);
         gram.fill(0.0);
@@ -126,5 +181,14 @@ impl<T: Scalar> Damper<T> {
             }
         }
         Ok(())
+    }
+}
+
+/// Rounds a panel into some of the columns of a row-major matrix with `cols` columns.
+pub(super) fn narrow_columns<T: Scalar>(panel: &[f64], columns: std::ops::Range<usize>, matrix: &mut [T], cols: usize) {
+    for (row, panel) in matrix.chunks_exact_mut(cols).zip(panel.chunks_exact(columns.len())) {
+        for (narrow, wide) in row[columns.clone()].iter_mut().zip(panel) {
+            *narrow = T::from_f64(*wide);
+        }
     }
 }

@@ -38,6 +38,12 @@ impl<'a, T: Copy> Matrix<'a, T> {
         if self.transposed { self.stored_rows } else { self.stored_cols }
     }
 
+    /// One element.
+    pub fn at(&self, row: usize, col: usize) -> T {
+        let index = if self.transposed { col * self.stored_cols + row } else { row * self.stored_cols + col };
+        self.data[index]
+    }
+
     /// The elements in storage order.
     pub fn data(&self) -> &'a [T] {
         self.data

@@ -1,29 +1,41 @@
 //! The mathematics of ISAAC Newton on plain slices: forms, costs and factorisations.
 //!
-//! For a layer with `b` rows, output gradients `g` (b×m) and inputs `a` (b×n), the conditioned weight gradient is
+//! For a layer with b rows, output gradients g (b×m), inputs a (b×n), and output gradients ḡ for labels sampled from the
+//! model, the conditioned weight gradients are
 //!
 //! ```text
 //! ζ*  dW = gᵀ (I_b + a aᵀ/(b·λa))⁻¹ a = gᵀ a (I_n + aᵀa/(b·λa))⁻¹
+//! ζ   dW = (I_m + ḡᵀḡ/(b·λg))⁻¹ gᵀ (I_b + a aᵀ/(b·λa))⁻¹ a
 //! ```
 //!
-//! (Petersen et al., "ISAAC Newton: Input-based Approximate Curvature for Newton's Method", ICLR 2023). The two sides
-//! are the same matrix by Woodbury's identity; [`cost`] counts which is cheaper for given shapes. Everything here is
+//! (Petersen et al., "ISAAC Newton: Input-based Approximate Curvature for Newton's Method", ICLR 2023; ζ is equation
+//! 20). Inverses of b×b and of n×n or m×m matrices are interchangeable by Woodbury's identity; [`cost`] counts which
+//! are cheaper for given shapes. Everything here is
 //! generic over `f32` and `f64`, and does its dense products through [`Products`], so that the host decides on kernels
 //! and threads. The small factorisations are sequential.
 
+mod cholesky;
 pub mod cost;
 mod damped;
 mod gradient;
+mod gram;
+#[cfg(test)]
+mod identities;
 mod matrix;
 mod products;
+#[cfg(test)]
+mod reference;
+mod sampled;
 mod scalar;
 mod spd;
+mod sweep;
 
 pub use cost::Form;
 pub use gradient::{Layer, Workspace, conditioned_gradient};
 pub use matrix::Matrix;
 pub use products::{ProductError, Products};
-pub use scalar::Scalar;
+pub use sampled::Sampled;
+pub use scalar::{Limits, Scalar};
 
 /// Why a conditioned gradient could not be computed.
 #[derive(Debug, thiserror::Error)]

@@ -24,13 +24,6 @@ pub(super) mod plain {
 
     pub(crate) struct Plain;
 
-    /// Element (row, col) of a view.
-    pub(crate) fn at<T: Copy>(matrix: &Matrix<'_, T>, row: usize, col: usize) -> T {
-        let width = matrix.stored_shape()[1];
-        let index = if matrix.is_transposed() { col * width + row } else { row * width + col };
-        matrix.data()[index]
-    }
-
     impl<T: crate::curvature::Scalar> Products<T> for Plain {
         fn multiply(&mut self, a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T]) -> Result<(), ProductError> {
             assert_eq!(a.cols(), b.rows());
@@ -39,7 +32,7 @@ pub(super) mod plain {
                 let (row, col) = (index / b.cols(), index % b.cols());
                 let mut sum = T::default();
                 for k in 0..a.cols() {
-                    sum += at(&a, row, k) * at(&b, k, col);
+                    sum += a.at(row, k) * b.at(k, col);
                 }
                 *out = sum;
             }

@@ -1,20 +1,41 @@
 //! The element types that the mathematics is done in.
 
+/// When to leave a precision for a better one; all of these are numbers that rounding errors are multiplied by.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Largest spectral norm of a damped matrix that is inverted in this precision.
+    pub norm: f64,
+    /// Largest condition number of a damped matrix that is formed in this precision.
+    pub condition: f64,
+    /// Largest magnification of errors by a product with the inverse V in this precision, ‖V‖·‖x‖/‖V x‖.
+    pub magnification: f64,
+}
+
+impl Limits {
+    /// Limits for an inverse that is multiplied by something else than the matrix x that it was made of, or of which
+    /// the product is subtracted: then only the condition number bounds the magnification.
+    pub(super) fn of_other_products(self) -> Self {
+        Self { condition: self.magnification, ..self }
+    }
+}
+
 /// A floating-point type in which gradients are conditioned: `f32` or `f64`.
 pub trait Scalar: faer::traits::RealField + Copy + Default + Send + Sync + 'static {
-    /// Largest condition number (‖M‖∞·‖M⁻¹‖∞ of the damped matrix M) at which results in this precision are kept;
-    /// beyond it the work is repeated in double. A relative error of about `condition * epsilon` is to be expected.
-    const MAX_CONDITION: f64;
+    /// Up to which this precision is enough; `None` if there is nothing better.
+    const LIMITS: Option<Limits>;
 
     /// Rounds from double precision.
     fn from_f64(value: f64) -> Self;
 
     /// Widens to double precision.
     fn to_f64(self) -> f64;
+
+    /// `self * factor + summand`, rounded once.
+    fn mul_add(self, factor: Self, summand: Self) -> Self;
 }
 
 impl Scalar for f32 {
-    const MAX_CONDITION: f64 = 30.0;
+    const LIMITS: Option<Limits> = Some(Limits { norm: 12.0, condition: 200.0, magnification: 8.0 });
 
     fn from_f64(value: f64) -> Self {
         value as f32
@@ -23,10 +44,15 @@ impl Scalar for f32 {
     fn to_f64(self) -> f64 {
         f64::from(self)
     }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, summand: Self) -> Self {
+        f32::mul_add(self, factor, summand)
+    }
 }
 
 impl Scalar for f64 {
-    const MAX_CONDITION: f64 = f64::INFINITY;
+    const LIMITS: Option<Limits> = None;
 
     fn from_f64(value: f64) -> Self {
         value
@@ -34,5 +60,10 @@ impl Scalar for f64 {
 
     fn to_f64(self) -> f64 {
         self
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, summand: Self) -> Self {
+        f64::mul_add(self, factor, summand)
     }
 }

@@ -1,91 +1,111 @@
-//! Inverses of damped Gram matrices, by Cholesky factorisation.
+//! Inverses of damped Gram matrices.
 
-use faer::dyn_stack::{MemBuffer, MemStack};
-use faer::linalg::cholesky::llt;
-use faer::{MatMut, MatRef, Par};
+use faer::traits::pulp;
 
-use super::Scalar;
+use super::cholesky::Cholesky;
+use super::sweep::{self, Sweep};
+use super::{Matrix, ProductError, Products, Scalar};
 
 /// Why a damped Gram matrix was not inverted.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) enum Breakdown {
     /// It has a NaN or an infinity.
     NotFinite,
     /// The pivot with this zero-based index was not positive.
     Pivot(usize),
+    /// A product failed.
+    Product(ProductError),
 }
 
-/// Inverts (I + scale·S) for symmetric positive semidefinite S; keeps its buffers from call to call.
-pub(super) struct Inverter<T> {
-    matrix: Vec<T>,
-    inverse: Vec<T>,
-    stack: MemBuffer,
-}
-
-impl<T> Default for Inverter<T> {
-    fn default() -> Self {
-        Self { matrix: Vec::new(), inverse: Vec::new(), stack: MemBuffer::new(faer::dyn_stack::StackReq::EMPTY) }
+impl From<ProductError> for Breakdown {
+    fn from(error: ProductError) -> Self {
+        Self::Product(error)
     }
 }
 
+/// What is known of M = I + scale·S, where S = x xᵀ.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Damped {
+    /// Spectral norm, estimated.
+    pub(super) norm: f64,
+    /// tr(M − I) = scale·‖x‖² in the Frobenius norm.
+    pub(super) trace: f64,
+}
+
+/// What is known of V = M⁻¹.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Inverted {
+    /// Spectral norm, estimated.
+    pub(super) norm: f64,
+    /// tr(V − V²) = tr(V (M − I) V) = scale·‖V x‖² in the Frobenius norm.
+    pub(super) remainder: f64,
+}
+
+/// A symmetric matrix that is damped and inverted in place; keeps its buffers from call to call.
+#[derive(Default)]
+pub(super) struct Inverter<T> {
+    matrix: Vec<T>,
+    blocks: Vec<T>,
+    sweep: Sweep<T>,
+    vectors: Vec<T>,
+    cholesky: Cholesky,
+}
+
 impl<T: Scalar> Inverter<T> {
-    /// The buffer into which the caller writes S, order×order, before [`Self::invert`].
+    /// The matrix, order×order, of whatever the last call left.
     pub(super) fn matrix_mut(&mut self, order: usize) -> &mut [T] {
         resized(&mut self.matrix, order * order)
     }
 
-    /// Replaces S by the factor of I + scale·S, and computes the inverse.
-    ///
-    /// Returns the condition number ‖I + scale·S‖∞·‖(I + scale·S)⁻¹‖∞.
-    pub(super) fn invert(&mut self, order: usize, scale: f64) -> Result<f64, Breakdown> {
+    /// The matrix, order×order, of whatever the last call left.
+    pub(super) fn matrix(&self, order: usize) -> Matrix<'_, T> {
+        Matrix::new(&self.matrix[..order * order], order, order)
+    }
+
+    /// Replaces the matrix S by I + scale·S.
+    pub(super) fn damp(&mut self, order: usize, scale: f64) -> Result<Damped, Breakdown> {
         let matrix = resized(&mut self.matrix, order * order);
-        let scale = T::from_f64(scale);
-        for element in matrix.iter_mut() {
-            *element *= scale;
-        }
+        let factor = T::from_f64(scale);
+        matrix.iter_mut().for_each(|element| *element *= factor);
+        let mut trace = 0.0;
         for diagonal in matrix.iter_mut().step_by(order + 1) {
+            trace += diagonal.to_f64();
             *diagonal += T::from_f64(1.0);
         }
-        let norm = infinity_norm(matrix, order);
-        if !norm.is_finite() {
-            return Err(Breakdown::NotFinite);
-        }
-        let request = llt::factor::cholesky_in_place_scratch::<T>(order, Par::Seq, Default::default())
-            .or(llt::inverse::inverse_scratch::<T>(order, Par::Seq));
-        if self.stack.len() < request.unaligned_bytes_required() {
-            self.stack = MemBuffer::new(request);
-        }
-        let stack = MemStack::new(&mut self.stack);
-        llt::factor::cholesky_in_place(
-            MatMut::from_column_major_slice_mut(matrix, order, order),
-            Default::default(),
-            Par::Seq,
-            stack,
-            Default::default(),
-        )
-        .map_err(|llt::factor::LltError::NonPositivePivot { index }| Breakdown::Pivot(index))?;
-        let inverse = resized(&mut self.inverse, order * order);
-        llt::inverse::inverse(
-            MatMut::from_column_major_slice_mut(inverse, order, order),
-            MatRef::from_column_major_slice(matrix, order, order),
-            Par::Seq,
-            stack,
-        );
-        mirror(inverse, order);
-        Ok(norm * infinity_norm(inverse, order))
+        let norm = spectral_norm(matrix, order, &mut self.vectors);
+        if norm.is_finite() { Ok(Damped { norm, trace }) } else { Err(Breakdown::NotFinite) }
     }
 
-    /// The inverse that [`Self::invert`] computed, order×order, symmetric.
-    pub(super) fn inverse(&self, order: usize) -> &[T] {
-        &self.inverse[..order * order]
+    /// Replaces the matrix, which must be finite, by its inverse.
+    ///
+    /// A product of the inverse may have lost the square of the condition number.
+    pub(super) fn invert_quickly<P: Products<T>>(
+        &mut self,
+        order: usize,
+        products: &mut P,
+    ) -> Result<Inverted, Breakdown> {
+        let matrix = resized(&mut self.matrix, order * order);
+        let blocks = resized(&mut self.blocks, blocks_len(order));
+        invert(matrix, order, blocks, &mut self.sweep, products)?;
+        let trace: f64 = matrix.iter().step_by(order + 1).map(|diagonal| diagonal.to_f64()).sum();
+        let square = sum_of_squares(matrix);
+        Ok(Inverted { norm: spectral_norm(matrix, order, &mut self.vectors), remainder: trace - square })
     }
 
-    /// Multiplies the inverse by `factor`.
-    pub(super) fn scale_inverse(&mut self, order: usize, factor: f64) {
-        let factor = T::from_f64(factor);
-        for element in &mut self.inverse[..order * order] {
-            *element *= factor;
+    /// Multiplies the matrix by `factor`.
+    pub(super) fn scale(&mut self, order: usize, factor: f64) {
+        if factor != 1.0 {
+            let factor = T::from_f64(factor);
+            self.matrix[..order * order].iter_mut().for_each(|element| *element *= factor);
         }
+    }
+}
+
+impl Inverter<f64> {
+    /// Replaces the matrix, which must be finite, by its inverse, as accurately as [`Cholesky`] does.
+    pub(super) fn invert_accurately(&mut self, order: usize) -> Result<(), Breakdown> {
+        let matrix = resized(&mut self.matrix, order * order);
+        self.cholesky.invert(matrix, order).map_err(Breakdown::Pivot)
     }
 }
 
@@ -97,64 +117,188 @@ pub(super) fn resized<T: Scalar>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
     &mut buffer[..len]
 }
 
-/// Completes a symmetric matrix of which column-major storage holds the lower triangle.
-fn mirror<T: Copy>(matrix: &mut [T], order: usize) {
-    for col in 0..order {
-        for row in col + 1..order {
-            matrix[row * order + col] = matrix[col * order + row];
-        }
-    }
+/// Orders of the two blocks that a matrix is split into.
+fn halves(order: usize) -> (usize, usize) {
+    let first = (order / 2).next_multiple_of(8);
+    (first, order - first)
 }
 
-/// Largest sum of magnitudes along a row; infinite or NaN as soon as one element is.
-fn infinity_norm<T: Scalar>(matrix: &[T], order: usize) -> f64 {
-    let mut norm = 0.0f64;
-    for row in matrix.chunks_exact(order) {
-        let sum: f64 = row.iter().map(|element| element.to_f64().abs()).sum();
-        if !sum.is_finite() {
-            return sum;
+/// Elements that [`invert`] needs for blocks.
+fn blocks_len(order: usize) -> usize {
+    if order <= sweep::LARGEST {
+        return 0;
+    }
+    let (h, k) = halves(order);
+    // A, B, C, X, Y, and the larger of the two products; then what the larger of the halves needs.
+    h * h + 3 * h * k + k * k + h.max(k).pow(2) + blocks_len(h).max(blocks_len(k))
+}
+
+/// Inverts a symmetric positive definite matrix in place. Above a certain order by blocks, so that almost all of it is
+/// products: with A⁻¹ and X = A⁻¹B,
+///
+/// ```text
+/// | A  B |⁻¹   | A⁻¹ + X S⁻¹ Xᵀ   −X S⁻¹ |
+/// | Bᵀ C |   = |     −S⁻¹ Xᵀ         S⁻¹ |    where S = C − Bᵀ X
+/// ```
+fn invert<T: Scalar, P: Products<T>>(
+    matrix: &mut [T],
+    order: usize,
+    blocks: &mut [T],
+    sweep: &mut Sweep<T>,
+    products: &mut P,
+) -> Result<(), Breakdown> {
+    if order <= sweep::LARGEST {
+        return sweep.invert(matrix, order).map_err(Breakdown::Pivot);
+    }
+    let (h, k) = halves(order);
+    let (a, rest) = blocks.split_at_mut(h * h);
+    let (b, rest) = rest.split_at_mut(h * k);
+    let (c, rest) = rest.split_at_mut(k * k);
+    let (x, rest) = rest.split_at_mut(h * k);
+    let (y, rest) = rest.split_at_mut(h * k);
+    let (product, rest) = rest.split_at_mut(h.max(k).pow(2));
+    for (row, source) in matrix.chunks_exact(order).enumerate() {
+        if row < h {
+            a[row * h..(row + 1) * h].copy_from_slice(&source[..h]);
+            b[row * k..(row + 1) * k].copy_from_slice(&source[h..]);
+        } else {
+            c[(row - h) * k..(row - h + 1) * k].copy_from_slice(&source[h..]);
         }
-        norm = norm.max(sum);
+    }
+    invert(a, h, rest, sweep, products)?;
+    products.multiply(Matrix::new(a, h, h), Matrix::new(b, h, k), x)?;
+    let x = Matrix::new(x, h, k);
+    products.multiply(Matrix::new(b, h, k).t(), x, &mut product[..k * k])?;
+    c.iter_mut().zip(&*product).for_each(|(c, product)| *c -= *product);
+    invert(c, k, rest, sweep, products).map_err(|error| match error {
+        Breakdown::Pivot(index) => Breakdown::Pivot(h + index),
+        other => other,
+    })?;
+    products.multiply(x, Matrix::new(c, k, k), y)?;
+    products.multiply(Matrix::new(y, h, k), x.t(), &mut product[..h * h])?;
+    a.iter_mut().zip(&*product).for_each(|(a, product)| *a += *product);
+    for (row, target) in matrix.chunks_exact_mut(order).enumerate() {
+        let (left, right) = target.split_at_mut(h);
+        if row < h {
+            left.copy_from_slice(&a[row * h..(row + 1) * h]);
+            right.iter_mut().zip(&y[row * k..]).for_each(|(target, y)| *target = -*y);
+        } else {
+            left.iter_mut().zip(y[row - h..].iter().step_by(k)).for_each(|(target, y)| *target = -*y);
+            right.copy_from_slice(&c[(row - h) * k..(row - h + 1) * k]);
+        }
+    }
+    Ok(())
+}
+
+/// Estimates the largest eigenvalue of a symmetric positive semidefinite matrix, from below, by power iteration: close
+/// when one stands out, as that of the mean does, and within a factor of two or so otherwise. Infinite or NaN as soon
+/// as one element is.
+fn spectral_norm<T: Scalar>(matrix: &[T], order: usize, buffer: &mut Vec<T>) -> f64 {
+    let (vector, product) = resized(buffer, 2 * order).split_at_mut(order);
+    // Positive, because data often has a mean; not constant, because data may be centred.
+    for (index, element) in vector.iter_mut().enumerate() {
+        *element = T::from_f64(0.5 + (index as f64 * 0.618_033_988_749_895).fract());
+    }
+    let mut norm = 0.0;
+    for _ in 0..3 {
+        pulp::Arch::new().dispatch(VectorProduct { matrix, vector, product });
+        let length = |vector: &[T]| sum_of_squares(vector).sqrt();
+        norm = length(product) / length(vector);
+        let scale = T::from_f64(1.0 / length(product));
+        vector.iter_mut().zip(&*product).for_each(|(vector, product)| *vector = *product * scale);
     }
     norm
 }
 
+fn sum_of_squares<T: Scalar>(vector: &[T]) -> f64 {
+    // Several sums at a time, so that no addition has to wait for the one before.
+    let mut sums = [0.0; 8];
+    let (chunks, rest) = vector.as_chunks::<8>();
+    for chunk in chunks {
+        for (sum, element) in sums.iter_mut().zip(chunk) {
+            *sum += element.to_f64().powi(2);
+        }
+    }
+    sums.iter().sum::<f64>() + rest.iter().map(|element| element.to_f64().powi(2)).sum::<f64>()
+}
+
+/// product = matrix · vector for a symmetric matrix, compiled for each kind of processor.
+struct VectorProduct<'a, T> {
+    matrix: &'a [T],
+    vector: &'a [T],
+    product: &'a mut [T],
+}
+
+impl<T: Scalar> pulp::WithSimd for VectorProduct<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) {
+        self.product.fill(T::default());
+        for (row, factor) in self.matrix.chunks_exact(self.vector.len()).zip(self.vector) {
+            for (sum, element) in self.product.iter_mut().zip(row) {
+                *sum = factor.mul_add(*element, *sum);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::products::plain::Plain;
     use super::*;
 
     /// A matrix with entries of mixed size and sign: S = x xᵀ with x[i][k] = sin(i·k + i).
     fn gram(order: usize) -> Vec<f64> {
         let x = |i: usize, k: usize| ((i * k + i) as f64).sin();
-        (0..order * order).map(|e| (0..order + 3).map(|k| x(e / order, k) * x(e % order, k)).sum()).collect()
+        let entry = |i: usize, j: usize| (0..order + 3).map(|k| x(i, k) * x(j, k)).sum();
+        (0..order * order).map(|index| entry(index / order, index % order)).collect()
     }
 
     #[test]
     fn inverse_times_matrix_is_the_identity_at_every_size() {
-        for order in (1..=70).chain([96, 127, 128, 129, 200]) {
-            let (s, scale) = (gram(order), 0.3);
-            let mut inverter = Inverter::<f64>::default();
-            inverter.matrix_mut(order).copy_from_slice(&s);
-            let condition = inverter.invert(order, scale).unwrap();
-            let inverse = inverter.inverse(order);
-            for row in 0..order {
-                for col in 0..order {
-                    let element = |k: usize| f64::from(row == k) + scale * s[row * order + k];
-                    let sum: f64 = (0..order).map(|k| element(k) * inverse[k * order + col]).sum();
-                    assert!((sum - f64::from(row == col)).abs() < 1e-13 * condition, "order {order} ({row}, {col})");
-                }
+        for order in (1..=70).chain([96, 111, 112, 113, 127, 128, 129, 200, 257]) {
+            let (mut quick, mut accurate) = (Inverter::<f64>::default(), Inverter::<f64>::default());
+            for inverter in [&mut quick, &mut accurate] {
+                inverter.matrix_mut(order).copy_from_slice(&gram(order));
+                inverter.damp(order, 0.3).unwrap();
+            }
+            let damped = accurate.matrix(order).data().to_vec();
+            quick.invert_quickly(order, &mut Plain).unwrap();
+            accurate.invert_accurately(order).unwrap();
+            for inverter in [&quick, &accurate] {
+                let mut identity = vec![0.0; order * order];
+                Plain.multiply(Matrix::new(&damped, order, order), inverter.matrix(order), &mut identity).unwrap();
+                identity.iter_mut().step_by(order + 1).for_each(|diagonal| *diagonal -= 1.0);
+                let error = identity.iter().fold(0.0f64, |largest, element| largest.max(element.abs()));
+                assert!(error < 1e-11, "order {order}: {error:e}");
             }
         }
     }
 
     #[test]
+    fn norms_are_estimated() {
+        let order = 20;
+        let mut inverter = Inverter::<f32>::default();
+        inverter.matrix_mut(order).fill(3.0);
+        let Damped { norm, trace } = inverter.damp(order, 0.5).unwrap();
+        assert!((norm - 31.0).abs() < 0.1, "1 + 0.5·3·20, not {norm}");
+        assert_eq!(trace, 30.0);
+        let Inverted { norm, remainder } = inverter.invert_quickly(order, &mut Plain).unwrap();
+        assert!((0.5..=1.0).contains(&norm), "1 in 19 of 20 directions, not {norm}");
+        let exact = 30.0 / (31.0 * 31.0);
+        assert!((remainder / exact - 1.0).abs() < 1e-3, "{exact}, not {remainder}");
+    }
+
+    #[test]
     fn buffers_of_a_larger_matrix_serve_a_smaller_one() {
         let mut inverter = Inverter::<f32>::default();
-        for order in [50, 3, 20] {
+        for order in [150, 3, 20] {
             inverter.matrix_mut(order).fill(0.0);
-            assert_eq!(inverter.invert(order, 1.0), Ok(1.0));
+            inverter.damp(order, 1.0).unwrap();
+            inverter.invert_quickly(order, &mut Plain).unwrap();
             let identity: Vec<f32> = (0..order * order).map(|e| f32::from(e / order == e % order)).collect();
-            assert_eq!(inverter.inverse(order), identity);
+            assert_eq!(inverter.matrix(order).data(), identity);
         }
     }
 
@@ -163,9 +307,20 @@ mod tests {
         let mut inverter = Inverter::<f32>::default();
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             inverter.matrix_mut(3).copy_from_slice(&[1.0, 0.0, 0.0, 0.0, 1.0, bad, 0.0, bad, 1.0]);
-            assert_eq!(inverter.invert(3, 1.0), Err(Breakdown::NotFinite));
+            assert!(matches!(inverter.damp(3, 1.0), Err(Breakdown::NotFinite)));
         }
-        inverter.matrix_mut(3).copy_from_slice(&[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, -3.0]);
-        assert_eq!(inverter.invert(3, 1.0), Err(Breakdown::Pivot(2)));
+        for (order, pivot) in [(3, 2), (100, 57), (150, 149), (230, 120)] {
+            inverter.matrix_mut(order).fill(0.0);
+            inverter.matrix_mut(order)[pivot * (order + 1)] = -3.0;
+            inverter.damp(order, 1.0).unwrap();
+            let broken = inverter.invert_quickly(order, &mut Plain);
+            assert!(matches!(broken, Err(Breakdown::Pivot(index)) if index == pivot), "{broken:?}");
+            let mut accurate = Inverter::<f64>::default();
+            accurate.matrix_mut(order).fill(0.0);
+            accurate.matrix_mut(order)[pivot * (order + 1)] = -3.0;
+            accurate.damp(order, 1.0).unwrap();
+            let broken = accurate.invert_accurately(order);
+            assert!(matches!(broken, Err(Breakdown::Pivot(index)) if index == pivot), "{broken:?}");
+        }
     }
 }

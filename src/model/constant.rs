@@ -78,6 +78,16 @@ impl TensorProto {
         }
     }
 
+    /// The elements of a tensor of numbers that is stored in the file, one after the other as `raw_data` has them.
+    pub fn element_bytes(&self) -> Option<Vec<u8>> {
+        match DataType::try_from(self.data_type()).ok()? {
+            _ if !self.raw_data().is_empty() => Some(self.raw_data().to_vec()),
+            DataType::Float => Some(self.float_data.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            DataType::Double => Some(self.double_data.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            _ => None,
+        }
+    }
+
     /// The element of a floating-point tensor that has just one.
     pub fn float_element(&self) -> Option<f64> {
         let bytes = self.raw_data();

@@ -101,7 +101,6 @@ impl Api {
 fn code(error: &Error) -> sys::OrtErrorCode {
     match error {
         Error::Runtime(_) => sys::OrtErrorCode::ORT_FAIL,
-        Error::Unsupported(_) => sys::OrtErrorCode::ORT_NOT_IMPLEMENTED,
         Error::Curvature(_) => sys::OrtErrorCode::ORT_RUNTIME_EXCEPTION,
         _ => sys::OrtErrorCode::ORT_INVALID_ARGUMENT,
     }

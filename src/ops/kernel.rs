@@ -10,7 +10,7 @@ use super::gemm::{Kernels, RuntimeProducts};
 use super::info::KernelInfo;
 use super::pool::Pool;
 use super::shapes::Sizes;
-use crate::curvature::{self, Layer, Matrix, Products};
+use crate::curvature::{self, Layer, Matrix, Products, Sampled, conditioned_gradient};
 
 /// Indices of the operator's inputs.
 mod input {
@@ -39,6 +39,7 @@ pub(super) struct Workspace<E: Element> {
     curvature: curvature::Workspace<E::Compute>,
     gradients: Vec<E::Compute>,
     inputs: Vec<E::Compute>,
+    sampled: Vec<E::Compute>,
     output: Vec<E::Compute>,
 }
 
@@ -48,6 +49,7 @@ impl<E: Element> Default for Workspace<E> {
             curvature: curvature::Workspace::default(),
             gradients: Vec::new(),
             inputs: Vec::new(),
+            sampled: Vec::new(),
             output: Vec::new(),
         }
     }
@@ -84,35 +86,42 @@ where
         let missing = |name| move || Error::Input { name, problem: "is missing".into() };
         let g = context.input::<E>(input::G, "G")?.ok_or_else(missing("G"))?;
         let a = context.input::<E>(input::A, "A")?.ok_or_else(missing("A"))?;
-        if context.input::<E>(input::G_BAR, "GBar")?.is_some() {
-            return Err(Error::Unsupported("GBar"));
-        }
-        let lambda = match context.scalar(input::LAMBDA_A, "lambda_a")? {
-            Some(lambda) => check_damping("lambda_a", lambda)?,
-            None => self.attributes.lambda_a.ok_or(Error::NoDamping { name: "lambda_a" })?,
+        let g_bar = context.input::<E>(input::G_BAR, "GBar")?;
+        let damping = |index, name, attribute: Option<f64>| match context.scalar(index, name)? {
+            Some(lambda) => check_damping(name, lambda),
+            None => attribute.ok_or(Error::NoDamping { name }),
         };
+        let lambda_a = damping(input::LAMBDA_A, "lambda_a", self.attributes.lambda_a)?;
+        let lambda_g = damping(input::LAMBDA_G, "lambda_g", Some(self.attributes.lambda_g))?;
         let layout = &self.attributes.layout;
-        let sizes = Sizes::new(layout, &g.shape, &a.shape)?;
-        let Sizes { rows, out_features, in_features, .. } = sizes;
+        let g_bar_shape = g_bar.as_ref().map(|g_bar| g_bar.shape.as_slice());
+        let sizes = Sizes::new(layout, &g.shape, &a.shape, g_bar_shape)?;
         let output = context.output::<E>(&sizes.output)?;
         if output.is_empty() {
             return Ok(());
         }
+        let Sizes { layers, rows, sampled_rows, out_features, in_features, .. } = sizes;
         let mut products = self.kernels.during(context);
         self.pool.lend(|workspace| {
+            let Workspace { curvature, gradients, inputs, sampled, output: buffer } = workspace;
             for (index, output) in output.chunks_exact_mut(out_features * in_features).enumerate() {
-                let (g, a) = (of_layer(g.data, index, sizes.layers), of_layer(a.data, index, sizes.layers));
+                let of_layer = |tensor| of_layer(tensor, index, layers);
+                let gradients = E::widen(of_layer(g.data), gradients);
+                let inputs = E::widen(of_layer(a.data), inputs);
+                let sampled = g_bar.as_ref().map(|g_bar| E::widen(of_layer(g_bar.data), sampled));
                 let layer = Layer {
-                    gradients: samples(E::widen(g, &mut workspace.gradients), [rows, out_features], layout.trans_g),
-                    inputs: samples(E::widen(a, &mut workspace.inputs), [rows, in_features], layout.trans_a),
-                    lambda,
+                    gradients: samples(gradients, [rows, out_features], layout.trans_g),
+                    inputs: samples(inputs, [rows, in_features], layout.trans_a),
+                    lambda: lambda_a,
+                    sampled: sampled.map(|sampled| Sampled {
+                        gradients: samples(sampled, [sampled_rows, out_features], layout.trans_g),
+                        lambda: lambda_g,
+                    }),
                     alpha: self.attributes.alpha,
                     form: self.attributes.form,
                     transpose_output: layout.trans_y,
                 };
-                E::fill(output, &mut workspace.output, |output| {
-                    curvature::conditioned_gradient(&layer, &mut workspace.curvature, &mut products, output)
-                })?;
+                E::fill(output, buffer, |output| conditioned_gradient(&layer, curvature, &mut products, output))?;
             }
             Ok(())
         })

@@ -10,6 +10,8 @@ pub(super) struct Sizes {
     pub(super) layers: usize,
     /// b, rows of each.
     pub(super) rows: usize,
+    /// Rows of sampled gradients of each; 0 without them.
+    pub(super) sampled_rows: usize,
     /// m
     pub(super) out_features: usize,
     /// n
@@ -19,20 +21,23 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// Checks the shapes of `G` and `A` against each other and against the attributes.
-    pub(super) fn new(layout: &Layout, g: &[usize], a: &[usize]) -> Result<Self, Error> {
-        let fail = |problem: String| Error::Shapes { problem, gradients: g.to_vec(), inputs: a.to_vec() };
+    /// Checks the shapes of `G`, `A` and, if it is there, `GBar` against each other and against the attributes.
+    pub(super) fn new(layout: &Layout, g: &[usize], a: &[usize], g_bar: Option<&[usize]>) -> Result<Self, Error> {
+        let fail = |problem: String| Error::Shapes {
+            problem,
+            gradients: g.to_vec(),
+            inputs: a.to_vec(),
+            sampled: g_bar.map(<[usize]>::to_vec),
+        };
+        let least = layout.batched + 2;
         if g.len() != a.len() {
             return Err(fail("G and A must have the same rank".into()));
         }
-        if g.len() < layout.batched + 2 {
-            return Err(fail(format!(
-                "the rank must be at least {} (batched = {})",
-                layout.batched + 2,
-                layout.batched
-            )));
+        if g.len() < least || g_bar.is_some_and(|g_bar| g_bar.len() < least) {
+            return Err(fail(format!("the rank must be at least {least} (batched = {})", layout.batched)));
         }
-        if (layout.trans_g || layout.trans_a) && g.len() != 2 {
+        let flat = |shape: &[usize]| shape.len() == 2;
+        if (layout.trans_g || layout.trans_a) && !(flat(g) && (g_bar.is_none_or(flat) || !layout.trans_g)) {
             return Err(fail("transG and transA need tensors of rank 2".into()));
         }
         let (g_rows, a_rows) = (rows(g, layout.trans_g), rows(a, layout.trans_a));
@@ -40,11 +45,23 @@ impl Sizes {
             return Err(fail(format!("G has rows {g_rows:?} and A has rows {a_rows:?}, which must be the same")));
         }
         let output = output_shape(layout, g, a).ok_or_else(|| fail("no output shape".into()))?;
+        let out_features = *features(g, layout.trans_g);
         let (layers, rows) = g_rows.split_at(layout.batched);
+        let sampled_rows = match g_bar {
+            None => 0,
+            Some(g_bar) if *features(g_bar, layout.trans_g) != out_features => {
+                return Err(fail("GBar must have as many features as G".into()));
+            }
+            Some(g_bar) => match self::rows(g_bar, layout.trans_g).strip_prefix(layers) {
+                Some(rows) => rows.iter().product(),
+                None => return Err(fail("GBar must have the batched dimensions of G".into())),
+            },
+        };
         Ok(Self {
             layers: layers.iter().product(),
             rows: rows.iter().product(),
-            out_features: *features(g, layout.trans_g),
+            sampled_rows,
+            out_features,
             in_features: *features(a, layout.trans_a),
             output,
         })
@@ -76,7 +93,7 @@ mod tests {
     use super::*;
 
     fn sizes(layout: Layout, g: &[usize], a: &[usize]) -> Option<(usize, usize, usize, usize, Vec<usize>)> {
-        let sizes = Sizes::new(&layout, g, a).ok()?;
+        let sizes = Sizes::new(&layout, g, a, None).ok()?;
         Some((sizes.layers, sizes.rows, sizes.out_features, sizes.in_features, sizes.output))
     }
 
@@ -106,8 +123,30 @@ mod tests {
             (Layout { trans_g: true, ..plain }, &[8, 3], &[8, 5]),
             (Layout { trans_a: true, ..plain }, &[2, 4, 3], &[2, 4, 5]),
         ] {
-            let message = Sizes::new(&layout, g, a).unwrap_err().to_string();
+            let message = Sizes::new(&layout, g, a, None).unwrap_err().to_string();
             assert!(message.contains(&format!("{g:?}")) && message.contains(&format!("{a:?}")), "{message}");
+        }
+    }
+
+    #[test]
+    fn sampled_gradients() {
+        let plain = Layout::default();
+        let sampled = |layout: Layout, g: &[usize], a: &[usize], g_bar: &[usize]| {
+            Sizes::new(&layout, g, a, Some(g_bar)).map(|sizes| sizes.sampled_rows)
+        };
+        assert_eq!(sampled(plain, &[8, 3], &[8, 5], &[16, 3]).unwrap(), 16);
+        assert_eq!(sampled(plain, &[8, 3], &[8, 5], &[2, 8, 3]).unwrap(), 16);
+        assert_eq!(sampled(Layout { trans_g: true, ..plain }, &[3, 8], &[8, 5], &[3, 9]).unwrap(), 9);
+        let batched = Layout { batched: 1, ..plain };
+        assert_eq!(sampled(batched, &[4, 8, 3], &[4, 8, 5], &[4, 9, 3]).unwrap(), 9);
+        for (layout, g, a, g_bar) in [
+            (plain, &[8, 3][..], &[8, 5][..], &[8, 4][..]),
+            (plain, &[8, 3], &[8, 5], &[3]),
+            (batched, &[4, 8, 3], &[4, 8, 5], &[5, 8, 3]),
+            (Layout { trans_g: true, ..plain }, &[3, 8], &[8, 5], &[3, 2, 4]),
+        ] {
+            let message = sampled(layout, g, a, g_bar).unwrap_err().to_string();
+            assert!(message.contains(&format!("GBar has the shape {g_bar:?}")), "{message}");
         }
     }
 

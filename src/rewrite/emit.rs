@@ -74,6 +74,15 @@ impl<'a> Emitter<'a> {
         name
     }
 
+    /// A name that no node has yet, for the operator that makes `result`.
+    fn node_name(&self, result: &str) -> String {
+        let mut name = format!("{result}/IsaacGemm");
+        while self.flow.graph.nodes().iter().any(|node| node.name() == name) {
+            name.push('_');
+        }
+        name
+    }
+
     /// Brings one operand of a single product to the layout that the operator takes: its name, and whether it is stored
     /// features first.
     fn single(
@@ -181,7 +190,7 @@ impl<'a> Emitter<'a> {
         let is_final = unit.delivery == Delivery::Plain && unit.addend.is_none();
         let conditioned = if is_final { name.to_owned() } else { self.fresh(name, "conditioned") };
         let mut operator = NodeProto::build(DOMAIN, "IsaacGemm", &[&gradient.0, &input.0], &[&conditioned])
-            .named(&format!("{}/IsaacGemm", self.flow.node(unit.nodes[0]).name()))
+            .named(&self.node_name(name))
             .with_float("lambda_a", self.lambda);
         if unit.alpha != 1.0 {
             operator = operator.with_float("alpha", unit.alpha);

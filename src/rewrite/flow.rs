@@ -146,6 +146,29 @@ impl<'a> Flow<'a> {
         self.classes[a.index()] == self.classes[b.index()]
     }
 
+    /// Whether two values hold the same elements: equal ones, or a constant and its transpose, which constant folding makes of a
+    /// Transpose.
+    pub(super) fn equal_up_to_layout(&self, a: ValueId, b: ValueId) -> bool {
+        self.equal(a, b) || self.is_transpose(a, b).unwrap_or(false)
+    }
+
+    fn is_transpose(&self, a: ValueId, b: ValueId) -> Option<bool> {
+        let matrix = |id| {
+            let tensor = self.graph.constant(self.index, id)?;
+            let sizes = <[i64; 2]>::try_from(tensor.dims.as_slice()).ok()?;
+            let [rows, columns] = sizes.map(|size| usize::try_from(size).unwrap_or(0));
+            Some((tensor.data_type(), tensor.element_bytes()?, rows, columns))
+        };
+        let ((elem, left, rows, columns), (other, right, other_rows, other_columns)) = (matrix(a)?, matrix(b)?);
+        if (elem, rows, columns, left.len()) != (other, other_columns, other_rows, right.len()) || left.is_empty() {
+            return None;
+        }
+        let width = left.len() / (rows * columns);
+        let at = |bytes: &[u8], index: usize| bytes[index * width..(index + 1) * width].to_vec();
+        let mut places = (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column)));
+        Some(places.all(|(row, column)| at(&left, row * columns + column) == at(&right, column * rows + row)))
+    }
+
     /// The value at the start of the chain of layout operators that ends in `id`.
     pub(super) fn root(&self, mut id: ValueId) -> ValueId {
         while let Some(before) = self.layout_input(id) {

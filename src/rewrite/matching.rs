@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::contraction::{Contraction, Operand};
 use super::data::data_leaves;
-use super::flow::{Flow, LeafSet};
+use super::flow::{Flow, LeafSet, is_layout};
 use super::leaves::{Leaves, Via, weight_leaves};
 use super::pairs::{Pair, pairs};
 use super::reach;
@@ -60,7 +60,10 @@ impl Matching {
         let leaves = Leaves { flow, sinks, declared };
         let data = data_leaves(leaves, &contractions, &pairs);
         let candidates: BTreeSet<usize> = pairs.iter().map(|pair| pair.product).collect();
-        let tail = |&product: &usize| (product, reach::of_weight_gradient(flow, &contractions[product], &data));
+        let weights: BTreeSet<ValueId> =
+            pairs.iter().map(|pair| contractions[pair.forward].roots[1 - pair.data]).collect();
+        let tail =
+            |&product: &usize| (product, reach::of_weight_gradient(flow, &contractions[product], &data, &weights));
         let tails = candidates.iter().map(tail).collect();
         let search =
             Search { flow, leaves, contractions: &contractions, descendants: &descendants, tails, pairs: &pairs };
@@ -186,8 +189,8 @@ impl Search<'_> {
 
     /// What speaks for a pair, the strongest first: the gradient meets this very weight elsewhere (in the gradient of the layer's input);
     /// the weight meets what is made from the product (in its update); a gradient of the weight's shape is made from the product;
-    /// the sizes fit.
-    fn evidence(&self, pair: &Pair) -> [bool; 4] {
+    /// the sizes fit; the gradient is made from what the layer's output is used with.
+    fn evidence(&self, pair: &Pair) -> [bool; 5] {
         let gradient = &self.contractions[pair.product].operands[1 - pair.input];
         let weight = &self.contractions[pair.forward].operands[1 - pair.data];
         let gradient_root = self.contractions[pair.product].roots[1 - pair.input];
@@ -200,7 +203,7 @@ impl Search<'_> {
         let size = |dim: Option<&Dim>| dim.and_then(Dim::known);
         let fits = size(gradient.kept(self.flow)).is_some_and(|m| size(weight.kept(self.flow)) == Some(m));
         let arrives = self.arrivals(pair.product, pair).next().is_some();
-        [meets, self.is_updated(pair), arrives, fits]
+        [meets, self.is_updated(pair), arrives, fits, self.is_adjoint(pair)]
     }
 
     /// Whether something below the product also reads the weight by a way that does not go through the product.
@@ -213,6 +216,37 @@ impl Search<'_> {
                 let mut reads = self.flow.index.inputs(self.flow.node(id));
                 reads.any(|read| !self.is_in_tail(read, pair.product) && self.flow.leaves(read).contains(root))
             })
+    }
+
+    /// Whether the node that makes the gradient reads what the layer's output is used with: the derivative of a product `y · z` with respect
+    /// to y is made from z, that of any other `f(y, z)` from y, z or f(y, z).
+    fn is_adjoint(&self, pair: &Pair) -> bool {
+        let gradient = self.contractions[pair.product].roots[1 - pair.input];
+        let Some((maker, _)) = self.flow.maker(gradient) else { return false };
+        let partners = self.partners(self.contractions[pair.forward].output);
+        let mut reads = self.flow.index.inputs(self.flow.node(maker)).map(|read| self.flow.root(read));
+        reads.any(|read| partners.iter().any(|&value| self.flow.equal(value, read)))
+    }
+
+    /// What a value is used with, behind layout and sums.
+    fn partners(&self, value: ValueId) -> Vec<ValueId> {
+        let mut found = Vec::new();
+        let mut pending = vec![value];
+        while let Some(value) = pending.pop() {
+            for &(reader, slot) in &self.flow.index.value(value).consumers {
+                let node = self.flow.node(reader);
+                let output = self.flow.index.output(node, 0);
+                if is_layout(node) || node.is_onnx("Add") {
+                    pending.extend(output);
+                    continue;
+                }
+                let is_product = self.contractions.iter().any(|c| c.node == reader);
+                let others = (0..node.input.len()).filter(|&other| !is_product || other != slot);
+                let inputs = others.filter_map(|slot| self.flow.index.input(node, slot));
+                found.extend(inputs.chain(output.filter(|_| !is_product)).map(|value| self.flow.root(value)));
+            }
+        }
+        found
     }
 
     fn names_agree(&self, pair: &Pair) -> bool {
@@ -250,7 +284,7 @@ impl Search<'_> {
                     let shape = self.flow.shape(leaf);
                     let fits = |sink: &&Sink| sink.fits(shape) && self.is_in_tail(sink.value, product.position);
                     let named = |sink: &&Sink| fits(sink) && self.flow.name(sink.value).contains(self.flow.name(leaf));
-                    if let Some(at) = open.iter().position(|s| named(s)).or_else(|| open.iter().position(|s| fits(s))) {
+                    if let Some(at) = open.iter().position(named).or_else(|| open.iter().position(fits)) {
                         open.remove(at);
                         trained.insert(leaf);
                     }

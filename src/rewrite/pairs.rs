@@ -26,11 +26,16 @@ pub(super) fn pairs(flow: &Flow<'_>, contractions: &[Contraction], descendants: 
             let Some((maker, _)) = flow.maker(gradient) else {
                 continue;
             };
-            for forward in (0..contractions.len()).filter(|&forward| descendants[forward][maker.0]) {
+            // A product of a value with itself has no data side and no weight side.
+            let is_layer = |&forward: &usize| {
+                let [left, right] = contractions[forward].roots;
+                descendants[forward][maker.0] && !flow.equal(left, right)
+            };
+            for forward in (0..contractions.len()).filter(is_layer) {
                 for data in [0, 1] {
                     let pair = Pair { product, input, forward, data };
                     let roots = [contractions[product].roots[input], contractions[forward].roots[data]];
-                    if flow.equal(roots[0], roots[1]) && pair.axes_agree(flow, contractions) {
+                    if flow.equal_up_to_layout(roots[0], roots[1]) && pair.axes_agree(flow, contractions) {
                         found.push(pair);
                     }
                 }
@@ -41,6 +46,11 @@ pub(super) fn pairs(flow: &Flow<'_>, contractions: &[Contraction], descendants: 
 }
 
 impl Pair {
+    fn is_same_factor(&self, flow: &Flow<'_>, contractions: &[Contraction]) -> bool {
+        let [own, other] = [contractions[self.product].roots[self.input], contractions[self.forward].roots[self.data]];
+        flow.equal(own, other)
+    }
+
     /// The layer sums over features, its gradient over rows: the same axis of the common factor cannot be summed over in both.
     fn axes_agree(&self, flow: &Flow<'_>, contractions: &[Contraction]) -> bool {
         let place = |c: usize, side: usize, summed: bool| {
@@ -54,7 +64,8 @@ impl Pair {
             feature_place(flow, operand.value, if is_last { 1 } else { 2 })
         };
         match (place(self.product, self.input, false), place(self.forward, self.data, true)) {
-            (Some(kept), Some(summed)) => kept == summed,
+            // Of a constant and its transpose, the one has first what the other has last.
+            (Some(kept), Some(summed)) => (kept == summed) == self.is_same_factor(flow, contractions),
             _ => true,
         }
     }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::contraction::Contraction;
 use super::flow::{Flow, LeafSet};
 use super::tail::step;
-use crate::model::NodeId;
+use crate::model::{NodeExt, NodeId, Producer, ValueId};
 use crate::proto::NodeProto;
 
 /// The nodes that the result of `product` goes through by layout, scale, slices and sums alone; the product is the first of them.
@@ -16,16 +16,30 @@ pub(super) fn linear(flow: &Flow<'_>, product: &Contraction) -> BTreeSet<NodeId>
     reach(flow, product, |node, slots| slots.iter().any(|&slot| step(flow, node, slot).is_some()))
 }
 
-/// The nodes that the result of `product` goes through as the gradient of a weight does: what it is combined with, other than in a sum,
-/// does not depend on the data, or is a single number.
-pub(super) fn of_weight_gradient(flow: &Flow<'_>, product: &Contraction, data: &LeafSet) -> BTreeSet<NodeId> {
+/// The nodes that the result of `product` goes through as the gradient of a weight does. In a sum, what is added is no input of the graph that
+/// the product depends on already, unless it may be a weight (an update subtracts from it; a loss subtracts its targets). What it is combined with in any
+/// other way does not depend on the data, or is a single number.
+pub(super) fn of_weight_gradient(
+    flow: &Flow<'_>,
+    product: &Contraction,
+    data: &LeafSet,
+    weights: &BTreeSet<ValueId>,
+) -> BTreeSet<NodeId> {
+    let is_source = |leaf: ValueId| product.operands.iter().any(|operand| flow.leaves(operand.value).contains(leaf));
     reach(flow, product, |node, slots| {
-        let free = |slot: usize| {
-            let input = flow.index.input(node, slot);
-            input.is_none_or(|input| !flow.leaves(input).intersects(data) || flow.is_scalar(input))
-        };
-        slots.iter().any(|&slot| step(flow, node, slot).is_some())
-            || (0..node.input.len()).all(|slot| slots.contains(&slot) || free(slot))
+        let others = || (0..node.input.len()).filter(|slot| !slots.contains(slot));
+        let mut inputs = others().filter_map(|slot| flow.index.input(node, slot));
+        let is_tail = |slot: &usize| step(flow, node, *slot).is_some();
+        if slots.iter().any(is_tail) {
+            // The factors of a Gemm that adds a gradient to its product are another matter.
+            return node.is_onnx("Gemm")
+                || !inputs.map(|input| flow.root(input)).any(|root| {
+                    matches!(flow.index.value(root).producer, Producer::Input(_))
+                        && is_source(root)
+                        && !weights.contains(&root)
+                });
+        }
+        inputs.all(|input| !flow.leaves(input).intersects(data) || flow.is_scalar(input))
     })
 }
 

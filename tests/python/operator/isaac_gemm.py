@@ -18,12 +18,12 @@ def session_options(threads=1):
     return options
 
 
-def session(inputs=("G", "A"), element=TensorProto.FLOAT, ranks=(2, 2), shapes=None, threads=1, name="dense1", **attributes):
-    """A session of one IsaacGemm node that computes Y. Shapes are symbolic unless given."""
-    shapes = shapes or [[f"{tensor}{i}" for i in range(rank)] for tensor, rank in zip("GA", ranks)]
-    declared = [helper.make_tensor_value_info(tensor, element, shape) for tensor, shape in zip("GA", shapes)]
-    extra = {"lambda_a": (element, []), "GBar": (element, ["c", "m"]), "lambda_g": (element, [])}
-    declared += [helper.make_tensor_value_info(key, *extra[key]) for key in inputs[2:]]
+def session(inputs=("G", "A"), element=TensorProto.FLOAT, ranks=(2, 2, 2), shapes=None, threads=1, name="dense1", **attributes):
+    """A session of one IsaacGemm node that computes Y. Shapes of G and A, and of GBar, are symbolic unless given."""
+    matrices = ("G", "A", "GBar")
+    shapes = shapes or [[f"{matrix}{i}" for i in range(rank)] for matrix, rank in zip(matrices, ranks)]
+    shapes = dict(zip(matrices, shapes))
+    declared = [helper.make_tensor_value_info(key, element, shapes.get(key, [])) for key in inputs]
     node = helper.make_node("IsaacGemm", list(inputs), ["Y"], name=name, domain="ai.isaac", **attributes)
     output = helper.make_tensor_value_info("Y", element, None)
     return load(helper.make_graph([node], "layer", declared, [output]), threads)
@@ -37,9 +37,10 @@ def load(graph, threads=1):
     )
 
 
-def run(session, g, a, **scalars):
-    element = np.asarray(g).dtype
-    return session.run(["Y"], {"G": g, "A": a, **{key: np.array(value, element) for key, value in scalars.items()}})[0]
+def run(session, g, a, **others):
+    """The output for G, A and whatever other inputs the session has."""
+    others = {key: np.asarray(value, np.asarray(g).dtype) for key, value in others.items()}
+    return session.run(["Y"], {"G": g, "A": a, **others})[0]
 
 
 class Reference:

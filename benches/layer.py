@@ -1,0 +1,117 @@
+"""How long IsaacGemm takes compared with Gemm, in real sessions.
+
+    ISAAC_LIBRARY=target/release/libisaac.so python benches/layer.py [--rounds 200] [--csv FILE] [--damping 1.0]
+
+Needs numpy, onnx and an onnxruntime. Each row's two nodes run alternately in the same process, so that whatever else the
+machine does meets both; times are medians, with inputs and outputs bound beforehand. `limit` is 1 + the fewest extra
+flops of any form over the flops of Gemm; `over` is ratio / limit.
+"""
+
+import argparse
+import csv
+import os
+import sys
+import time
+
+import numpy as np
+import onnxruntime
+from onnx import TensorProto, helper
+
+SHAPES = [  # rows, inputs, outputs
+    (60, 100, 100),
+    (32, 400, 400),
+    (60, 400, 400),
+    (60, 784, 400),
+    (60, 1000, 500),
+    (100, 400, 400),
+    (128, 784, 784),
+    (256, 400, 400),
+    (60, 1600, 1600),
+    (128, 1600, 1600),
+    (1024, 400, 400),
+    (1024, 384, 1536),
+    (4096, 768, 768),
+]
+
+
+def session(node, threads, inputs):
+    declared = [helper.make_tensor_value_info(name, TensorProto.FLOAT, x.shape) for name, x in inputs.items()]
+    output = helper.make_tensor_value_info("Y", TensorProto.FLOAT, None)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.isaac", 1)]
+    model = helper.make_model(helper.make_graph([node], "layer", declared, [output]), opset_imports=opsets, ir_version=8)
+    options = onnxruntime.SessionOptions()
+    options.register_custom_ops_library(os.environ["ISAAC_LIBRARY"])
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+class Timed:
+    def __init__(self, node, threads, inputs):
+        inputs = {name: inputs[name] for name in node.input}
+        self.session = session(node, threads, inputs)
+        self.binding = self.session.io_binding()
+        for name, x in inputs.items():
+            self.binding.bind_cpu_input(name, x)
+        self.binding.bind_output("Y", "cpu")
+        self.times = []
+
+    def run(self, clock, keep):
+        start = clock()
+        self.session.run_with_iobinding(self.binding)
+        if keep:
+            self.times.append(clock() - start)
+
+    def median(self):
+        return float(np.median(self.times))
+
+
+def limit(rows, inputs, outputs):
+    samples = rows * rows * inputs + rows**3 / 3 + 2 * rows * rows * min(inputs, outputs)
+    features = inputs * inputs * rows + inputs**3 / 3 + 2 * inputs * inputs * min(rows, outputs)
+    return 1 + min(samples, features) / (2 * rows * inputs * outputs)
+
+
+def measure(shape, threads, rounds, damping, relu, clock):
+    rng = np.random.default_rng(0)
+    rows, inputs, outputs = shape
+    tensors = {"G": rng.normal(size=(rows, outputs)), "A": rng.normal(size=(rows, inputs))}
+    if relu:
+        tensors["A"] = np.maximum(tensors["A"], 0)
+    tensors = {name: x.astype(np.float32) for name, x in tensors.items()}
+    plain = Timed(helper.make_node("Gemm", ["G", "A"], ["Y"], transA=1), threads, tensors)
+    node = helper.make_node("IsaacGemm", ["G", "A"], ["Y"], domain="ai.isaac", lambda_a=damping)
+    isaac = Timed(node, threads, tensors)
+    rounds = max(20, min(rounds, int(rounds * 2e7 / (rows * inputs * outputs))))
+    for keep in [False] * 5 + [True] * rounds:
+        plain.run(clock, keep)
+        isaac.run(clock, keep)
+    return plain.median(), isaac.median()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--damping", type=float, default=1.0)
+    parser.add_argument("--relu", action="store_true", help="inputs as after a ReLU instead of normal ones")
+    parser.add_argument("--csv")
+    help_cpu = "measure what the calling thread computes, on one thread only: for a machine that does other things too"
+    parser.add_argument("--cpu-time", action="store_true", help=help_cpu)
+    arguments = parser.parse_args()
+    clock = time.thread_time if arguments.cpu_time else time.perf_counter
+    header = ["threads", "rows", "inputs", "outputs", "gemm_us", "isaac_us", "ratio", "limit", "over"]
+    print(("{:>9}" * len(header)).format(*header))
+    results = []
+    for threads in (1,) if arguments.cpu_time else (1, 2):
+        for shape in SHAPES:
+            plain, isaac = measure(shape, threads, arguments.rounds, arguments.damping, arguments.relu, clock)
+            ratio, least = isaac / plain, limit(*shape)
+            results.append([threads, *shape, plain * 1e6, isaac * 1e6, ratio, least, ratio / least])
+            print(("{:9}" * 4 + "{:9.1f}" * 2 + "{:9.3f}" * 3).format(*results[-1]))
+            sys.stdout.flush()
+    if arguments.csv:
+        with open(arguments.csv, "w", newline="") as file:
+            csv.writer(file).writerows([header, *results])
+
+
+if __name__ == "__main__":
+    main()

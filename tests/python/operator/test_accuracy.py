@@ -1,0 +1,56 @@
+"""Float at every damping and scale at which float64 can tell what is right."""
+
+import numpy as np
+import pytest
+from isaac_gemm import Reference, error, run, session
+
+KINDS = {
+    "normal": lambda rng, b, n: rng.normal(size=(b, n)),
+    "after a ReLU": lambda rng, b, n: np.maximum(rng.normal(size=(b, n)), 0),
+    "large mean": lambda rng, b, n: rng.normal(size=(b, n)) + 3,
+    "one row": lambda rng, b, n: np.repeat(rng.normal(size=(1, n)), b, axis=0),
+    "four rows": lambda rng, b, n: np.repeat(rng.normal(size=(4, n)), b // 4 + 1, axis=0)[:b],
+    "rank 3": lambda rng, b, n: rng.normal(size=(b, 3)) @ rng.normal(size=(3, n)),
+    "decaying": lambda rng, b, n: rng.normal(size=(b, n)) * np.exp(-12 * np.arange(n) / n),
+    "sparse": lambda rng, b, n: (rng.random((b, n)) < 0.2) * rng.random((b, n)) * (rng.random(n) < 0.7),
+}
+SHAPES = [(8, 30, 20), (60, 100, 100), (100, 50, 60), (130, 200, 150)]
+
+
+@pytest.mark.parametrize("form", ["samples", "features"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_damping(kind, form):
+    rng = np.random.default_rng(5)
+    node = session(("G", "A", "lambda_a"), form=form)
+    checked = 0
+    for (b, n, m), scale in [(shape, scale) for shape in SHAPES for scale in (1e-3, 1.0, 1e3)]:
+        a = (KINDS[kind](rng, b, n) * scale).astype(np.float32)
+        g = rng.normal(size=(b, m)).astype(np.float32)
+        reference = Reference(a)
+        expected = reference.for_gradients(g)
+        for damping in np.float32(10.0) ** np.arange(-8, 9, dtype=np.float32):
+            # Beyond this the smallest eigenvalue of the damped matrix is lost in the rounding of float64.
+            if reference.s[0] ** 2 / (b * damping) < 1e9:
+                relative = error(run(node, g, a, lambda_a=damping), expected(damping))
+                assert relative < 1e-5, (b, n, m, scale, damping, relative)
+                checked += 1
+    assert checked > 100
+
+
+def test_memory_does_not_grow():
+    """Buffers are kept from call to call; the process settles after the first of them."""
+
+    def resident():
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * 4096
+
+    rng = np.random.default_rng(0)
+    node = session(("G", "A", "lambda_a"))
+    g, a = (rng.normal(size=(60, 784)).astype(np.float32) for _ in range(2))
+    a[30:] = a[:30]  # for the part that is computed in double
+    settled = 0
+    for count in range(200):
+        run(node, g, a, lambda_a=0.01)
+        if count == 20:
+            settled = resident()
+    assert resident() - settled < 4 << 20
