@@ -38,8 +38,10 @@ impl<'a> Backward<'a> {
         let mut blocked = Vec::new();
         for &id in self.index.order().iter().rev() {
             let node = &self.graph.nodes()[id.0];
-            let outputs: Vec<Option<ValueId>> = (0..node.output.len()).map(|slot| self.index.output(node, slot)).collect();
-            let reached = outputs.iter().flatten().any(|output| arriving.contains_key(output) && depends[output.index()]);
+            let outputs: Vec<Option<ValueId>> =
+                (0..node.output.len()).map(|slot| self.index.output(node, slot)).collect();
+            let reached =
+                outputs.iter().flatten().any(|output| arriving.contains_key(output) && depends[output.index()]);
             let inputs: Vec<bool> = (0..node.input.len())
                 .map(|slot| self.index.input(node, slot).is_some_and(|input| depends[input.index()]))
                 .collect();

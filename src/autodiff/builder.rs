@@ -12,13 +12,20 @@ pub(crate) struct Builder<'a> {
     /// By encoded tensor: the value that holds it.
     constants: HashMap<Vec<u8>, String>,
     prefix: String,
+    opset: i64,
 }
 
 impl<'a> Builder<'a> {
-    /// New values get names that `index` does not have and that begin with `prefix`.
-    pub(crate) fn new(index: &'a Index, prefix: &str) -> Self {
+    /// For a graph that imports version `opset` of the default domain. New values get names that `index` does not have and that
+    /// begin with `prefix`.
+    pub(crate) fn new(index: &'a Index, opset: i64, prefix: &str) -> Self {
         let constants = HashMap::new();
-        Self { index, nodes: Vec::new(), names: BTreeSet::new(), constants, prefix: prefix.to_owned() }
+        Self { index, nodes: Vec::new(), names: BTreeSet::new(), constants, prefix: prefix.to_owned(), opset }
+    }
+
+    /// The version of the default domain that the graph imports.
+    pub(crate) fn opset(&self) -> i64 {
+        self.opset
     }
 
     /// The nodes, in an order of execution.
@@ -84,14 +91,32 @@ impl<'a> Builder<'a> {
 
     /// The sum over some axes.
     pub(crate) fn sum(&mut self, value: &str, axes: &[i64], keep: bool) -> String {
-        let axes = self.ints(axes);
-        self.with("ReduceSum", &[value, &axes], |node| node.with_int("keepdims", keep.into()))
+        self.over_axes("ReduceSum", value, axes, |node| node.with_int("keepdims", keep.into()))
     }
 
     /// `value` with axes of size one put in.
     pub(crate) fn unsqueeze(&mut self, value: &str, axes: &[i64]) -> String {
+        self.over_axes("Unsqueeze", value, axes, |node| node)
+    }
+
+    /// `value` without these axes of size one.
+    pub(crate) fn squeeze(&mut self, value: &str, axes: &[i64]) -> String {
+        self.over_axes("Squeeze", value, axes, |node| node)
+    }
+
+    /// An operator that takes its axes as an attribute before opset 13, and as an input from then on.
+    fn over_axes(
+        &mut self,
+        op_type: &str,
+        value: &str,
+        axes: &[i64],
+        attributes: impl FnOnce(NodeProto) -> NodeProto,
+    ) -> String {
+        if self.opset < 13 {
+            return self.with(op_type, &[value], |node| attributes(node).with_ints("axes", axes));
+        }
         let axes = self.ints(axes);
-        self.op("Unsqueeze", &[value, &axes])
+        self.with(op_type, &[value, &axes], attributes)
     }
 
     /// `value` in the shape of `like`.

@@ -26,7 +26,7 @@ pub enum AutodiffError {
         source: IndexError,
     },
     /// The operator set is too old.
-    #[error("{}: the backward pass is written in operators of opset 13 or later, and the model imports {opset}", path.display())]
+    #[error("{}: the backward pass is written in operators of opset 12 or later, and the model imports {opset}", path.display())]
     Opset {
         /// The model file.
         path: PathBuf,

@@ -10,6 +10,14 @@ use crate::proto::{NodeProto, TensorProto};
 
 const DOMAIN: &str = "ai.onnx.preview.training";
 
+/// The oldest version of the default domain whose operators the rules are written for: that which came with Gradient itself.
+const OLDEST_OPSET: i64 = 12;
+
+/// Whether the main graph of a model has a Gradient operator.
+pub fn has_gradient_operator(model: &Model) -> bool {
+    model.graph().nodes().iter().any(|node| node.is(DOMAIN, "Gradient"))
+}
+
 /// The changes that put standard operators in the place of the Gradient operators of the main graph.
 ///
 /// `Gradient(x₁ … xₙ, z…)` with attributes `xs`, `zs`, `y` has the results dy/dx₁ … dy/dxₙ at the values given for xs and zs (ONNX
@@ -21,10 +29,9 @@ const DOMAIN: &str = "ai.onnx.preview.training";
 pub fn lower_gradients(model: &Model) -> Result<Edit, AutodiffError> {
     let path = model.path();
     let graph = model.graph();
-    let index =
-        model.index(GraphId::Main).map_err(|source| AutodiffError::Graph { path: path.to_owned(), source })?;
+    let index = model.index(GraphId::Main).map_err(|source| AutodiffError::Graph { path: path.to_owned(), source })?;
     let opset = model.opset(ONNX_DOMAIN).unwrap_or(1);
-    if opset < 13 {
+    if opset < OLDEST_OPSET {
         return Err(AutodiffError::Opset { path: path.to_owned(), opset });
     }
     let types = Types::infer(graph, &index);
@@ -46,7 +53,7 @@ pub fn lower_gradients(model: &Model) -> Result<Edit, AutodiffError> {
         let y = y.and_then(|name| index.find(&name)).ok_or_else(|| fail("its y is no value of the graph".into()))?;
         let wanted: BTreeSet<ValueId> = xs.iter().filter_map(|name| index.find(name)).collect();
         let prefix = format!("{}/", node.output.first().map_or("gradient", String::as_str));
-        let mut builder = Builder::new(&index, &prefix);
+        let mut builder = Builder::new(&index, opset, &prefix);
         let seed = one_like(&mut builder, &index.value(y).name, types.elem(y).unwrap_or(1));
         let gradients = backward.gradients(&mut builder, &[(y, seed)], &wanted)?;
         for (name, output) in xs.iter().zip(&node.output).filter(|(_, output)| !output.is_empty()) {

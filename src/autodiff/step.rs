@@ -114,15 +114,17 @@ impl<'a> Step<'a, '_> {
     }
 
     /// Sets the gradient of an input that was broadcast to the shape of the output: sums over the repeated axes.
-    pub(crate) fn give_broadcast(&mut self, slot: usize, gradient: String) {
-        let reduced = match (self.shape(slot), self.output_shape()) {
-            (Some(input), Some(output)) => match repeated_axes(input, output) {
-                Some(axes) => self.sum_repeated(gradient, &axes, output.len() - input.len()),
-                None => self.sum_at_run_time(slot, gradient),
-            },
-            _ => self.sum_at_run_time(slot, gradient),
+    pub(crate) fn give_broadcast(&mut self, slot: usize, gradient: String) -> Result<(), Refusal> {
+        let (input, output) = (self.shape(slot), self.output_shape());
+        let axes = input
+            .zip(output)
+            .and_then(|(input, output)| Some((repeated_axes(input, output)?, output.len() - input.len())));
+        let reduced = match axes {
+            Some((axes, added)) => self.sum_repeated(gradient, &axes, added),
+            None => self.sum_at_run_time(slot, gradient)?,
         };
         self.give(slot, reduced);
+        Ok(())
     }
 
     fn sum_repeated(&mut self, gradient: String, axes: &[i64], added: usize) -> String {
@@ -137,14 +139,16 @@ impl<'a> Step<'a, '_> {
             return summed;
         }
         let leading: Vec<i64> = (0..added as i64).collect();
-        let leading = self.b.ints(&leading);
-        self.b.op("Squeeze", &[&summed, &leading])
+        self.b.squeeze(&summed, &leading)
     }
 
     /// Sums over the axes where the input's shape, with ones put in front, has a one: where the output has one too, that
     /// changes nothing.
-    fn sum_at_run_time(&mut self, slot: usize, gradient: String) -> String {
+    fn sum_at_run_time(&mut self, slot: usize, gradient: String) -> Result<String, Refusal> {
         let b = &mut *self.b;
+        if b.opset() < 13 {
+            return Err("which of its axes are repeated depends on sizes, and before opset 13 ReduceSum cannot be told at run time".into());
+        }
         let x = self.node.input_name(slot).unwrap_or_default();
         let [own, full] = [x, gradient.as_str()].map(|value| b.op("Shape", &[value]));
         let [own_rank, full_rank] = [&own, &full].map(|shape| b.op("Shape", &[shape]));
@@ -154,12 +158,11 @@ impl<'a> Step<'a, '_> {
         let one = b.ints(&[1]);
         let is_one = b.op("Equal", &[&padded, &one]);
         let axes = b.op("NonZero", &[&is_one]);
-        let first = b.ints(&[0]);
-        let axes = b.op("Squeeze", &[&axes, &first]);
+        let axes = b.squeeze(&axes, &[0]);
         let summed = b.with("ReduceSum", &[&gradient, &axes], |node| {
             node.with_int("keepdims", 1).with_int("noop_with_empty_axes", 1)
         });
-        b.op("Reshape", &[&summed, &own])
+        Ok(b.op("Reshape", &[&summed, &own]))
     }
 }
 

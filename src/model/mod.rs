@@ -203,6 +203,14 @@ impl Model {
         edit.write(self, path).map_err(|source| ModelError::Write { path: path.into(), source })
     }
 
+    /// The model with `edit` applied, in memory.
+    ///
+    /// # Errors
+    /// An edit that leaves no model.
+    pub fn edited(&self, edit: &Edit) -> Result<Self, ModelError> {
+        Self::decode(&self.path, self.to_bytes(edit).into())
+    }
+
     /// The bytes of the model with `edit` applied.
     pub fn to_bytes(&self, edit: &Edit) -> Vec<u8> {
         edit.bytes(self)

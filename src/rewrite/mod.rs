@@ -59,6 +59,7 @@ pub struct Analysis<'a> {
     model: &'a Model,
     graphs: BTreeMap<GraphId, GraphAnalysis>,
     layers: Vec<LayerGradient>,
+    is_training_graph: bool,
 }
 
 #[derive(Debug)]
@@ -81,8 +82,7 @@ impl<'a> Analysis<'a> {
     /// that do not tell.
     ///
     /// # Errors
-    /// A graph that cannot be executed, a symbolic Gradient operator, a glob that fits nothing, or a model without a
-    /// backward pass.
+    /// A graph that cannot be executed, a symbolic Gradient operator, or a glob that fits nothing.
     pub fn new(model: &'a Model, parameters: &[String]) -> Result<Self, RewriteError> {
         let mut graphs = BTreeMap::new();
         let mut layers = Vec::new();
@@ -105,13 +105,23 @@ impl<'a> Analysis<'a> {
             is_training |= graph.nodes().iter().any(sinks::is_training_only);
             graphs.insert(id, GraphAnalysis { near_misses: matching.near_misses, index });
         }
-        if layers.is_empty() && !is_training {
-            return Err(RewriteError::Forward { path: model.path().to_owned() });
-        }
         for (i, layer) in layers.iter_mut().enumerate() {
             layer.index = i + 1;
         }
-        Ok(Self { model, graphs, layers })
+        let is_training_graph = is_training || !layers.is_empty();
+        Ok(Self { model, graphs, layers, is_training_graph })
+    }
+
+    /// Refuses a model without a backward pass.
+    ///
+    /// # Errors
+    /// [`RewriteError::Forward`] if nothing in the model is for training.
+    pub fn require_training_graph(self) -> Result<Self, RewriteError> {
+        if self.is_training_graph {
+            Ok(self)
+        } else {
+            Err(RewriteError::Forward { path: self.model.path().to_owned() })
+        }
     }
 
     /// All layers in forward order, refused ones too.

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
+use isaac::autodiff::{self, AutodiffError};
 use isaac::model::Model;
 use isaac::rewrite::{Analysis, Choice, Chosen, Explanation, Reason, Report, RewriteError, Selector};
 
@@ -76,6 +77,8 @@ enum Method {
 enum Failure {
     #[error(transparent)]
     Rewrite(#[from] RewriteError),
+    #[error(transparent)]
+    Autodiff(#[from] AutodiffError),
     #[error("{0}")]
     Usage(String),
     #[error("cannot write to standard output")]
@@ -88,7 +91,7 @@ impl Failure {
         match self {
             Self::Usage(_) => true,
             Self::Rewrite(error) => matches!(error, RewriteError::Select(_) | RewriteError::UnknownParameter { .. }),
-            Self::Print(_) => false,
+            Self::Autodiff(_) | Self::Print(_) => false,
         }
     }
 }
@@ -128,8 +131,17 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     arguments.check()?;
-    let model = Model::load(&arguments.model).map_err(RewriteError::from)?;
-    let analysis = Analysis::new(&model, &arguments.param)?;
+    let loaded = Model::load(&arguments.model).map_err(RewriteError::from)?;
+    let lowered = if autodiff::has_gradient_operator(&loaded) {
+        Some(loaded.edited(&autodiff::lower_gradients(&loaded)?).map_err(RewriteError::from)?)
+    } else {
+        None
+    };
+    let model = lowered.as_ref().unwrap_or(&loaded);
+    let mut analysis = Analysis::new(model, &arguments.param)?;
+    if lowered.is_none() {
+        analysis = analysis.require_training_graph()?;
+    }
     let choice = Choice { layers: arguments.layers.clone(), allow: arguments.allow.iter().copied().collect() };
     let mut chosen = analysis.choose(&choice).map_err(RewriteError::from)?;
     if arguments.method == Method::Gradient {

@@ -1,5 +1,6 @@
 //! What CI runs, cheapest first.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::build::cargo;
@@ -73,6 +74,15 @@ pub(crate) fn steps() -> Vec<Step> {
         steps.push(Step { name: format!("operator-{}", environment.name()), ..step });
     }
     steps.push(Step::pytest("rewrite", "rewritten graphs in a real session", Environment::Training));
+    steps.push(Step {
+        environments: vec![Environment::StockNewest, Environment::Training],
+        command: Box::new(|| {
+            let mut command = pytest("autodiff", Environment::StockNewest)?;
+            command.env("ISAAC_ONNX_DATA", onnx_data()?);
+            Ok(command)
+        }),
+        ..Step::pytest("autodiff", "gradients in the newest stock runtime", Environment::StockNewest)
+    });
     steps.push(Step::pytest("training", "training with ONNX Runtime's training API", Environment::Training));
     steps.push(Step {
         environments: vec![Environment::StockNewest, Environment::Training],
@@ -96,8 +106,13 @@ fn rust_tests() -> Result<Command, String> {
         with_arguments(&["test", "--release", "--lib", "--bins", "--tests", "--no-fail-fast"])
     };
     give_paths(&mut command);
-    command.env("ISAAC_ONNX_DATA", Environment::Training.module_folder("onnx.backend.test")?.join("data"));
+    command.env("ISAAC_ONNX_DATA", onnx_data()?);
     Ok(command)
+}
+
+/// The backend test data of the onnx package.
+fn onnx_data() -> Result<PathBuf, String> {
+    Ok(Environment::Training.module_folder("onnx.backend.test")?.join("data"))
 }
 
 fn pytest(folder: &str, environment: Environment) -> Result<Command, String> {

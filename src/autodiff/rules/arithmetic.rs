@@ -22,7 +22,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
 fn add(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     for slot in 0..2 {
         if s.wants(slot) {
-            s.give_broadcast(slot, s.dy());
+            s.give_broadcast(slot, s.dy())?;
         }
     }
     Ok(())
@@ -30,11 +30,11 @@ fn add(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
 
 fn sub(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     if s.wants(0) {
-        s.give_broadcast(0, s.dy());
+        s.give_broadcast(0, s.dy())?;
     }
     if s.wants(1) {
         let gradient = s.b.op("Neg", &[&s.dy()]);
-        s.give_broadcast(1, gradient);
+        s.give_broadcast(1, gradient)?;
     }
     Ok(())
 }
@@ -43,7 +43,7 @@ fn mul(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     for slot in 0..2 {
         if s.wants(slot) {
             let gradient = s.b.op("Mul", &[&s.dy(), s.x(1 - slot)]);
-            s.give_broadcast(slot, gradient);
+            s.give_broadcast(slot, gradient)?;
         }
     }
     Ok(())
@@ -55,10 +55,10 @@ fn div(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     if s.wants(1) {
         let product = s.b.op("Mul", &[&share, s.y(0)]);
         let gradient = s.b.op("Neg", &[&product]);
-        s.give_broadcast(1, gradient);
+        s.give_broadcast(1, gradient)?;
     }
     if s.wants(0) {
-        s.give_broadcast(0, share);
+        s.give_broadcast(0, share)?;
     }
     Ok(())
 }
@@ -86,7 +86,7 @@ fn pow(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
                 s.b.op("Mul", &[&s.dy(), &slope])
             }
         };
-        s.give_broadcast(0, gradient);
+        s.give_broadcast(0, gradient)?;
     }
     if s.wants(1) {
         let (zero, one) = (s.scalar(0.0), s.scalar(1.0));
@@ -95,7 +95,7 @@ fn pow(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
         let log = s.b.op("Log", &[&safe]);
         let slope = s.b.op("Mul", &[s.y(0), &log]);
         let gradient = s.b.op("Mul", &[&s.dy(), &slope]);
-        s.give_broadcast(1, gradient);
+        s.give_broadcast(1, gradient)?;
     }
     Ok(())
 }
@@ -103,7 +103,7 @@ fn pow(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
 fn sum(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     for slot in 0..s.node.input.len() {
         if s.wants(slot) {
-            s.give_broadcast(slot, s.dy());
+            s.give_broadcast(slot, s.dy())?;
         }
     }
     Ok(())
@@ -114,7 +114,7 @@ fn mean(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     let share = s.b.op("Div", &[&s.dy(), &count]);
     for slot in 0..s.node.input.len() {
         if s.wants(slot) {
-            s.give_broadcast(slot, share.clone());
+            s.give_broadcast(slot, share.clone())?;
         }
     }
     Ok(())
@@ -128,7 +128,7 @@ fn extreme(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
         let chosen = s.b.op("Equal", &[s.x(slot), s.y(0)]);
         if s.wants(slot) {
             let gradient = s.b.op("Where", &[&chosen, &rest, &zero]);
-            s.give_broadcast(slot, gradient);
+            s.give_broadcast(slot, gradient)?;
         }
         rest = s.b.op("Where", &[&chosen, &zero, &rest]);
     }
@@ -140,11 +140,11 @@ fn choose(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     let zero = s.b.scalar(0.0, elem);
     if s.wants(1) {
         let gradient = s.b.op("Where", &[s.x(0), &s.dy(), &zero]);
-        s.give_broadcast(1, gradient);
+        s.give_broadcast(1, gradient)?;
     }
     if s.wants(2) {
         let gradient = s.b.op("Where", &[s.x(0), &zero, &s.dy()]);
-        s.give_broadcast(2, gradient);
+        s.give_broadcast(2, gradient)?;
     }
     Ok(())
 }
@@ -161,7 +161,7 @@ fn prelu(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     if s.wants(1) {
         let product = s.b.op("Mul", &[&s.dy(), s.x(0)]);
         let gradient = s.b.op("Where", &[&negative, &product, &zero]);
-        s.give_broadcast(1, gradient);
+        s.give_broadcast(1, gradient)?;
     }
     Ok(())
 }
@@ -171,6 +171,6 @@ fn modulo(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     if s.node.int("fmod", 0) == 0 {
         return Err("with fmod=0 it is for integers".into());
     }
-    s.give_broadcast(0, s.dy());
+    s.give_broadcast(0, s.dy())?;
     Ok(())
 }

@@ -29,40 +29,69 @@ fn adding(node: NodeProto) -> NodeProto {
     node
 }
 
-/// The rows of dy added at their indices (ScatterND with reduction, opset 16): the axis goes first, and comes back.
+/// The scatter operators add only from opset 16 on.
+fn need_adding(s: &Step<'_, '_>) -> Result<(), Refusal> {
+    if s.b.opset() >= 16 {
+        Ok(())
+    } else {
+        Err(format!("its gradient needs opset 16, and the model imports {}", s.b.opset()))
+    }
+}
+
+/// The rows of dy added at their indices: the axis goes first, and comes back.
 fn gather(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     let rank = s.need_rank(0)? as i64;
     let axis = s.node.int("axis", 0);
     let axis = if axis < 0 { axis + rank } else { axis };
     let index_rank = s.need_rank(1)? as i64;
-    let dy = if axis == 0 {
-        s.dy()
-    } else {
-        // dy is [before, indices, after].
-        let order: Vec<i64> =
-            (axis..axis + index_rank).chain(0..axis).chain(axis + index_rank..rank - 1 + index_rank).collect();
-        s.b.with("Transpose", &[&s.dy()], |node| node.with_ints("perm", &order))
+    let permuted = |s: &mut Step<'_, '_>, value: &str, order: &[i64]| {
+        if order.is_sorted() {
+            return value.to_owned();
+        }
+        s.b.with("Transpose", &[value], |node| node.with_ints("perm", order))
     };
+    // dy is [before, indices, after].
+    let order: Vec<i64> =
+        (axis..axis + index_rank).chain(0..axis).chain(axis + index_rank..rank - 1 + index_rank).collect();
+    let dy = permuted(s, &s.dy(), &order);
     let to_front: Vec<i64> = std::iter::once(axis).chain((0..rank).filter(|&a| a != axis)).collect();
     let zeros = zeros(s);
-    let zeros = if axis == 0 { zeros } else { s.b.with("Transpose", &[&zeros], |node| node.with_ints("perm", &to_front)) };
-    let indices = s.b.unsqueeze(s.x(1), &[-1]);
-    let added = s.b.with("ScatterND", &[&zeros, &indices, &dy], adding);
-    let gradient = if axis == 0 {
-        added
+    let zeros = permuted(s, &zeros, &to_front);
+    let added = if s.b.opset() >= 16 {
+        let indices = s.b.unsqueeze(s.x(1), &[-1]);
+        s.b.with("ScatterND", &[&zeros, &indices, &dy], adding)
     } else {
-        let back: Vec<i64> = (1..=axis).chain([0]).chain(axis + 1..rank).collect();
-        s.b.with("Transpose", &[&added], |node| node.with_ints("perm", &back))
+        add_rows(s, &zeros, &dy, axis)
     };
+    let back: Vec<i64> = (1..=axis).chain([0]).chain(axis + 1..rank).collect();
+    let gradient = permuted(s, &added, &back);
     s.give(0, gradient);
     Ok(())
 }
 
+/// Before opset 16: the sum over all indices of (one at its place) times (its row of dy), as a product of matrices.
+fn add_rows(s: &mut Step<'_, '_>, zeros: &str, dy: &str, axis: i64) -> String {
+    let shape = s.b.op("Shape", &[s.x(0)]);
+    let at = s.b.ints(&[axis]);
+    let depth = s.b.op("Gather", &[&shape, &at]);
+    let ends = [0.0, 1.0].map(|value| s.scalar(value)).map(|value| s.b.unsqueeze(&value, &[0]));
+    let zero_and_one = s.b.with("Concat", &[&ends[0], &ends[1]], |node| node.with_int("axis", 0));
+    let flat = s.b.ints(&[-1]);
+    let indices = s.b.op("Reshape", &[s.x(1), &flat]);
+    let places = s.b.op("OneHot", &[&indices, &depth, &zero_and_one]);
+    let count = s.b.op("Size", &[s.x(1)]);
+    let count = s.b.unsqueeze(&count, &[0]);
+    let rows = s.b.with("Concat", &[&count, &flat], |node| node.with_int("axis", 0));
+    let rows = s.b.op("Reshape", &[dy, &rows]);
+    let sum = s.b.with("Gemm", &[&places, &rows], |node| node.with_int("transA", 1));
+    s.b.reshape_like(&sum, zeros)
+}
+
 fn gather_elements(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
+    need_adding(s)?;
     let axis = s.node.int("axis", 0);
     let zeros = zeros(s);
-    let gradient =
-        s.b.with("ScatterElements", &[&zeros, s.x(1), &s.dy()], |node| adding(node.with_int("axis", axis)));
+    let gradient = s.b.with("ScatterElements", &[&zeros, s.x(1), &s.dy()], |node| adding(node.with_int("axis", axis)));
     s.give(0, gradient);
     Ok(())
 }
@@ -71,6 +100,7 @@ fn gather_nd(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     if s.node.int("batch_dims", 0) != 0 {
         return Err("batch_dims".into());
     }
+    need_adding(s)?;
     let zeros = zeros(s);
     let gradient = s.b.with("ScatterND", &[&zeros, s.x(1), &s.dy()], adding);
     s.give(0, gradient);

@@ -3,7 +3,7 @@
 use super::{Rule, all, first};
 use crate::autodiff::step::{Refusal, Step};
 use crate::model::{Dim, NodeExt};
-use crate::proto::TensorProto;
+use crate::proto::{NodeProto, TensorProto};
 
 pub(super) const RULES: &[(&str, Rule)] = &[
     ("Identity", all(identity)),
@@ -71,42 +71,49 @@ fn transpose(s: &mut Step<'_, '_>) -> Done {
 }
 
 fn expand(s: &mut Step<'_, '_>) -> Done {
-    s.give_broadcast(0, s.dy());
+    s.give_broadcast(0, s.dy())?;
     Ok(())
 }
 
-/// The sizes along `axis` of some inputs, as an int64 tensor.
-fn sizes_along(s: &mut Step<'_, '_>, axis: i64) -> Result<String, Refusal> {
-    let count = s.node.input.len();
-    let rank = (0..count).find_map(|slot| s.rank(slot));
-    let at = |axis: i64, rank: usize| if axis < 0 { axis + rank as i64 } else { axis };
-    let known: Option<Vec<i64>> = (0..count)
-        .map(|slot| {
-            let shape = s.shape(slot)?;
-            shape.get(at(axis, rank?) as usize)?.known().map(|size| size as i64)
-        })
-        .collect();
-    if let Some(sizes) = known {
-        return Ok(s.b.ints(&sizes));
+/// The sizes of all inputs along `axis`.
+fn known_sizes(s: &Step<'_, '_>, axis: i64) -> Option<Vec<i64>> {
+    let size = |slot: usize| {
+        let shape = s.shape(slot)?;
+        let axis = if axis < 0 { axis + shape.len() as i64 } else { axis };
+        shape.get(usize::try_from(axis).ok()?)?.known().map(|size| size as i64)
+    };
+    (0..s.node.input.len()).map(size).collect()
+}
+
+/// The same as an int64 tensor, read at run time where they are not known.
+fn sizes_along(s: &mut Step<'_, '_>, axis: i64) -> String {
+    if let Some(sizes) = known_sizes(s, axis) {
+        return s.b.ints(&sizes);
     }
     let index = s.b.ints(&[axis]);
-    let sizes: Vec<String> = (0..count)
+    let sizes: Vec<String> = (0..s.node.input.len())
         .map(|slot| {
             let shape = s.b.op("Shape", &[s.x(slot)]);
             s.b.op("Gather", &[&shape, &index])
         })
         .collect();
     let sizes: Vec<&str> = sizes.iter().map(String::as_str).collect();
-    Ok(s.b.with("Concat", &sizes, |node| node.with_int("axis", 0)))
+    s.b.with("Concat", &sizes, |node| node.with_int("axis", 0))
 }
 
 fn concat(s: &mut Step<'_, '_>) -> Done {
     let axis = s.node.int("axis", 0);
-    let sizes = sizes_along(s, axis)?;
     let parts: Vec<String> = (0..s.node.input.len()).map(|_| s.b.fresh("part")).collect();
     let names: Vec<&str> = parts.iter().map(String::as_str).collect();
-    let split = NodeExt::build("", "Split", &[&s.dy(), &sizes], &names);
-    s.b.push(crate::proto::NodeProto::with_int(split, "axis", axis));
+    let split: NodeProto = if s.b.opset() >= 13 {
+        let sizes = sizes_along(s, axis);
+        NodeExt::build("", "Split", &[&s.dy(), &sizes], &names)
+    } else {
+        let sizes =
+            known_sizes(s, axis).ok_or("the sizes of its parts are not known, and before opset 13 Split needs them")?;
+        NodeProto::build("", "Split", &[&s.dy()], &names).with_ints("split", &sizes)
+    };
+    s.b.push(split.with_int("axis", axis));
     for (slot, part) in parts.into_iter().enumerate() {
         if s.wants(slot) {
             s.give(slot, part);
@@ -203,7 +210,8 @@ fn pad(s: &mut Step<'_, '_>) -> Done {
     }
     let rank = s.need_rank(0)?;
     let pads = s.ints("pads", 1).ok_or("its pads are not constant")?;
-    let axes = if s.has(3) { s.ints("axes", 3).ok_or("its axes are not constant")? } else { (0..rank as i64).collect() };
+    let axes =
+        if s.has(3) { s.ints("axes", 3).ok_or("its axes are not constant")? } else { (0..rank as i64).collect() };
     let ends: Vec<i64> = pads[axes.len()..].iter().map(|&pad| if pad == 0 { i64::MAX } else { -pad }).collect();
     let starts = &pads[..axes.len()];
     if pads.iter().any(|&pad| pad < 0) {

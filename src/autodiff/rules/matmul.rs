@@ -31,7 +31,8 @@ fn matmul(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     }
     if s.wants(1) {
         let gradient = if b_full == 2 {
-            let [a_rows, dy_rows] = if a_full == 2 { [a, dy] } else { [a, dy].map(|value| flat_rows(s, &value, a_full)) };
+            let [a_rows, dy_rows] =
+                if a_full == 2 { [a, dy] } else { [a, dy].map(|value| flat_rows(s, &value, a_full)) };
             s.b.with("Gemm", &[&a_rows, &dy_rows], |node| node.with_int("transA", 1))
         } else {
             let a_transposed = transposed(s, &a, a_full);
@@ -55,8 +56,15 @@ fn flat_rows(s: &mut Step<'_, '_>, value: &str, rank: usize) -> String {
 }
 
 /// Sums the gradient of input `slot` over the stacking axes along which it is repeated.
-fn sum_stacks(s: &mut Step<'_, '_>, gradient: String, slot: usize, own: usize, other: usize) -> Result<String, Refusal> {
-    let known = |shape: Option<&[crate::model::Dim]>, rank: usize| shape.filter(|shape| shape.len() == rank).map(<[_]>::to_vec);
+fn sum_stacks(
+    s: &mut Step<'_, '_>,
+    gradient: String,
+    slot: usize,
+    own: usize,
+    other: usize,
+) -> Result<String, Refusal> {
+    let known =
+        |shape: Option<&[crate::model::Dim]>, rank: usize| shape.filter(|shape| shape.len() == rank).map(<[_]>::to_vec);
     let added = other.saturating_sub(own);
     let mut axes: Vec<i64> = (0..added as i64).collect();
     if own > 2 {
@@ -83,8 +91,7 @@ fn sum_stacks(s: &mut Step<'_, '_>, gradient: String, slot: usize, own: usize, o
         return Ok(summed);
     }
     let leading: Vec<i64> = (0..added as i64).collect();
-    let leading = s.b.ints(&leading);
-    Ok(s.b.op("Squeeze", &[&summed, &leading]))
+    Ok(s.b.squeeze(&summed, &leading))
 }
 
 /// Y = α op(A) op(B) + β C, where op transposes or does not.
@@ -124,7 +131,7 @@ fn gemm(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
             let beta = s.scalar(beta.into());
             s.b.op("Mul", &[&dy, &beta])
         };
-        s.give_broadcast(2, gradient);
+        s.give_broadcast(2, gradient)?;
     }
     Ok(())
 }

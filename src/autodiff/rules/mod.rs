@@ -1,10 +1,11 @@
 //! The gradient of each operator: a file per family.
 //!
-//! A rule is a function of one node (see [`Step`]). It gives the gradient of every input that is wanted, in operators of opset 13, and
+//! A rule is a function of one node (see [`Step`]). It gives the gradient of every input that is wanted, in operators of the model's opset (12 or later), and
 //! returns why it cannot, where an attribute or an unknown rank stands in the way. Formulas in the rules write dy for the gradient that
 //! arrives, and · for the element-wise product.
 
 mod arithmetic;
+mod convolution;
 mod elementwise;
 mod gather;
 mod layout;
@@ -54,6 +55,7 @@ const fn first(count: usize, apply: Apply) -> Rule {
 /// Operators of the default domain, with their rules.
 const RULES: &[&[(&str, Rule)]] = &[
     arithmetic::RULES,
+    convolution::RULES,
     elementwise::RULES,
     gather::RULES,
     layout::RULES,
@@ -78,9 +80,4 @@ pub(super) fn find(node: &NodeProto) -> Option<Rule> {
 /// Whether no gradient goes through a node.
 pub(super) fn is_flat(node: &NodeProto) -> bool {
     matches!(node.domain(), "" | "ai.onnx") && FLAT.split_whitespace().any(|flat| flat == node.op_type())
-}
-
-/// The operators of the default domain that have a rule.
-pub fn covered() -> impl Iterator<Item = &'static str> {
-    RULES.iter().copied().flatten().map(|(op_type, _)| *op_type)
 }

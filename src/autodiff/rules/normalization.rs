@@ -58,7 +58,13 @@ fn count(s: &mut Step<'_, '_>, axes: &[i64]) -> String {
 }
 
 /// dx = (h - mean h - x̂ · mean (h · x̂)) / √(var + ε), with h = dy · scale; `centred`: whether the mean was taken off.
-fn normalized_gradient(s: &mut Step<'_, '_>, h: &str, [unit, inverse]: &[String; 2], axes: &[i64], centred: bool) -> String {
+fn normalized_gradient(
+    s: &mut Step<'_, '_>,
+    h: &str,
+    [unit, inverse]: &[String; 2],
+    axes: &[i64],
+    centred: bool,
+) -> String {
     let product = s.b.op("Mul", &[h, unit]);
     let along = mean_over(s, &product, axes);
     let along = s.b.op("Mul", &[unit, &along]);
@@ -105,11 +111,7 @@ fn over_last_axes(s: &mut Step<'_, '_>, epsilon: f32, centred: bool) -> Done {
     let axis = if axis < 0 { axis + rank } else { axis };
     let axes: Vec<i64> = (axis..rank).collect();
     let epsilon = s.node.float("epsilon", epsilon).into();
-    let unit = if centred {
-        standardized(s, &axes, epsilon)
-    } else {
-        scaled_to_unit(s, s.x(0), &axes, epsilon)
-    };
+    let unit = if centred { standardized(s, &axes, epsilon) } else { scaled_to_unit(s, s.x(0), &axes, epsilon) };
     if s.wants(0) {
         let h = s.b.op("Mul", &[&s.dy(), s.x(1)]);
         let gradient = normalized_gradient(s, &h, &unit, &axes, centred);
@@ -118,10 +120,10 @@ fn over_last_axes(s: &mut Step<'_, '_>, epsilon: f32, centred: bool) -> Done {
     let dy = s.dy();
     if s.wants(1) {
         let product = s.b.op("Mul", &[&dy, &unit[0]]);
-        s.give_broadcast(1, product);
+        s.give_broadcast(1, product)?;
     }
     if s.wants(2) {
-        s.give_broadcast(2, dy);
+        s.give_broadcast(2, dy)?;
     }
     Ok(())
 }
@@ -152,11 +154,8 @@ fn batch(s: &mut Step<'_, '_>) -> Done {
         [s.b.op("Mul", &[&centred, &inverse]), inverse]
     };
     if s.wants(0) {
-        let gradient = if is_training {
-            normalized_gradient(s, &h, &unit, &axes, true)
-        } else {
-            s.b.op("Mul", &[&h, &unit[1]])
-        };
+        let gradient =
+            if is_training { normalized_gradient(s, &h, &unit, &axes, true) } else { s.b.op("Mul", &[&h, &unit[1]]) };
         s.give(0, gradient);
     }
     give_affine(s, &unit[0], &axes, false);

@@ -2,7 +2,7 @@
 
 use super::{Rule, all, first};
 use crate::autodiff::step::{Refusal, Step};
-use crate::model::NodeExt;
+use crate::model::{Dim, NodeExt};
 
 pub(super) const RULES: &[(&str, Rule)] = &[
     ("ReduceSum", first(1, sum)),
@@ -16,68 +16,75 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("ReduceMax", first(1, extreme)),
     ("ReduceMin", first(1, extreme)),
     ("GlobalAveragePool", all(global_average)),
-    ("GlobalMaxPool", all(extreme_of_all)),
+    ("GlobalMaxPool", all(extreme_of_channel)),
 ];
 
 type Done = Result<(), Refusal>;
 
-/// The axes that are summed over.
-fn axes(s: &Step<'_, '_>) -> Result<Vec<i64>, Refusal> {
-    let given = if s.has(1) || s.node.ints("axes").is_some() {
-        s.ints("axes", 1).ok_or("its axes are not constant")?
-    } else {
-        Vec::new()
-    };
-    if given.is_empty() && s.node.int("noop_with_empty_axes", 0) == 0 {
-        return Ok((0..s.need_rank(0)? as i64).collect());
+/// The axes that are reduced.
+enum Axes {
+    All,
+    List(Vec<i64>),
+    /// Those in the second input.
+    Input,
+}
+
+fn axes(s: &Step<'_, '_>) -> Axes {
+    match s.ints("axes", 1) {
+        Some(axes) if !axes.is_empty() => Axes::List(axes),
+        None if s.has(1) => Axes::Input,
+        _ if s.node.int("noop_with_empty_axes", 0) != 0 => Axes::List(Vec::new()),
+        _ => Axes::All,
     }
-    Ok(given)
 }
 
-/// A tensor of the result's shape with the reduced axes put back in as ones.
-fn kept(s: &mut Step<'_, '_>, value: &str) -> Result<String, Refusal> {
-    let axes = axes(s)?;
-    Ok(if s.node.int("keepdims", 1) != 0 || axes.is_empty() { value.to_owned() } else { s.b.unsqueeze(value, &axes) })
+/// A tensor of the result's shape, so that it broadcasts against the input: with the reduced axes put back in as ones. A scalar broadcasts
+/// as it is.
+fn kept(s: &mut Step<'_, '_>, value: &str) -> String {
+    match axes(s) {
+        _ if s.node.int("keepdims", 1) != 0 => value.to_owned(),
+        Axes::All => value.to_owned(),
+        Axes::List(axes) => s.b.unsqueeze(value, &axes),
+        Axes::Input => s.b.op("Unsqueeze", &[value, s.x(1)]),
+    }
 }
 
-fn spread(s: &mut Step<'_, '_>, value: &str) -> Result<String, Refusal> {
-    let kept = kept(s, value)?;
-    Ok(s.b.expand_like(&kept, s.x(0)))
+fn spread(s: &mut Step<'_, '_>, value: &str) -> String {
+    let kept = kept(s, value);
+    s.b.expand_like(&kept, s.x(0))
 }
 
 fn sum(s: &mut Step<'_, '_>) -> Done {
-    let gradient = spread(s, &s.dy())?;
+    let gradient = spread(s, &s.dy());
     s.give(0, gradient);
     Ok(())
 }
 
 /// dy over the number of elements that one mean is of.
 fn mean(s: &mut Step<'_, '_>) -> Done {
-    let axes = axes(s)?;
-    let rank = s.need_rank(0)? as i64;
-    let shape = s.shape(0).unwrap_or_default();
-    let at = |axis: i64| if axis < 0 { axis + rank } else { axis } as usize;
-    let known = axes.iter().try_fold(1, |count: u64, &axis| count.checked_mul(shape.get(at(axis))?.known()?));
-    let spread = spread(s, &s.dy())?;
-    let count = match known {
-        Some(count) => s.scalar(count as f64),
-        None => {
-            let sizes = s.b.op("Shape", &[s.x(0)]);
-            let axes: Vec<i64> = axes.iter().map(|&axis| at(axis) as i64).collect();
-            let axes = s.b.ints(&axes);
-            let sizes = s.b.op("Gather", &[&sizes, &axes]);
-            let count = s.b.with("ReduceProd", &[&sizes], |node| node.with_int("keepdims", 0));
-            let elem = s.elem(0).into();
-            s.b.with("Cast", &[&count], |node| node.with_int("to", elem))
-        }
-    };
-    let gradient = s.b.op("Div", &[&spread, &count]);
+    let count = elements_per_result(s);
+    let share = s.b.op("Div", &[&s.dy(), &count]);
+    let gradient = spread(s, &share);
     s.give(0, gradient);
     Ok(())
 }
 
+/// How many elements of the input go into one of the result.
+fn elements_per_result(s: &mut Step<'_, '_>) -> String {
+    let size = |shape: Option<&[Dim]>| shape?.iter().try_fold(1, |size: u64, dim| size.checked_mul(dim.known()?));
+    match (size(s.shape(0)), size(s.output_shape())) {
+        (Some(input), Some(output)) if output > 0 => s.scalar((input / output) as f64),
+        _ => {
+            let [input, output] = [s.x(0), s.y(0)].map(|value| s.b.op("Size", &[value]));
+            let count = s.b.op("Div", &[&input, &output]);
+            let elem = s.elem(0).into();
+            s.b.with("Cast", &[&count], |node| node.with_int("to", elem))
+        }
+    }
+}
+
 fn l1(s: &mut Step<'_, '_>) -> Done {
-    let kept = kept(s, &s.dy())?;
+    let kept = kept(s, &s.dy());
     let sign = s.b.op("Sign", &[s.x(0)]);
     let gradient = s.b.op("Mul", &[&sign, &kept]);
     s.give(0, gradient);
@@ -90,14 +97,14 @@ fn l2(s: &mut Step<'_, '_>) -> Done {
     let is_zero = s.b.op("Equal", &[s.y(0), &zero]);
     let safe = s.b.op("Where", &[&is_zero, &one, s.y(0)]);
     let share = s.b.op("Div", &[&s.dy(), &safe]);
-    let kept = kept(s, &share)?;
+    let kept = kept(s, &share);
     let gradient = s.b.op("Mul", &[s.x(0), &kept]);
     s.give(0, gradient);
     Ok(())
 }
 
 fn sum_square(s: &mut Step<'_, '_>) -> Done {
-    let kept = kept(s, &s.dy())?;
+    let kept = kept(s, &s.dy());
     let two = s.scalar(2.0);
     let twice = s.b.op("Mul", &[s.x(0), &two]);
     let gradient = s.b.op("Mul", &[&twice, &kept]);
@@ -109,7 +116,7 @@ fn sum_square(s: &mut Step<'_, '_>) -> Done {
 fn log_sum(s: &mut Step<'_, '_>) -> Done {
     let sum = s.b.op("Exp", &[s.y(0)]);
     let share = s.b.op("Div", &[&s.dy(), &sum]);
-    let gradient = spread(s, &share)?;
+    let gradient = spread(s, &share);
     s.give(0, gradient);
     Ok(())
 }
@@ -117,7 +124,7 @@ fn log_sum(s: &mut Step<'_, '_>) -> Done {
 /// y = ln Σ eˣ: dx = dy · eˣ⁻ʸ.
 fn log_sum_exp(s: &mut Step<'_, '_>) -> Done {
     let [y, dy] = [s.y(0).to_owned(), s.dy()];
-    let [y, dy] = [kept(s, &y)?, kept(s, &dy)?];
+    let [y, dy] = [kept(s, &y), kept(s, &dy)];
     let less = s.b.op("Sub", &[s.x(0), &y]);
     let share = s.b.op("Exp", &[&less]);
     let gradient = s.b.op("Mul", &[&share, &dy]);
@@ -128,7 +135,7 @@ fn log_sum_exp(s: &mut Step<'_, '_>) -> Done {
 /// y = Π x: dx = dy · y / x, for x without zeros.
 fn prod(s: &mut Step<'_, '_>) -> Done {
     let product = s.b.op("Mul", &[&s.dy(), s.y(0)]);
-    let kept = kept(s, &product)?;
+    let kept = kept(s, &product);
     let gradient = s.b.op("Div", &[&kept, s.x(0)]);
     s.give(0, gradient);
     Ok(())
@@ -136,28 +143,26 @@ fn prod(s: &mut Step<'_, '_>) -> Done {
 
 /// The gradient goes to the elements that have the extreme value, in equal shares.
 fn extreme(s: &mut Step<'_, '_>) -> Done {
-    let axes = axes(s)?;
-    share_among_extremes(s, &axes)
-}
-
-fn extreme_of_all(s: &mut Step<'_, '_>) -> Done {
-    let axes: Vec<i64> = (2..s.need_rank(0)? as i64).collect();
-    let is_chosen = s.b.op("Equal", &[s.x(0), s.y(0)]);
-    let (y, dy) = (is_chosen, s.dy());
-    give_shares(s, &y, &dy, &axes)
-}
-
-fn share_among_extremes(s: &mut Step<'_, '_>, axes: &[i64]) -> Done {
+    let axes = axes(s);
     let [y, dy] = [s.y(0).to_owned(), s.dy()];
-    let [y, dy] = [kept(s, &y)?, kept(s, &dy)?];
-    let is_chosen = s.b.op("Equal", &[s.x(0), &y]);
-    give_shares(s, &is_chosen, &dy, axes)
+    let [y, dy] = [kept(s, &y), kept(s, &dy)];
+    share_among_extremes(s, &y, &dy, axes)
 }
 
-fn give_shares(s: &mut Step<'_, '_>, is_chosen: &str, dy: &str, axes: &[i64]) -> Done {
+fn extreme_of_channel(s: &mut Step<'_, '_>) -> Done {
+    let axes = Axes::List((2..s.need_rank(0)? as i64).collect());
+    share_among_extremes(s, s.y(0), &s.dy(), axes)
+}
+
+fn share_among_extremes(s: &mut Step<'_, '_>, y: &str, dy: &str, axes: Axes) -> Done {
     let elem = s.elem(0).into();
-    let chosen = s.b.with("Cast", &[is_chosen], |node| node.with_int("to", elem));
-    let count = s.b.sum(&chosen, axes, true);
+    let is_chosen = s.b.op("Equal", &[s.x(0), y]);
+    let chosen = s.b.with("Cast", &[&is_chosen], |node| node.with_int("to", elem));
+    let count = match axes {
+        Axes::All => s.b.op("ReduceSum", &[&chosen]),
+        Axes::List(axes) => s.b.sum(&chosen, &axes, true),
+        Axes::Input => s.b.op("ReduceSum", &[&chosen, s.x(1)]),
+    };
     let share = s.b.op("Div", &[dy, &count]);
     let gradient = s.b.op("Mul", &[&chosen, &share]);
     s.give(0, gradient);
@@ -166,12 +171,7 @@ fn give_shares(s: &mut Step<'_, '_>, is_chosen: &str, dy: &str, axes: &[i64]) ->
 
 /// The mean over all axes but batch and channels.
 fn global_average(s: &mut Step<'_, '_>) -> Done {
-    let sizes = s.b.op("Shape", &[s.x(0)]);
-    let (start, end) = (s.b.ints(&[2]), s.b.ints(&[i64::MAX]));
-    let sizes = s.b.op("Slice", &[&sizes, &start, &end]);
-    let count = s.b.with("ReduceProd", &[&sizes], |node| node.with_int("keepdims", 0));
-    let elem = s.elem(0).into();
-    let count = s.b.with("Cast", &[&count], |node| node.with_int("to", elem));
+    let count = elements_per_result(s);
     let share = s.b.op("Div", &[&s.dy(), &count]);
     let gradient = s.b.expand_like(&share, s.x(0));
     s.give(0, gradient);

@@ -1,0 +1,19 @@
+"""The operators whose gradient is tested on the node suite, and what the rules refuse of it."""
+
+COVERED = """
+Abs Acos Acosh Add Asin Asinh Atan Atanh BatchNormalization Cast Celu Clip Concat Conv Cos Cosh DepthToSpace Div Dropout Elu Erf Exp
+Expand Flatten Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish Identity
+InstanceNormalization LayerNormalization LeakyRelu Log LogSoftmax MatMul Max Mean Min Mish Mod Mul Neg PRelu Pad Pow Reciprocal ReduceL1
+ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Selu Sigmoid Sin
+Sinh Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile Transpose Unsqueeze Where
+""".split()
+
+# By operator: parts of the messages that may say why a case is refused.
+REFUSED = {
+    "BatchNormalization": ["not differentiable with respect to its input 3", "not differentiable with respect to its input 4"],
+    "Clip": ["not differentiable with respect to its input 1", "not differentiable with respect to its input 2"],
+    "DepthToSpace": ["mode CRD"],
+    "Dropout": ["not differentiable with respect to its input 1", "its ratio is not constant", "without a mask", "imports 11"],
+    "Mod": ["not differentiable with respect to its input 1"],
+    "Pad": ["not differentiable with respect to its input 2"],
+}

@@ -1,0 +1,136 @@
+"""ai.onnx.preview.training::Gradient, written out in standard operators."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import suite
+from onnx import TensorProto, helper
+from operators import COVERED, REFUSED
+
+CASES = list(suite.cases(COVERED))
+
+
+def test_the_suite_is_not_empty():
+    assert len(CASES) > 600
+    assert {case.operator for case in CASES} == set(COVERED)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_node(case):
+    result = suite.measure(case)
+    if isinstance(result, str):
+        assert any(reason in result for reason in REFUSED.get(case.operator, [])), result
+    else:
+        is_loose = case.operator in suite.FLOAT_REFERENCE
+        assert result <= (suite.TOLERANCE_OF_FLOAT_REFERENCE if is_loose else suite.TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["test_gradient_of_add", "test_gradient_of_add_and_mul"])
+def test_of_the_onnx_package(name, tmp_path):
+    """The package's own tests of Gradient, which no released runtime passes by itself."""
+    folder = suite.DATA / "simple" / name
+    path, refusal = suite.lower(onnx.load(folder / "model.onnx"), tmp_path)
+    assert refusal is None
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    data = folder / "test_data_set_0"
+    feeds = {info.name: suite.tensor(data / f"input_{i}.pb") for i, info in enumerate(session.get_inputs())}
+    for i, got in enumerate(session.run(None, {name: np.asarray(value) for name, value in feeds.items()})):
+        np.testing.assert_allclose(got, suite.tensor(data / f"output_{i}.pb"), rtol=1e-7)
+
+
+def model(nodes, wanted, shape=(3, 4), opset=17):
+    """A graph from x to y with the gradient of y with respect to `wanted`."""
+    domain = "ai.onnx.preview.training"
+    gradient = helper.make_node("Gradient", wanted, [f"d{name}" for name in wanted], domain=domain, xs=wanted, y="y")
+    info = helper.make_tensor_value_info
+    outputs = [info(f"d{name}", TensorProto.FLOAT, None) for name in wanted]
+    graph = helper.make_graph([*nodes, gradient], "graph", [info("x", TensorProto.FLOAT, shape)], outputs)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset), helper.make_opsetid(domain, 1)], ir_version=8)
+
+
+def run(proto, folder, x):
+    path, refusal = suite.lower(proto, folder)
+    assert refusal is None, refusal
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+
+
+def test_uses_of_a_value_add_up(tmp_path):
+    """y = x tanh(x) + x²: the gradient is tanh x + x (1 - tanh² x) + 2x."""
+    nodes = [
+        helper.make_node("Tanh", ["x"], ["t"]),
+        helper.make_node("Mul", ["x", "t"], ["p"]),
+        helper.make_node("Mul", ["x", "x"], ["s"]),
+        helper.make_node("Add", ["p", "s"], ["y"]),
+    ]
+    x = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4)
+    (gradient,) = run(model(nodes, ["x"]), tmp_path, x)
+    t = np.tanh(x.astype(np.float64))
+    np.testing.assert_allclose(gradient, t + x * (1 - t * t) + 2 * x, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("opset", [12, 13, 17, 18, 21])
+@pytest.mark.parametrize("shape", [(3, 4), ("N", 4), None])
+def test_broadcast_at_known_and_unknown_sizes(shape, opset, tmp_path):
+    """A row that is added to every row of x gets the sum; where the shape is not known, that is decided at run time."""
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["row"], keepdims=1, **({} if opset >= 18 else {"axes": [0]})),
+        helper.make_node("Mul", ["x", "row"], ["y"]),
+    ]
+    if opset >= 18:
+        nodes.insert(0, helper.make_node("Constant", [], ["axes"], value_ints=[0]))
+        nodes[1].input.append("axes")
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    proto = model(nodes, ["row"], shape, opset)
+    if shape is None and opset < 13:
+        _, refusal = suite.lower(proto, tmp_path)
+        assert "before opset 13" in refusal
+        return
+    (gradient,) = run(proto, tmp_path, x)
+    np.testing.assert_array_equal(gradient, x.sum(axis=0, keepdims=True))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("opset", [13, 16])
+def test_rows_gathered_twice_add_up(axis, opset, tmp_path):
+    """Before opset 16 no scatter adds: the gradient is a product with ones at the indices."""
+    nodes = [
+        helper.make_node("Constant", [], ["indices"], value_ints=[2, 0, 2]),
+        helper.make_node("Gather", ["x", "indices"], ["rows"], axis=axis),
+        helper.make_node("Mul", ["rows", "rows"], ["y"]),
+    ]
+    x = np.arange(12, dtype=np.float32).reshape(3, 4)
+    (gradient,) = run(model(nodes, ["x"], opset=opset), tmp_path, x)
+    times = np.zeros(x.shape[axis], np.float32)
+    np.add.at(times, [2, 0, 2], 1)
+    np.testing.assert_array_equal(gradient, 2 * x * (times[:, None] if axis == 0 else times))
+
+
+def test_all_operators_without_a_rule_are_named(tmp_path):
+    nodes = [
+        helper.make_node("Det", ["x"], ["d"], name="first"),
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("LpNormalization", ["r"], ["l"], name="second"),
+        helper.make_node("Add", ["d", "l"], ["y"]),
+    ]
+    path, refusal = suite.lower(model(nodes, ["x"], (4, 4)), tmp_path)
+    assert path is None
+    assert "2 operators cannot be differentiated" in refusal
+    assert "Det 'first': there is no gradient rule" in refusal and "LpNormalization 'second'" in refusal
+    assert "on the way to x" in refusal
+
+
+def test_what_the_operator_is_fed_has_to_be_its_xs(tmp_path):
+    proto = model([helper.make_node("Relu", ["x"], ["y"])], ["x"])
+    proto.graph.node[1].input[0] = "y"
+    _, refusal = suite.lower(proto, tmp_path)
+    assert "'x' is fed another value" in refusal
+
+
+def test_nothing_depends_on_x(tmp_path):
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Cast", ["s"], ["y"], to=TensorProto.FLOAT),
+    ]
+    (gradient,) = run(model(nodes, ["x"]), tmp_path, np.ones((3, 4), np.float32))
+    np.testing.assert_array_equal(gradient, np.zeros((3, 4)))
