@@ -68,8 +68,10 @@ impl<T: Scalar> Default for Workspace<T> {
 /// ```
 ///
 /// Without rows the result is zero. A NaN or an infinity in the inputs or in the sampled gradients makes all of `out`
-/// NaN; one in the gradients comes out where it would from the plain product. Memory beyond the buffers of b² (or n²)
-/// and b·min(m, n) elements is only used where double precision is needed, and for ζ: then it is b·(m + n).
+/// NaN; one in the gradients comes out where it would from the plain product.
+///
+/// The buffers hold some multiple of r² + b·min(m, n) elements, where r is the order of the inverse; also b·n where double
+/// precision is needed or an n×n matrix is formed by blocks; and, for ζ, b·m or m·n.
 ///
 /// # Errors
 /// [`Error::NotPositiveDefinite`] when a damping is so small that not even double precision can tell the damped matrix
