@@ -16,10 +16,7 @@ pub(super) struct Cholesky {
 
 impl Default for Cholesky {
     fn default() -> Self {
-        Self {
-            factor: Vec::new(),
-            stack: MemBuffer::new(StackReq::EMPTY),
-        }
+        Self { factor: Vec::new(), stack: MemBuffer::new(StackReq::EMPTY) }
     }
 }
 
@@ -27,9 +24,8 @@ impl Cholesky {
     /// Replaces a symmetric positive definite matrix by its inverse, or returns the index of the first pivot that is
     /// not positive.
     pub(super) fn invert(&mut self, matrix: &mut [f64], order: usize) -> Result<(), usize> {
-        let request =
-            llt::factor::cholesky_in_place_scratch::<f64>(order, Par::Seq, Default::default())
-                .or(llt::inverse::inverse_scratch::<f64>(order, Par::Seq));
+        let request = llt::factor::cholesky_in_place_scratch::<f64>(order, Par::Seq, Default::default())
+            .or(llt::inverse::inverse_scratch::<f64>(order, Par::Seq));
         if self.stack.len() < request.unaligned_bytes_required() {
             self.stack = MemBuffer::new(request);
         }

@@ -31,10 +31,7 @@ impl Form {
 
 impl fmt::Display for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = Form::NAMES
-            .iter()
-            .find(|(form, _)| form == self)
-            .map_or("", |(_, name)| name);
+        let name = Form::NAMES.iter().find(|(form, _)| form == self).map_or("", |(_, name)| name);
         f.pad(name)
     }
 }
@@ -44,9 +41,7 @@ impl FromStr for Form {
 
     fn from_str(text: &str) -> Result<Self, UnknownForm> {
         let found = Form::NAMES.iter().find(|(_, name)| *name == text);
-        found
-            .map(|(form, _)| *form)
-            .ok_or_else(|| UnknownForm(text.to_owned()))
+        found.map(|(form, _)| *form).ok_or_else(|| UnknownForm(text.to_owned()))
     }
 }
 
@@ -87,30 +82,20 @@ impl LayerShape {
             Form::Samples => extra(b, n, n.min(m)),
             Form::Features => extra(n, b, b.min(m)),
             // An explicit inverse takes another 2r³/3.
-            Form::Kronecker => {
-                extra(n, b, m) + extra(m, b, n) + 2.0 / 3.0 * (n.powi(3) + m.powi(3))
-            }
+            Form::Kronecker => extra(n, b, m) + extra(m, b, n) + 2.0 / 3.0 * (n.powi(3) + m.powi(3)),
         }
     }
 
     /// The form of ζ* with the fewest flops.
     pub fn cheapest(&self) -> Form {
-        if self.extra_flops(Form::Features) < self.extra_flops(Form::Samples) {
-            Form::Features
-        } else {
-            Form::Samples
-        }
+        if self.extra_flops(Form::Features) < self.extra_flops(Form::Samples) { Form::Features } else { Form::Samples }
     }
 
     /// limit(b, m, n): the cost of ζ* relative to the plain product, by flops, in the cheapest form. At least 1; it is
     /// 1 for an empty product.
     pub fn relative_cost(&self) -> f64 {
         let plain = self.plain_flops();
-        if plain == 0.0 {
-            1.0
-        } else {
-            1.0 + self.extra_flops(Form::Auto) / plain
-        }
+        if plain == 0.0 { 1.0 } else { 1.0 + self.extra_flops(Form::Auto) / plain }
     }
 
     /// Flops of the second factor of ζ, with this many rows of sampled gradients, in addition to those of ζ*.
@@ -129,11 +114,7 @@ impl LayerShape {
     /// The form of the second factor of ζ with the fewest flops.
     pub fn cheapest_sampled(&self, sampled_rows: usize) -> Form {
         let flops = |form| self.sampled_flops(sampled_rows, form);
-        if flops(Form::Features) < flops(Form::Samples) {
-            Form::Features
-        } else {
-            Form::Samples
-        }
+        if flops(Form::Features) < flops(Form::Samples) { Form::Features } else { Form::Samples }
     }
 
     fn sizes(&self) -> [f64; 3] {
@@ -146,11 +127,7 @@ mod tests {
     use super::*;
 
     fn shape(rows: usize, in_features: usize, out_features: usize) -> LayerShape {
-        LayerShape {
-            rows,
-            in_features,
-            out_features,
-        }
+        LayerShape { rows, in_features, out_features }
     }
 
     #[test]
@@ -162,31 +139,19 @@ mod tests {
         // b = 4096, n = 384, m = 1536: n²b + n³/3 + 2n²·1536.
         let wide = shape(4096, 384, 1536);
         assert_eq!(wide.cheapest(), Form::Features);
-        assert_eq!(
-            wide.extra_flops(Form::Features),
-            603_979_776.0 + 18_874_368.0 + 452_984_832.0
-        );
+        assert_eq!(wide.extra_flops(Form::Features), 603_979_776.0 + 18_874_368.0 + 452_984_832.0);
     }
 
     #[test]
     fn counts_of_the_second_factor() {
         // b = 60, 30 sampled rows, m = 400: r²m + r³/3 + 4brm + 2br².
         let layer = shape(60, 784, 400);
-        assert_eq!(
-            layer.sampled_flops(30, Form::Samples),
-            360_000.0 + 9_000.0 + 2_880_000.0 + 108_000.0
-        );
+        assert_eq!(layer.sampled_flops(30, Form::Samples), 360_000.0 + 9_000.0 + 2_880_000.0 + 108_000.0);
         assert_eq!(layer.cheapest_sampled(30), Form::Samples);
         // m = 10: m²r + m³/3 + 2m²b.
         let last = shape(60, 400, 10);
-        assert_eq!(
-            last.sampled_flops(30, Form::Features),
-            3_000.0 + 1_000.0 / 3.0 + 12_000.0
-        );
-        assert_eq!(
-            last.sampled_flops(30, Form::Auto),
-            last.sampled_flops(30, Form::Features)
-        );
+        assert_eq!(last.sampled_flops(30, Form::Features), 3_000.0 + 1_000.0 / 3.0 + 12_000.0);
+        assert_eq!(last.sampled_flops(30, Form::Auto), last.sampled_flops(30, Form::Features));
     }
 
     #[test]

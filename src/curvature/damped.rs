@@ -83,21 +83,14 @@ impl<T: Scalar> Damper<T> {
             return Ok(Prepared::Narrow);
         }
         self.gram_in_double(x, products)?;
-        let inverted = self
-            .wide
-            .damp(order, damping.scale())
-            .and_then(|_| self.wide.invert_accurately(order));
+        let inverted = self.wide.damp(order, damping.scale()).and_then(|_| self.wide.invert_accurately(order));
         match inverted {
             Ok(()) => {
                 self.wide.scale(order, alpha);
                 Ok(Prepared::Wide)
             }
             Err(Breakdown::NotFinite) => Ok(Prepared::NotFinite),
-            Err(Breakdown::Pivot(pivot)) => Err(Error::NotPositiveDefinite {
-                lambda: damping.lambda,
-                order,
-                pivot,
-            }),
+            Err(Breakdown::Pivot(pivot)) => Err(Error::NotPositiveDefinite { lambda: damping.lambda, order, pivot }),
             Err(Breakdown::Product(error)) => Err(error.into()),
         }
     }
@@ -114,8 +107,7 @@ impl<T: Scalar> Damper<T> {
         P: Products<T> + Products<f64>,
     {
         let order = x.rows();
-        self.gram
-            .multiply(x, products, self.narrow.matrix_mut(order))?;
+        self.gram.multiply(x, products, self.narrow.matrix_mut(order))?;
         let quality = self.narrow.damp(order, damping.scale()).and_then(|damped| {
             let inverted = if damped.norm <= limits.norm {
                 self.narrow.invert_quickly(order, products)?
@@ -131,26 +123,16 @@ impl<T: Scalar> Damper<T> {
         };
         let condition = damped.norm * inverted.norm;
         // Where rounding leaves nothing of the remainder, the condition number still is a bound.
-        let magnification =
-            (inverted.norm * (damped.trace / inverted.remainder).sqrt()).min(condition);
+        let magnification = (inverted.norm * (damped.trace / inverted.remainder).sqrt()).min(condition);
         Ok(condition <= limits.condition && magnification <= limits.magnification)
     }
 
-    fn invert_in_double<P: Products<f64>>(
-        &mut self,
-        order: usize,
-        products: &mut P,
-    ) -> Result<Inverted, Breakdown> {
+    fn invert_in_double<P: Products<f64>>(&mut self, order: usize, products: &mut P) -> Result<Inverted, Breakdown> {
         let (narrow, wide) = (self.narrow.matrix_mut(order), self.wide.matrix_mut(order));
-        wide.iter_mut()
-            .zip(&*narrow)
-            .for_each(|(wide, narrow)| *wide = narrow.to_f64());
+        wide.iter_mut().zip(&*narrow).for_each(|(wide, narrow)| *wide = narrow.to_f64());
         let inverted = self.wide.invert_quickly(order, products)?;
         let (narrow, wide) = (self.narrow.matrix_mut(order), self.wide.matrix(order));
-        narrow
-            .iter_mut()
-            .zip(wide.data())
-            .for_each(|(narrow, wide)| *narrow = T::from_f64(*wide));
+        narrow.iter_mut().zip(wide.data()).for_each(|(narrow, wide)| *narrow = T::from_f64(*wide));
         Ok(inverted)
     }
 
@@ -184,11 +166,7 @@ impl<T: Scalar> Damper<T> {
         Ok(Matrix::new(product, order, cols))
     }
 
-    fn gram_in_double<P: Products<f64>>(
-        &mut self,
-        x: Matrix<'_, T>,
-        products: &mut P,
-    ) -> Result<(), Error> {
+    fn gram_in_double<P: Products<f64>>(&mut self, x: Matrix<'_, T>, products: &mut P) -> Result<(), Error> {
         let order = x.rows();
         let gram = self.wide.matrix_mut(order);
         gram.fill(0.0);
@@ -207,16 +185,8 @@ impl<T: Scalar> Damper<T> {
 }
 
 /// Rounds a panel into some of the columns of a row-major matrix with `cols` columns.
-pub(super) fn narrow_columns<T: Scalar>(
-    panel: &[f64],
-    columns: std::ops::Range<usize>,
-    matrix: &mut [T],
-    cols: usize,
-) {
-    for (row, panel) in matrix
-        .chunks_exact_mut(cols)
-        .zip(panel.chunks_exact(columns.len()))
-    {
+pub(super) fn narrow_columns<T: Scalar>(panel: &[f64], columns: std::ops::Range<usize>, matrix: &mut [T], cols: usize) {
+    for (row, panel) in matrix.chunks_exact_mut(cols).zip(panel.chunks_exact(columns.len())) {
         for (narrow, wide) in row[columns.clone()].iter_mut().zip(panel) {
             *narrow = T::from_f64(*wide);
         }

@@ -27,11 +27,7 @@ pub struct Layer<'a, T> {
 
 impl<T: Scalar> Layer<'_, T> {
     fn shape(&self) -> LayerShape {
-        LayerShape {
-            rows: self.inputs.rows(),
-            in_features: self.inputs.cols(),
-            out_features: self.gradients.cols(),
-        }
+        LayerShape { rows: self.inputs.rows(), in_features: self.inputs.cols(), out_features: self.gradients.cols() }
     }
 }
 
@@ -49,15 +45,8 @@ struct InputWorkspace<T> {
 
 impl<T: Scalar> Default for Workspace<T> {
     fn default() -> Self {
-        let inputs = InputWorkspace {
-            damper: Damper::default(),
-            conditioned: Vec::new(),
-        };
-        Self {
-            sampled: sampled::Workspace::default(),
-            inputs,
-            pending: Vec::new(),
-        }
+        let inputs = InputWorkspace { damper: Damper::default(), conditioned: Vec::new() };
+        Self { sampled: sampled::Workspace::default(), inputs, pending: Vec::new() }
     }
 }
 
@@ -91,9 +80,7 @@ where
         out.fill(T::from_f64(0.0));
         return Ok(());
     }
-    let sampled = layer
-        .sampled
-        .filter(|sampled| sampled.lambda < f64::INFINITY && sampled.gradients.rows() > 0);
+    let sampled = layer.sampled.filter(|sampled| sampled.lambda < f64::INFINITY && sampled.gradients.rows() > 0);
     let Some(sampled) = sampled else {
         return input_conditioned(layer, &mut workspace.inputs, products, out);
     };
@@ -103,42 +90,19 @@ where
     };
     // An m×m inverse is multiplied into whatever has fewer columns (or, in K-FAC's form, into the product).
     let defer = form == Form::Kronecker || shape.in_features < shape.rows;
-    match workspace
-        .sampled
-        .condition(layer.gradients, &sampled, form, defer, products)?
-    {
+    match workspace.sampled.condition(layer.gradients, &sampled, form, defer, products)? {
         Conditioned::NotFinite => {
             out.fill(T::from_f64(f64::NAN));
             Ok(())
         }
-        Conditioned::Gradients(gradients) => input_conditioned(
-            &Layer {
-                gradients,
-                ..*layer
-            },
-            &mut workspace.inputs,
-            products,
-            out,
-        ),
+        Conditioned::Gradients(gradients) => {
+            input_conditioned(&Layer { gradients, ..*layer }, &mut workspace.inputs, products, out)
+        }
         Conditioned::Pending(inverse) => {
             let product = resized(&mut workspace.pending, out.len());
-            input_conditioned(
-                &Layer {
-                    transpose_output: false,
-                    ..*layer
-                },
-                &mut workspace.inputs,
-                products,
-                product,
-            )?;
+            input_conditioned(&Layer { transpose_output: false, ..*layer }, &mut workspace.inputs, products, product)?;
             let product = Matrix::new(product, shape.out_features, shape.in_features);
-            Ok(write_product(
-                inverse,
-                product,
-                layer.transpose_output,
-                products,
-                out,
-            )?)
+            Ok(write_product(inverse, product, layer.transpose_output, products, out)?)
         }
     }
 }
@@ -159,27 +123,16 @@ where
     if layer.lambda == f64::INFINITY {
         write_product(g.t(), a, layer.transpose_output, products, out)?;
         if layer.alpha != 1.0 {
-            out.iter_mut()
-                .for_each(|value| *value *= T::from_f64(layer.alpha));
+            out.iter_mut().for_each(|value| *value *= T::from_f64(layer.alpha));
         }
         return Ok(());
     }
-    let form = if layer.form == Form::Auto {
-        shape.cheapest()
-    } else {
-        layer.form
-    };
+    let form = if layer.form == Form::Auto { shape.cheapest() } else { layer.form };
     // (I_n + aᵀa/(bλ))⁻¹ is the same inverse, of the transposed problem.
     let x = if form == Form::Samples { a } else { a.t() };
     let order = x.rows();
-    let damping = Damping {
-        lambda: layer.lambda,
-        rows: shape.rows,
-    };
-    let InputWorkspace {
-        damper,
-        conditioned,
-    } = workspace;
+    let damping = Damping { lambda: layer.lambda, rows: shape.rows };
+    let InputWorkspace { damper, conditioned } = workspace;
     let prepared = damper.prepare(x, damping, layer.alpha, T::LIMITS, products)?;
 
     // dW as a product of two matrices, of which the dearer one to condition is left as it is.
@@ -190,34 +143,19 @@ where
         }
         (Prepared::Wide, Form::Samples) => (g.t(), damper.wide_product(x, products)?),
         (Prepared::Wide, _) => (g.t(), damper.wide_product(x, products)?.t()),
-        (Prepared::Narrow, Form::Samples) if a.cols() <= g.cols() => (
-            g.t(),
-            multiply(damper.narrow_inverse(order), a, conditioned, products)?,
-        ),
-        (Prepared::Narrow, Form::Samples) => (
-            multiply(damper.narrow_inverse(order), g, conditioned, products)?.t(),
-            a,
-        ),
-        (Prepared::Narrow, Form::Kronecker) => (
-            multiply(g.t(), a, conditioned, products)?,
-            damper.narrow_inverse(order),
-        ),
-        (Prepared::Narrow, _) if a.rows() <= g.cols() => (
-            g.t(),
-            multiply(a, damper.narrow_inverse(order), conditioned, products)?,
-        ),
-        (Prepared::Narrow, _) => (
-            multiply(g.t(), a, conditioned, products)?,
-            damper.narrow_inverse(order),
-        ),
+        (Prepared::Narrow, Form::Samples) if a.cols() <= g.cols() => {
+            (g.t(), multiply(damper.narrow_inverse(order), a, conditioned, products)?)
+        }
+        (Prepared::Narrow, Form::Samples) => (multiply(damper.narrow_inverse(order), g, conditioned, products)?.t(), a),
+        (Prepared::Narrow, Form::Kronecker) => {
+            (multiply(g.t(), a, conditioned, products)?, damper.narrow_inverse(order))
+        }
+        (Prepared::Narrow, _) if a.rows() <= g.cols() => {
+            (g.t(), multiply(a, damper.narrow_inverse(order), conditioned, products)?)
+        }
+        (Prepared::Narrow, _) => (multiply(g.t(), a, conditioned, products)?, damper.narrow_inverse(order)),
     };
-    Ok(write_product(
-        left,
-        right,
-        layer.transpose_output,
-        products,
-        out,
-    )?)
+    Ok(write_product(left, right, layer.transpose_output, products, out)?)
 }
 
 /// `left * right`, or its transpose, in `out`.
@@ -228,11 +166,7 @@ fn write_product<T: Scalar, P: Products<T>>(
     products: &mut P,
     out: &mut [T],
 ) -> Result<(), ProductError> {
-    if transpose {
-        products.multiply(right.t(), left.t(), out)
-    } else {
-        products.multiply(left, right, out)
-    }
+    if transpose { products.multiply(right.t(), left.t(), out) } else { products.multiply(left, right, out) }
 }
 
 /// `left * right` in `buffer`.
@@ -253,42 +187,21 @@ mod tests {
     use super::super::reference::{Dampings, Problem, error, row_major};
     use super::*;
 
-    const SHAPES: [[usize; 3]; 9] = [
-        [1, 1, 1],
-        [1, 5, 3],
-        [2, 7, 3],
-        [7, 3, 5],
-        [8, 20, 30],
-        [8, 30, 20],
-        [30, 8, 40],
-        [40, 9, 5],
-        [24, 600, 3],
-    ];
+    const SHAPES: [[usize; 3]; 9] =
+        [[1, 1, 1], [1, 5, 3], [2, 7, 3], [7, 3, 5], [8, 20, 30], [8, 30, 20], [30, 8, 40], [40, 9, 5], [24, 600, 3]];
     const FORMS: [Form; 4] = [Form::Auto, Form::Samples, Form::Features, Form::Kronecker];
 
     #[test]
     fn all_forms_in_both_precisions_match_the_reference() {
-        for (shape, a) in SHAPES
-            .iter()
-            .flat_map(|shape| [1e-6, 1e-3, 1.0, 1e3].map(|a| (*shape, a)))
-        {
+        for (shape, a) in SHAPES.iter().flat_map(|shape| [1e-6, 1e-3, 1.0, 1e3].map(|a| (*shape, a))) {
             let problem = Problem::noise(shape, 1);
-            for (g, form) in [0.01, 1.0, f64::INFINITY]
-                .iter()
-                .flat_map(|g| FORMS.map(|form| (*g, form)))
-            {
+            for (g, form) in [0.01, 1.0, f64::INFINITY].iter().flat_map(|g| FORMS.map(|form| (*g, form))) {
                 let damping = Dampings { a, g };
                 let expected = problem.expected(damping);
                 let wide = error(&problem.computed::<f64>(damping, form).unwrap(), &expected);
-                assert!(
-                    wide < 1e-12f64.max(1e-14 / a),
-                    "double, {form}, {shape:?}, {damping:?}: {wide:e}"
-                );
+                assert!(wide < 1e-12f64.max(1e-14 / a), "double, {form}, {shape:?}, {damping:?}: {wide:e}");
                 let narrow = error(&problem.computed::<f32>(damping, form).unwrap(), &expected);
-                assert!(
-                    narrow < 1e-5,
-                    "float, {form}, {shape:?}, {damping:?}: {narrow:e}"
-                );
+                assert!(narrow < 1e-5, "float, {form}, {shape:?}, {damping:?}: {narrow:e}");
             }
         }
     }
@@ -300,41 +213,19 @@ mod tests {
         let damping = Dampings { a: 0.05, g: 0.2 };
         let expected = problem.expected(damping);
         let transposed = |matrix: &faer::Mat<f64>| row_major::<f64>(&matrix.transpose().to_owned());
-        let (g, a, g_bar) = (
-            row_major(&problem.g),
-            row_major(&problem.a),
-            row_major(&problem.g_bar),
-        );
-        let (g_t, a_t, g_bar_t) = (
-            transposed(&problem.g),
-            transposed(&problem.a),
-            transposed(&problem.g_bar),
-        );
+        let (g, a, g_bar) = (row_major(&problem.g), row_major(&problem.a), row_major(&problem.g_bar));
+        let (g_t, a_t, g_bar_t) = (transposed(&problem.g), transposed(&problem.a), transposed(&problem.g_bar));
         let outputs = [
             (Matrix::new(&g, b, m), Matrix::new(&g_bar, b, m)),
             (Matrix::new(&g_t, m, b).t(), Matrix::new(&g_bar_t, m, b).t()),
         ];
-        for ((gradients, sampled), form) in outputs
-            .iter()
-            .flat_map(|outputs| FORMS.map(|form| (*outputs, form)))
-        {
+        for ((gradients, sampled), form) in outputs.iter().flat_map(|outputs| FORMS.map(|form| (*outputs, form))) {
             for inputs in [Matrix::new(&a, b, n), Matrix::new(&a_t, n, b).t()] {
-                let sampled = Some(Sampled {
-                    gradients: sampled,
-                    lambda: damping.g,
-                });
-                let layer = Layer {
-                    gradients,
-                    inputs,
-                    lambda: damping.a,
-                    sampled,
-                    alpha: -2.0,
-                    form,
-                    transpose_output: true,
-                };
+                let sampled = Some(Sampled { gradients: sampled, lambda: damping.g });
+                let layer =
+                    Layer { gradients, inputs, lambda: damping.a, sampled, alpha: -2.0, form, transpose_output: true };
                 let mut out = vec![f64::NAN; n * m];
-                conditioned_gradient(&layer, &mut Workspace::default(), &mut Plain, &mut out)
-                    .unwrap();
+                conditioned_gradient(&layer, &mut Workspace::default(), &mut Plain, &mut out).unwrap();
                 let got = faer::Mat::from_fn(m, n, |row, col| out[col * m + row] / -2.0);
                 assert!(error(&got, &expected) < 1e-12, "{form}");
             }
@@ -344,10 +235,7 @@ mod tests {
     #[test]
     fn workspaces_of_larger_layers_serve_smaller_ones() {
         let mut workspace = Workspace::<f32>::default();
-        for (seed, [b, n, m]) in [[30, 8, 40], [2, 7, 3], [8, 30, 20], [1, 1, 1]]
-            .into_iter()
-            .enumerate()
-        {
+        for (seed, [b, n, m]) in [[30, 8, 40], [2, 7, 3], [8, 30, 20], [1, 1, 1]].into_iter().enumerate() {
             let problem = Problem::noise([b, n, m], seed as u64);
             let (g, a) = (row_major(&problem.g), row_major(&problem.a));
             let layer = Layer {
@@ -361,24 +249,18 @@ mod tests {
             };
             let (mut reused, mut fresh) = (vec![f32::NAN; m * n], vec![f32::NAN; m * n]);
             conditioned_gradient(&layer, &mut workspace, &mut Plain, &mut reused).unwrap();
-            conditioned_gradient(&layer, &mut Workspace::default(), &mut Plain, &mut fresh)
-                .unwrap();
+            conditioned_gradient(&layer, &mut Workspace::default(), &mut Plain, &mut fresh).unwrap();
             assert_eq!(reused, fresh);
         }
     }
 
     #[test]
     fn what_is_not_finite_gives_nan() {
-        for (bad, form) in [f64::NAN, f64::INFINITY]
-            .iter()
-            .flat_map(|bad| FORMS.map(|form| (*bad, form)))
-        {
+        for (bad, form) in [f64::NAN, f64::INFINITY].iter().flat_map(|bad| FORMS.map(|form| (*bad, form))) {
             let mut problem = Problem::noise([4, 3, 2], 3);
             problem.a[(1, 1)] = bad;
             let nan = |problem: &Problem| {
-                let out = problem
-                    .computed::<f32>(Dampings { a: 1.0, g: 1.0 }, form)
-                    .unwrap();
+                let out = problem.computed::<f32>(Dampings { a: 1.0, g: 1.0 }, form).unwrap();
                 (0..6).all(|index| out[(index / 3, index % 3)].is_nan())
             };
             assert!(nan(&problem));
@@ -393,21 +275,8 @@ mod tests {
     fn too_little_damping_is_an_error_with_the_pivot() {
         let mut problem = Problem::noise([2, 2, 1], 4);
         problem.a = faer::Mat::from_fn(2, 2, |_, col| [3.0, 1.0][col]);
-        let damping = Dampings {
-            a: 1e-18,
-            g: f64::INFINITY,
-        };
+        let damping = Dampings { a: 1e-18, g: f64::INFINITY };
         let error = problem.computed::<f32>(damping, Form::Samples).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                Error::NotPositiveDefinite {
-                    lambda: 1e-18,
-                    order: 2,
-                    pivot: 1
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, Error::NotPositiveDefinite { lambda: 1e-18, order: 2, pivot: 1 }), "{error}");
     }
 }

@@ -40,11 +40,7 @@ impl<T: Scalar> Gram<T> {
         let panel = |start: usize| {
             let rows = height.min(order - start);
             let data = &stored[start * cols..(start + rows) * cols];
-            if x.is_transposed() {
-                Matrix::new(data, cols, rows).t()
-            } else {
-                Matrix::new(data, rows, cols)
-            }
+            if x.is_transposed() { Matrix::new(data, cols, rows).t() } else { Matrix::new(data, rows, cols) }
         };
         for row in (0..order).step_by(height) {
             for col in (0..=row).step_by(height) {
@@ -71,13 +67,7 @@ fn pack<T: Copy>(matrix: &[T], cols: usize, width: usize, panels: &mut [T]) {
 }
 
 /// Copies a block to its place in a symmetric matrix, and its transpose to the mirrored one.
-fn scatter<T: Copy>(
-    block: &[T],
-    width: usize,
-    [row, col]: [usize; 2],
-    matrix: &mut [T],
-    order: usize,
-) {
+fn scatter<T: Copy>(block: &[T], width: usize, [row, col]: [usize; 2], matrix: &mut [T], order: usize) {
     for (index, source) in block.chunks_exact(width).enumerate() {
         let start = (row + index) * order + col;
         matrix[start..start + width].copy_from_slice(source);
@@ -86,10 +76,7 @@ fn scatter<T: Copy>(
         let height = block.len() / width;
         for index in 0..width {
             let start = (col + index) * order + row;
-            for (target, source) in matrix[start..start + height]
-                .iter_mut()
-                .zip(block[index..].iter().step_by(width))
-            {
+            for (target, source) in matrix[start..start + height].iter_mut().zip(block[index..].iter().step_by(width)) {
                 *target = *source;
             }
         }
@@ -104,25 +91,10 @@ mod tests {
     #[test]
     fn half_the_products_give_the_whole_matrix() {
         let mut gram = Gram::default();
-        for (order, cols) in [
-            (1, 3),
-            (127, 2),
-            (128, 3),
-            (129, 1),
-            (200, 5),
-            (256, 2),
-            (301, 3),
-            (64, 7),
-        ] {
-            let stored: Vec<f64> = (0..order * cols)
-                .map(|index| ((index * index) as f64).sin())
-                .collect();
-            for x in [
-                Matrix::new(&stored, order, cols),
-                Matrix::new(&stored, cols, order).t(),
-            ] {
-                let (mut got, mut expected) =
-                    (vec![f64::NAN; order * order], vec![f64::NAN; order * order]);
+        for (order, cols) in [(1, 3), (127, 2), (128, 3), (129, 1), (200, 5), (256, 2), (301, 3), (64, 7)] {
+            let stored: Vec<f64> = (0..order * cols).map(|index| ((index * index) as f64).sin()).collect();
+            for x in [Matrix::new(&stored, order, cols), Matrix::new(&stored, cols, order).t()] {
+                let (mut got, mut expected) = (vec![f64::NAN; order * order], vec![f64::NAN; order * order]);
                 gram.multiply(x, &mut Plain, &mut got).unwrap();
                 Plain.multiply(x, x.t(), &mut expected).unwrap();
                 assert_eq!(got, expected, "{order}x{cols}");

@@ -12,37 +12,25 @@ const NONE: f64 = f64::INFINITY;
 /// Up to 24 rows and features each; inputs and sampled gradients of any scale, some with rows of zeros or repeated ones.
 fn problems() -> impl Strategy<Value = Problem> {
     let degenerate = prop_oneof![3 => Just(0), 1 => Just(1), 1 => Just(2)];
-    (
-        [1usize..24, 1usize..24, 1usize..24],
-        any::<u64>(),
-        -3.0..3.0,
-        -3.0..3.0,
-        degenerate,
-    )
-        .prop_map(|(shape, seed, inputs, sampled, degenerate)| {
+    ([1usize..24, 1usize..24, 1usize..24], any::<u64>(), -3.0..3.0, -3.0..3.0, degenerate).prop_map(
+        |(shape, seed, inputs, sampled, degenerate)| {
             let mut problem = Problem::noise(shape, seed);
             let bend = |matrix: &Mat<f64>, exponent: f64| {
                 Mat::from_fn(matrix.nrows(), matrix.ncols(), |row, col| {
                     let row = if degenerate == 1 { row / 3 } else { row };
-                    let value = if degenerate == 2 && row % 2 == 1 {
-                        0.0
-                    } else {
-                        matrix[(row, col)]
-                    };
+                    let value = if degenerate == 2 && row % 2 == 1 { 0.0 } else { matrix[(row, col)] };
                     f64::from((value * 10f64.powf(exponent)) as f32)
                 })
             };
             problem.a = bend(&problem.a, inputs);
             problem.g_bar = bend(&problem.g_bar, sampled);
             problem
-        })
+        },
+    )
 }
 
 fn dampings(range: std::ops::Range<f64>) -> impl Strategy<Value = Dampings> {
-    (range.clone(), range).prop_map(|(a, g)| Dampings {
-        a: 10f64.powf(a),
-        g: 10f64.powf(g),
-    })
+    (range.clone(), range).prop_map(|(a, g)| Dampings { a: 10f64.powf(a), g: 10f64.powf(g) })
 }
 
 /// Largest eigenvalue of x xᵀ/(b·λ) is at most this.
@@ -51,12 +39,7 @@ fn strength(x: &Mat<f64>, rows: usize, lambda: f64) -> f64 {
 }
 
 fn forms() -> impl Strategy<Value = Form> {
-    prop_oneof![
-        Just(Form::Auto),
-        Just(Form::Samples),
-        Just(Form::Features),
-        Just(Form::Kronecker)
-    ]
+    prop_oneof![Just(Form::Auto), Just(Form::Samples), Just(Form::Features), Just(Form::Kronecker)]
 }
 
 /// The same problem without its sampled gradients.

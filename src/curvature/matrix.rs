@@ -19,53 +19,28 @@ impl<'a, T: Copy> Matrix<'a, T> {
     /// # Panics
     /// If `data` doesn't hold exactly `rows * cols` elements.
     pub fn new(data: &'a [T], rows: usize, cols: usize) -> Self {
-        assert_eq!(
-            data.len(),
-            rows * cols,
-            "a {rows}x{cols} matrix over {} elements",
-            data.len()
-        );
-        Self {
-            data,
-            stored_rows: rows,
-            stored_cols: cols,
-            transposed: false,
-        }
+        assert_eq!(data.len(), rows * cols, "a {rows}x{cols} matrix over {} elements", data.len());
+        Self { data, stored_rows: rows, stored_cols: cols, transposed: false }
     }
 
     /// The transpose, over the same elements.
     pub fn t(self) -> Self {
-        Self {
-            transposed: !self.transposed,
-            ..self
-        }
+        Self { transposed: !self.transposed, ..self }
     }
 
     /// Number of rows of the matrix as seen.
     pub fn rows(&self) -> usize {
-        if self.transposed {
-            self.stored_cols
-        } else {
-            self.stored_rows
-        }
+        if self.transposed { self.stored_cols } else { self.stored_rows }
     }
 
     /// Number of columns of the matrix as seen.
     pub fn cols(&self) -> usize {
-        if self.transposed {
-            self.stored_rows
-        } else {
-            self.stored_cols
-        }
+        if self.transposed { self.stored_rows } else { self.stored_cols }
     }
 
     /// One element.
     pub fn at(&self, row: usize, col: usize) -> T {
-        let index = if self.transposed {
-            col * self.stored_cols + row
-        } else {
-            row * self.stored_cols + col
-        };
+        let index = if self.transposed { col * self.stored_cols + row } else { row * self.stored_cols + col };
         self.data[index]
     }
 
@@ -87,22 +62,14 @@ impl<'a, T: Copy> Matrix<'a, T> {
 
 impl<T: Scalar> Matrix<'_, T> {
     /// Copies some of the columns, in double precision, into `buffer` (`rows * columns.len()` elements).
-    pub(super) fn widen_columns<'b>(
-        &self,
-        columns: Range<usize>,
-        buffer: &'b mut [f64],
-    ) -> Matrix<'b, f64> {
+    pub(super) fn widen_columns<'b>(&self, columns: Range<usize>, buffer: &'b mut [f64]) -> Matrix<'b, f64> {
         let (rows, width) = (self.rows(), columns.len());
         if self.transposed {
             let source = &self.data[columns.start * rows..columns.end * rows];
             widen(source, buffer);
             Matrix::new(buffer, width, rows).t()
         } else {
-            for (row, target) in self
-                .data
-                .chunks_exact(self.stored_cols)
-                .zip(buffer.chunks_exact_mut(width))
-            {
+            for (row, target) in self.data.chunks_exact(self.stored_cols).zip(buffer.chunks_exact_mut(width)) {
                 widen(&row[columns.clone()], target);
             }
             Matrix::new(buffer, rows, width)
@@ -124,13 +91,8 @@ mod tests {
     fn widens_the_same_columns_of_both_layouts() {
         let (rows, cols) = (3, 5);
         let stored: Vec<f32> = (0..15).map(|i| i as f32).collect();
-        let mirrored: Vec<f32> = (0..15)
-            .map(|i| stored[(i % rows) * cols + i / rows])
-            .collect();
-        let (plain, transposed) = (
-            Matrix::new(&stored, rows, cols),
-            Matrix::new(&mirrored, cols, rows).t(),
-        );
+        let mirrored: Vec<f32> = (0..15).map(|i| stored[(i % rows) * cols + i / rows]).collect();
+        let (plain, transposed) = (Matrix::new(&stored, rows, cols), Matrix::new(&mirrored, cols, rows).t());
         let (mut left, mut right) = ([f64::NAN; 6], [f64::NAN; 6]);
         let left = plain.widen_columns(2..4, &mut left);
         let right = transposed.widen_columns(2..4, &mut right);

@@ -14,12 +14,7 @@ pub trait Products<T> {
     ///
     /// # Errors
     /// When the host's kernel fails.
-    fn multiply(
-        &mut self,
-        a: Matrix<'_, T>,
-        b: Matrix<'_, T>,
-        out: &mut [T],
-    ) -> Result<(), ProductError>;
+    fn multiply(&mut self, a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T]) -> Result<(), ProductError>;
 }
 
 /// The plainest products there are, for tests.
@@ -30,12 +25,7 @@ pub(super) mod plain {
     pub(crate) struct Plain;
 
     impl<T: crate::curvature::Scalar> Products<T> for Plain {
-        fn multiply(
-            &mut self,
-            a: Matrix<'_, T>,
-            b: Matrix<'_, T>,
-            out: &mut [T],
-        ) -> Result<(), ProductError> {
+        fn multiply(&mut self, a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T]) -> Result<(), ProductError> {
             assert_eq!(a.cols(), b.rows());
             assert_eq!(out.len(), a.rows() * b.cols());
             for (index, out) in out.iter_mut().enumerate() {

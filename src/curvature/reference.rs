@@ -3,9 +3,7 @@
 use faer::Mat;
 
 use super::products::plain::Plain;
-use super::{
-    Error, Form, Layer, Matrix, Products, Sampled, Scalar, Workspace, conditioned_gradient,
-};
+use super::{Error, Form, Layer, Matrix, Products, Sampled, Scalar, Workspace, conditioned_gradient};
 
 /// A layer's operands, exactly representable in single precision.
 #[derive(Clone, Debug)]
@@ -33,11 +31,7 @@ impl Problem {
             f64::from(((state >> 11) as f64 / (1u64 << 52) as f64 - 1.0) as f32)
         };
         let mut matrix = |rows, cols| Mat::from_fn(rows, cols, |_, _| next());
-        Self {
-            g: matrix(b, m),
-            a: matrix(b, n),
-            g_bar: matrix(b, m),
-        }
+        Self { g: matrix(b, m), a: matrix(b, n), g_bar: matrix(b, m) }
     }
 
     /// (I_m + ḡᵀḡ/(b·λg))⁻¹ gᵀ (I_b + a aᵀ/(b·λa))⁻¹ a, where an infinite damping leaves its factor out.
@@ -47,9 +41,8 @@ impl Problem {
         let svd = self.a.thin_svd().unwrap();
         let damped = |s: f64| s / (1.0 + s * s / (b * damping.a));
         let diagonal = svd.S().column_vector();
-        let middle = Mat::from_fn(diagonal.nrows(), diagonal.nrows(), |i, j| {
-            if i == j { damped(diagonal[i]) } else { 0.0 }
-        });
+        let middle =
+            Mat::from_fn(diagonal.nrows(), diagonal.nrows(), |i, j| if i == j { damped(diagonal[i]) } else { 0.0 });
         let zeta_star = self.g.transpose() * svd.U() * middle * svd.V().transpose();
         if damping.g == f64::INFINITY {
             return zeta_star;
@@ -58,35 +51,23 @@ impl Problem {
         let svd = self.g_bar.thin_svd().unwrap();
         let diagonal = svd.S().column_vector();
         let damped = |s: f64| s * s / (b * damping.g + s * s);
-        let middle = Mat::from_fn(diagonal.nrows(), diagonal.nrows(), |i, j| {
-            if i == j { damped(diagonal[i]) } else { 0.0 }
-        });
+        let middle =
+            Mat::from_fn(diagonal.nrows(), diagonal.nrows(), |i, j| if i == j { damped(diagonal[i]) } else { 0.0 });
         &zeta_star - svd.V() * middle * (svd.V().transpose() * &zeta_star)
     }
 
     /// What this room computes in the precision of `T`, as an m×n matrix.
-    pub(super) fn computed<T: Scalar>(
-        &self,
-        damping: Dampings,
-        form: Form,
-    ) -> Result<Mat<f64>, Error>
+    pub(super) fn computed<T: Scalar>(&self, damping: Dampings, form: Form) -> Result<Mat<f64>, Error>
     where
         Plain: Products<T>,
     {
-        let (g, a, g_bar) = (
-            row_major::<T>(&self.g),
-            row_major::<T>(&self.a),
-            row_major::<T>(&self.g_bar),
-        );
+        let (g, a, g_bar) = (row_major::<T>(&self.g), row_major::<T>(&self.a), row_major::<T>(&self.g_bar));
         let (b, n, m) = (self.a.nrows(), self.a.ncols(), self.g.ncols());
         let layer = Layer {
             gradients: Matrix::new(&g, b, m),
             inputs: Matrix::new(&a, b, n),
             lambda: damping.a,
-            sampled: Some(Sampled {
-                gradients: Matrix::new(&g_bar, self.g_bar.nrows(), m),
-                lambda: damping.g,
-            }),
+            sampled: Some(Sampled { gradients: Matrix::new(&g_bar, self.g_bar.nrows(), m), lambda: damping.g }),
             alpha: 1.0,
             form,
             transpose_output: false,
@@ -100,9 +81,7 @@ impl Problem {
 /// The elements in row-major order, rounded to `T`.
 pub(super) fn row_major<T: Scalar>(matrix: &Mat<f64>) -> Vec<T> {
     let cols = matrix.ncols();
-    (0..matrix.nrows() * cols)
-        .map(|index| T::from_f64(matrix[(index / cols, index % cols)]))
-        .collect()
+    (0..matrix.nrows() * cols).map(|index| T::from_f64(matrix[(index / cols, index % cols)])).collect()
 }
 
 /// Relative error in the Frobenius norm.

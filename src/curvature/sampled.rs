@@ -73,16 +73,9 @@ impl<T: Scalar> Workspace<T> {
     where
         P: Products<T> + Products<f64>,
     {
-        let damping = Damping {
-            lambda: sampled.lambda,
-            rows: g.rows(),
-        };
+        let damping = Damping { lambda: sampled.lambda, rows: g.rows() };
         let g_bar = sampled.gradients;
-        let x = if form == Form::Samples {
-            g_bar
-        } else {
-            g_bar.t()
-        };
+        let x = if form == Form::Samples { g_bar } else { g_bar.t() };
         let limits = T::LIMITS.map(Limits::of_other_products);
         let order = x.rows();
         let prepared = self.damper.prepare(x, damping, 1.0, limits, products)?;
@@ -127,10 +120,7 @@ impl<T: Scalar> Workspace<T> {
         products.multiply(Matrix::new(weighted, rows, order), g_bar, conditioned)?;
         let scale = T::from_f64(scale);
         for row in 0..rows {
-            for (col, value) in conditioned[row * cols..(row + 1) * cols]
-                .iter_mut()
-                .enumerate()
-            {
+            for (col, value) in conditioned[row * cols..(row + 1) * cols].iter_mut().enumerate() {
                 *value = g.at(row, col) - scale * *value;
             }
         }
@@ -145,18 +135,8 @@ impl<T: Scalar> Workspace<T> {
         products: &mut P,
     ) -> Result<(), Error> {
         let (rows, order, cols) = (g.rows(), g_bar.rows(), g.cols());
-        let panels = || {
-            (0..cols)
-                .step_by(PANEL)
-                .map(|start| start..cols.min(start + PANEL))
-        };
-        let WideBuffers {
-            overlaps,
-            weighted,
-            left,
-            right,
-            product,
-        } = &mut self.wide;
+        let panels = || (0..cols).step_by(PANEL).map(|start| start..cols.min(start + PANEL));
+        let WideBuffers { overlaps, weighted, left, right, product } = &mut self.wide;
         let overlaps = resized(overlaps, rows * order);
         overlaps.fill(0.0);
         for columns in panels() {
@@ -164,17 +144,10 @@ impl<T: Scalar> Workspace<T> {
             let g_bar = g_bar.widen_columns(columns.clone(), resized(right, order * columns.len()));
             let partial = resized(product, rows * order);
             products.multiply(g, g_bar.t(), partial)?;
-            overlaps
-                .iter_mut()
-                .zip(partial)
-                .for_each(|(sum, partial)| *sum += *partial);
+            overlaps.iter_mut().zip(partial).for_each(|(sum, partial)| *sum += *partial);
         }
         let weighted = resized(weighted, rows * order);
-        products.multiply(
-            Matrix::new(overlaps, rows, order),
-            self.damper.wide_inverse(order),
-            weighted,
-        )?;
+        products.multiply(Matrix::new(overlaps, rows, order), self.damper.wide_inverse(order), weighted)?;
         let weighted = Matrix::new(weighted, rows, order);
         let conditioned = resized(&mut self.conditioned, rows * cols);
         for columns in panels() {
@@ -183,8 +156,7 @@ impl<T: Scalar> Workspace<T> {
             let product = resized(product, rows * width);
             products.multiply(weighted, g_bar, product)?;
             for (index, value) in product.iter_mut().enumerate() {
-                *value =
-                    g.at(index / width, columns.start + index % width).to_f64() - scale * *value;
+                *value = g.at(index / width, columns.start + index % width).to_f64() - scale * *value;
             }
             narrow_columns(product, columns, conditioned, cols);
         }

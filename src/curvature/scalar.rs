@@ -15,10 +15,7 @@ impl Limits {
     /// Limits for an inverse that is multiplied by something else than the matrix x that it was made of, or of which
     /// the product is subtracted: then only the condition number bounds the magnification.
     pub(super) fn of_other_products(self) -> Self {
-        Self {
-            condition: self.magnification,
-            ..self
-        }
+        Self { condition: self.magnification, ..self }
     }
 }
 
@@ -38,11 +35,7 @@ pub trait Scalar: faer::traits::RealField + Copy + Default + Send + Sync + 'stat
 }
 
 impl Scalar for f32 {
-    const LIMITS: Option<Limits> = Some(Limits {
-        norm: 12.0,
-        condition: 200.0,
-        magnification: 8.0,
-    });
+    const LIMITS: Option<Limits> = Some(Limits { norm: 12.0, condition: 200.0, magnification: 8.0 });
 
     fn from_f64(value: f64) -> Self {
         value as f32

@@ -73,11 +73,7 @@ impl<T: Scalar> Inverter<T> {
             *diagonal += T::from_f64(1.0);
         }
         let norm = spectral_norm(matrix, order, &mut self.vectors);
-        if norm.is_finite() {
-            Ok(Damped { norm, trace })
-        } else {
-            Err(Breakdown::NotFinite)
-        }
+        if norm.is_finite() { Ok(Damped { norm, trace }) } else { Err(Breakdown::NotFinite) }
     }
 
     /// Replaces the matrix, which must be finite, by its inverse.
@@ -91,25 +87,16 @@ impl<T: Scalar> Inverter<T> {
         let matrix = resized(&mut self.matrix, order * order);
         let blocks = resized(&mut self.blocks, blocks_len(order));
         invert(matrix, order, blocks, &mut self.sweep, products)?;
-        let trace: f64 = matrix
-            .iter()
-            .step_by(order + 1)
-            .map(|diagonal| diagonal.to_f64())
-            .sum();
+        let trace: f64 = matrix.iter().step_by(order + 1).map(|diagonal| diagonal.to_f64()).sum();
         let square = sum_of_squares(matrix);
-        Ok(Inverted {
-            norm: spectral_norm(matrix, order, &mut self.vectors),
-            remainder: trace - square,
-        })
+        Ok(Inverted { norm: spectral_norm(matrix, order, &mut self.vectors), remainder: trace - square })
     }
 
     /// Multiplies the matrix by `factor`.
     pub(super) fn scale(&mut self, order: usize, factor: f64) {
         if factor != 1.0 {
             let factor = T::from_f64(factor);
-            self.matrix[..order * order]
-                .iter_mut()
-                .for_each(|element| *element *= factor);
+            self.matrix[..order * order].iter_mut().for_each(|element| *element *= factor);
         }
     }
 }
@@ -118,9 +105,7 @@ impl Inverter<f64> {
     /// Replaces the matrix, which must be finite, by its inverse, as accurately as [`Cholesky`] does.
     pub(super) fn invert_accurately(&mut self, order: usize) -> Result<(), Breakdown> {
         let matrix = resized(&mut self.matrix, order * order);
-        self.cholesky
-            .invert(matrix, order)
-            .map_err(Breakdown::Pivot)
+        self.cholesky.invert(matrix, order).map_err(Breakdown::Pivot)
     }
 }
 
@@ -184,30 +169,21 @@ fn invert<T: Scalar, P: Products<T>>(
     products.multiply(Matrix::new(a, h, h), Matrix::new(b, h, k), x)?;
     let x = Matrix::new(x, h, k);
     products.multiply(Matrix::new(b, h, k).t(), x, &mut product[..k * k])?;
-    c.iter_mut()
-        .zip(&*product)
-        .for_each(|(c, product)| *c -= *product);
+    c.iter_mut().zip(&*product).for_each(|(c, product)| *c -= *product);
     invert(c, k, rest, sweep, products).map_err(|error| match error {
         Breakdown::Pivot(index) => Breakdown::Pivot(h + index),
         other => other,
     })?;
     products.multiply(x, Matrix::new(c, k, k), y)?;
     products.multiply(Matrix::new(y, h, k), x.t(), &mut product[..h * h])?;
-    a.iter_mut()
-        .zip(&*product)
-        .for_each(|(a, product)| *a += *product);
+    a.iter_mut().zip(&*product).for_each(|(a, product)| *a += *product);
     for (row, target) in matrix.chunks_exact_mut(order).enumerate() {
         let (left, right) = target.split_at_mut(h);
         if row < h {
             left.copy_from_slice(&a[row * h..(row + 1) * h]);
-            right
-                .iter_mut()
-                .zip(&y[row * k..])
-                .for_each(|(target, y)| *target = -*y);
+            right.iter_mut().zip(&y[row * k..]).for_each(|(target, y)| *target = -*y);
         } else {
-            left.iter_mut()
-                .zip(y[row - h..].iter().step_by(k))
-                .for_each(|(target, y)| *target = -*y);
+            left.iter_mut().zip(y[row - h..].iter().step_by(k)).for_each(|(target, y)| *target = -*y);
             right.copy_from_slice(&c[(row - h) * k..(row - h + 1) * k]);
         }
     }
@@ -225,18 +201,11 @@ fn spectral_norm<T: Scalar>(matrix: &[T], order: usize, buffer: &mut Vec<T>) -> 
     }
     let mut norm = 0.0;
     for _ in 0..3 {
-        pulp::Arch::new().dispatch(VectorProduct {
-            matrix,
-            vector,
-            product,
-        });
+        pulp::Arch::new().dispatch(VectorProduct { matrix, vector, product });
         let length = |vector: &[T]| sum_of_squares(vector).sqrt();
         norm = length(product) / length(vector);
         let scale = T::from_f64(1.0 / length(product));
-        vector
-            .iter_mut()
-            .zip(&*product)
-            .for_each(|(vector, product)| *vector = *product * scale);
+        vector.iter_mut().zip(&*product).for_each(|(vector, product)| *vector = *product * scale);
     }
     norm
 }
@@ -250,11 +219,7 @@ fn sum_of_squares<T: Scalar>(vector: &[T]) -> f64 {
             *sum += element.to_f64().powi(2);
         }
     }
-    sums.iter().sum::<f64>()
-        + rest
-            .iter()
-            .map(|element| element.to_f64().powi(2))
-            .sum::<f64>()
+    sums.iter().sum::<f64>() + rest.iter().map(|element| element.to_f64().powi(2)).sum::<f64>()
 }
 
 /// product = matrix · vector for a symmetric matrix, compiled for each kind of processor.
@@ -287,16 +252,13 @@ mod tests {
     fn gram(order: usize) -> Vec<f64> {
         let x = |i: usize, k: usize| ((i * k + i) as f64).sin();
         let entry = |i: usize, j: usize| (0..order + 3).map(|k| x(i, k) * x(j, k)).sum();
-        (0..order * order)
-            .map(|index| entry(index / order, index % order))
-            .collect()
+        (0..order * order).map(|index| entry(index / order, index % order)).collect()
     }
 
     #[test]
     fn inverse_times_matrix_is_the_identity_at_every_size() {
         for order in (1..=70).chain([96, 111, 112, 113, 127, 128, 129, 200, 257]) {
-            let (mut quick, mut accurate) =
-                (Inverter::<f64>::default(), Inverter::<f64>::default());
+            let (mut quick, mut accurate) = (Inverter::<f64>::default(), Inverter::<f64>::default());
             for inverter in [&mut quick, &mut accurate] {
                 inverter.matrix_mut(order).copy_from_slice(&gram(order));
                 inverter.damp(order, 0.3).unwrap();
@@ -306,20 +268,9 @@ mod tests {
             accurate.invert_accurately(order).unwrap();
             for inverter in [&quick, &accurate] {
                 let mut identity = vec![0.0; order * order];
-                Plain
-                    .multiply(
-                        Matrix::new(&damped, order, order),
-                        inverter.matrix(order),
-                        &mut identity,
-                    )
-                    .unwrap();
-                identity
-                    .iter_mut()
-                    .step_by(order + 1)
-                    .for_each(|diagonal| *diagonal -= 1.0);
-                let error = identity
-                    .iter()
-                    .fold(0.0f64, |largest, element| largest.max(element.abs()));
+                Plain.multiply(Matrix::new(&damped, order, order), inverter.matrix(order), &mut identity).unwrap();
+                identity.iter_mut().step_by(order + 1).for_each(|diagonal| *diagonal -= 1.0);
+                let error = identity.iter().fold(0.0f64, |largest, element| largest.max(element.abs()));
                 assert!(error < 1e-11, "order {order}: {error:e}");
             }
         }
@@ -334,15 +285,9 @@ mod tests {
         assert!((norm - 31.0).abs() < 0.1, "1 + 0.5·3·20, not {norm}");
         assert_eq!(trace, 30.0);
         let Inverted { norm, remainder } = inverter.invert_quickly(order, &mut Plain).unwrap();
-        assert!(
-            (0.5..=1.0).contains(&norm),
-            "1 in 19 of 20 directions, not {norm}"
-        );
+        assert!((0.5..=1.0).contains(&norm), "1 in 19 of 20 directions, not {norm}");
         let exact = 30.0 / (31.0 * 31.0);
-        assert!(
-            (remainder / exact - 1.0).abs() < 1e-3,
-            "{exact}, not {remainder}"
-        );
+        assert!((remainder / exact - 1.0).abs() < 1e-3, "{exact}, not {remainder}");
     }
 
     #[test]
@@ -352,9 +297,7 @@ mod tests {
             inverter.matrix_mut(order).fill(0.0);
             inverter.damp(order, 1.0).unwrap();
             inverter.invert_quickly(order, &mut Plain).unwrap();
-            let identity: Vec<f32> = (0..order * order)
-                .map(|e| f32::from(e / order == e % order))
-                .collect();
+            let identity: Vec<f32> = (0..order * order).map(|e| f32::from(e / order == e % order)).collect();
             assert_eq!(inverter.matrix(order).data(), identity);
         }
     }
@@ -363,9 +306,7 @@ mod tests {
     fn breakdowns_are_told_apart() {
         let mut inverter = Inverter::<f32>::default();
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            inverter
-                .matrix_mut(3)
-                .copy_from_slice(&[1.0, 0.0, 0.0, 0.0, 1.0, bad, 0.0, bad, 1.0]);
+            inverter.matrix_mut(3).copy_from_slice(&[1.0, 0.0, 0.0, 0.0, 1.0, bad, 0.0, bad, 1.0]);
             assert!(matches!(inverter.damp(3, 1.0), Err(Breakdown::NotFinite)));
         }
         for (order, pivot) in [(3, 2), (100, 57), (150, 149), (230, 120)] {
@@ -373,19 +314,13 @@ mod tests {
             inverter.matrix_mut(order)[pivot * (order + 1)] = -3.0;
             inverter.damp(order, 1.0).unwrap();
             let broken = inverter.invert_quickly(order, &mut Plain);
-            assert!(
-                matches!(broken, Err(Breakdown::Pivot(index)) if index == pivot),
-                "{broken:?}"
-            );
+            assert!(matches!(broken, Err(Breakdown::Pivot(index)) if index == pivot), "{broken:?}");
             let mut accurate = Inverter::<f64>::default();
             accurate.matrix_mut(order).fill(0.0);
             accurate.matrix_mut(order)[pivot * (order + 1)] = -3.0;
             accurate.damp(order, 1.0).unwrap();
             let broken = accurate.invert_accurately(order);
-            assert!(
-                matches!(broken, Err(Breakdown::Pivot(index)) if index == pivot),
-                "{broken:?}"
-            );
+            assert!(matches!(broken, Err(Breakdown::Pivot(index)) if index == pivot), "{broken:?}");
         }
     }
 }

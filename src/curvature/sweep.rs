@@ -34,26 +34,15 @@ impl<T: Scalar> Sweep<T> {
         let stride = order.next_multiple_of(BLOCK);
         self.padded.clear();
         self.padded.resize(stride * stride, T::default());
-        self.pivots
-            .resize(stride / BLOCK, [[T::default(); BLOCK]; BLOCK]);
-        for (target, source) in self
-            .padded
-            .chunks_exact_mut(stride)
-            .zip(matrix.chunks_exact(order))
-        {
+        self.pivots.resize(stride / BLOCK, [[T::default(); BLOCK]; BLOCK]);
+        for (target, source) in self.padded.chunks_exact_mut(stride).zip(matrix.chunks_exact(order)) {
             target[..order].copy_from_slice(source);
         }
         for diagonal in self.padded.iter_mut().step_by(stride + 1).skip(order) {
             *diagonal = T::from_f64(1.0);
         }
-        pulp::Arch::new().dispatch(Elimination {
-            matrix: &mut self.padded,
-            pivots: &mut self.pivots,
-        })?;
-        for (target, source) in matrix
-            .chunks_exact_mut(order)
-            .zip(self.padded.chunks_exact(stride))
-        {
+        pulp::Arch::new().dispatch(Elimination { matrix: &mut self.padded, pivots: &mut self.pivots })?;
+        for (target, source) in matrix.chunks_exact_mut(order).zip(self.padded.chunks_exact(stride)) {
             target.copy_from_slice(&source[..order]);
         }
         Ok(())
@@ -75,10 +64,7 @@ impl<T: Scalar> pulp::WithSimd for Elimination<'_, T> {
         let stride = pivots.len() * BLOCK;
         for step in 0..pivots.len() {
             let start = step * BLOCK;
-            for (index, row) in matrix[start * stride..(start + BLOCK) * stride]
-                .chunks_exact(stride)
-                .enumerate()
-            {
+            for (index, row) in matrix[start * stride..(start + BLOCK) * stride].chunks_exact(stride).enumerate() {
                 for (block, source) in pivots.iter_mut().zip(row.as_chunks().0) {
                     block[index] = *source;
                 }
@@ -106,11 +92,7 @@ impl<T: Scalar> pulp::WithSimd for Elimination<'_, T> {
 
 /// row + factors·block
 #[inline(always)]
-fn add_multiples<T: Scalar>(
-    mut row: [T; BLOCK],
-    factors: &[T; BLOCK],
-    block: &Block<T>,
-) -> [T; BLOCK] {
+fn add_multiples<T: Scalar>(mut row: [T; BLOCK], factors: &[T; BLOCK], block: &Block<T>) -> [T; BLOCK] {
     for (factor, values) in factors.iter().zip(block) {
         for (sum, value) in row.iter_mut().zip(values) {
             *sum = factor.mul_add(*value, *sum);

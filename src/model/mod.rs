@@ -1,1 +1,241 @@
-//! TODO
+//! An ONNX model in memory: load, save, external data, a graph index, types and shapes.
+//!
+//! A model file is mapped, not read. Its structure (nodes, names, types) is decoded; tensor payloads stay where they are, and
+//! so does every byte that no edit touches: [`Model::save`] writes the file as a list of pieces, most of which come straight from
+//! the map. Loading and saving without an edit gives identical bytes, unknown fields included.
+//!
+//! ```
+//! use isaac::model::{Edit, Model};
+//! # fn main() -> Result<(), isaac::model::ModelError> {
+//! # let folder = tempfile::tempdir().unwrap();
+//! # let (input, output) = (folder.path().join("in.onnx"), folder.path().join("out.onnx"));
+//! # std::fs::copy("tests/fixtures/mlp_gemm_ts17/forward.onnx", &input).unwrap();
+//! let model = Model::load(&input)?;
+//! println!("{} nodes", model.graph().nodes().len());
+//! model.save(&Edit::default(), &output)?;
+//! # assert_eq!(std::fs::read(input).unwrap(), std::fs::read(output).unwrap());
+//! # Ok(())
+//! # }
+//! ```
+
+mod constant;
+mod edit;
+mod error;
+mod external;
+mod graph;
+mod index;
+mod infer;
+mod node;
+mod types;
+mod wire;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use prost::Message;
+
+pub use edit::{Edit, GraphEdit};
+pub use error::ModelError;
+pub use graph::{Graph, Initializer};
+pub use index::{Index, IndexError, NodeId, Producer, Value, ValueId};
+pub use infer::{Types, broadcast};
+pub use node::NodeExt;
+pub use types::{Dim, TensorType};
+
+use crate::proto::{OperatorSetIdProto, StringStringEntryProto};
+use wire::Field;
+
+/// The default operator domain, `ai.onnx`, as files write it.
+pub const ONNX_DOMAIN: &str = "";
+
+/// Which graph of a model: the main one, or one of a `TrainingInfoProto` (ONNX IR specification, "Training related information").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum GraphId {
+    /// `ModelProto.graph`.
+    Main,
+    /// `ModelProto.training_info[i].algorithm`.
+    Algorithm(usize),
+}
+
+/// One `TrainingInfoProto`.
+#[derive(Debug)]
+pub struct TrainingInfo {
+    algorithm: Option<Graph>,
+    update_binding: Vec<StringStringEntryProto>,
+    record: Field,
+}
+
+impl TrainingInfo {
+    /// The training step, where the model has one.
+    pub fn algorithm(&self) -> Option<&Graph> {
+        self.algorithm.as_ref()
+    }
+
+    /// Pairs (initializer, output of the algorithm that replaces it after a step).
+    pub fn update_binding(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.update_binding.iter().map(|entry| (entry.key(), entry.value()))
+    }
+}
+
+/// A loaded model file.
+#[derive(Debug)]
+pub struct Model {
+    path: PathBuf,
+    /// The file behind `bytes`, where there is one.
+    file: Option<File>,
+    bytes: Bytes,
+    opset_imports: Vec<OperatorSetIdProto>,
+    metadata: Vec<StringStringEntryProto>,
+    graph: Graph,
+    training_info: Vec<TrainingInfo>,
+}
+
+impl Model {
+    /// Maps the file at `path` and decodes its structure. Tensor payloads are neither read nor copied.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is no ONNX model, or refers to external data that is missing, too short, or outside the
+    /// model's folder.
+    pub fn load(path: &Path) -> Result<Self, ModelError> {
+        let (file, bytes) = map(path).map_err(|source| ModelError::Read { path: path.into(), source })?;
+        let model = Self { file: Some(file), ..Self::decode(path, bytes)? };
+        external::check(&model)?;
+        Ok(model)
+    }
+
+    /// Decodes a model from memory. External data, if any, is neither looked for nor checked.
+    ///
+    /// # Errors
+    /// Bytes that are no ONNX model; the error calls it `name`.
+    pub fn from_bytes(name: &str, bytes: Bytes) -> Result<Self, ModelError> {
+        Self::decode(Path::new(name), bytes)
+    }
+
+    fn decode(path: &Path, bytes: Bytes) -> Result<Self, ModelError> {
+        let malformed = |source| ModelError::Wire { path: path.into(), source };
+        let invalid = |part: String| move |source| ModelError::Decode { path: path.into(), part, source };
+        let mut graphs = Vec::new();
+        let mut opset_imports = Vec::new();
+        let mut metadata = Vec::new();
+        let mut training_info = Vec::new();
+        for field in wire::fields(&bytes, 0..bytes.len()).map_err(malformed)? {
+            let payload = || bytes.slice(field.payload.clone());
+            match field.number {
+                7 if field.delimited => graphs.push(Graph::decode(path, &bytes, field)?),
+                8 => opset_imports.push(OperatorSetIdProto::decode(payload()).map_err(invalid("opset_import".into()))?),
+                14 => {
+                    metadata.push(StringStringEntryProto::decode(payload()).map_err(invalid("metadata_props".into()))?)
+                }
+                20 if field.delimited => training_info.push(decode_training_info(path, &bytes, field)?),
+                _ => {}
+            }
+        }
+        let graph = match graphs.len() {
+            1 => graphs.swap_remove(0),
+            count => {
+                return Err(ModelError::GraphCount { path: path.into(), count });
+            }
+        };
+        Ok(Self { path: path.into(), file: None, bytes, opset_imports, metadata, graph, training_info })
+    }
+
+    /// Where the model was loaded from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The main graph.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// All graphs that may hold a training step: the main one, then the algorithm of each training info.
+    pub fn graphs(&self) -> impl Iterator<Item = (GraphId, &Graph)> {
+        let algorithms = self.training_info.iter().enumerate();
+        std::iter::once((GraphId::Main, &self.graph))
+            .chain(algorithms.filter_map(|(i, info)| Some((GraphId::Algorithm(i), info.algorithm()?))))
+    }
+
+    /// The index of one of [`Model::graphs`]. The algorithm of a training info also sees the initializers of the main graph.
+    ///
+    /// # Errors
+    /// A value that is defined twice or not at all, or a cycle.
+    ///
+    /// # Panics
+    /// If the model has no such graph.
+    pub fn index(&self, id: GraphId) -> Result<Index, IndexError> {
+        match id {
+            GraphId::Main => Index::new(&self.graph, &[]),
+            GraphId::Algorithm(i) => {
+                let graph = self.training_info[i].algorithm().expect("a graph of this model");
+                Index::new(graph, self.graph.initializers())
+            }
+        }
+    }
+
+    /// The training infos.
+    pub fn training_info(&self) -> &[TrainingInfo] {
+        &self.training_info
+    }
+
+    /// The value of a metadata property.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.iter().find(|entry| entry.key() == key).map(|entry| entry.value())
+    }
+
+    /// The imported version of an operator set; `""` and `ai.onnx` are the same domain.
+    pub fn opset(&self, domain: &str) -> Option<i64> {
+        let canonical = |domain: &str| {
+            if domain == "ai.onnx" { String::new() } else { domain.to_owned() }
+        };
+        let wanted = canonical(domain);
+        self.opset_imports.iter().find(|import| canonical(import.domain()) == wanted).map(|import| import.version())
+    }
+
+    /// Writes the model with `edit` applied to `path`: to a temporary file beside it first, which is then renamed, so that
+    /// `path` holds the old file or the whole new one, never a part. External data that lies in another folder is copied along.
+    ///
+    /// # Errors
+    /// Failing input or output, or a file in the target folder that holds other external data under the same name.
+    pub fn save(&self, edit: &Edit, path: &Path) -> Result<(), ModelError> {
+        external::bring_along(self, path)?;
+        edit.write(self, path).map_err(|source| ModelError::Write { path: path.into(), source })
+    }
+
+    /// The bytes of the model with `edit` applied.
+    pub fn to_bytes(&self, edit: &Edit) -> Vec<u8> {
+        edit.bytes(self)
+    }
+}
+
+fn decode_training_info(path: &Path, bytes: &Bytes, record: Field) -> Result<TrainingInfo, ModelError> {
+    let mut info = TrainingInfo { algorithm: None, update_binding: Vec::new(), record };
+    let fields = wire::fields(bytes, info.record.payload.clone())
+        .map_err(|source| ModelError::Wire { path: path.into(), source })?;
+    for field in fields {
+        match field.number {
+            2 if field.delimited => info.algorithm = Some(Graph::decode(path, bytes, field)?),
+            4 => {
+                info.update_binding.push(StringStringEntryProto::decode(bytes.slice(field.payload.clone())).map_err(
+                    |source| ModelError::Decode { path: path.into(), part: "update_binding".into(), source },
+                )?)
+            }
+            _ => {}
+        }
+    }
+    Ok(info)
+}
+
+/// Maps a file into memory.
+#[allow(unsafe_code)]
+fn map(path: &Path) -> std::io::Result<(File, Bytes)> {
+    let file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    // SAFETY: the map is private and read-only. Another process that truncates the file while we read it ends this process with
+    // SIGBUS; every program that maps files lives with that, and reading 8 GB into memory instead is no alternative.
+    let map = unsafe { memmap2::Mmap::map(&file)? };
+    Ok((file, Bytes::from_owner(map)))
+}

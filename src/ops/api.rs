@@ -46,9 +46,7 @@ impl Api {
         }
         // SAFETY: a status that is not null is valid until it is released, and so is its message.
         let message = unsafe {
-            let message = CStr::from_ptr((self.0.GetErrorMessage)(status.0))
-                .to_string_lossy()
-                .into_owned();
+            let message = CStr::from_ptr((self.0.GetErrorMessage)(status.0)).to_string_lossy().into_owned();
             (self.0.ReleaseStatus)(status.0);
             message
         };
@@ -63,18 +61,11 @@ impl Api {
     ) -> Result<*mut T, Error> {
         let mut created = ptr::null_mut();
         self.check(call(&mut created))?;
-        if created.is_null() {
-            Err(Error::Runtime(format!("no {what}")))
-        } else {
-            Ok(created)
-        }
+        if created.is_null() { Err(Error::Runtime(format!("no {what}"))) } else { Ok(created) }
     }
 
     /// Reads a string of unknown length: the call is made once for the size and once for the bytes.
-    pub(super) fn text(
-        self,
-        call: impl Fn(*mut c_char, *mut usize) -> sys::OrtStatusPtr,
-    ) -> Result<String, Error> {
+    pub(super) fn text(self, call: impl Fn(*mut c_char, *mut usize) -> sys::OrtStatusPtr) -> Result<String, Error> {
         let mut size = 0;
         self.check(call(ptr::null_mut(), &mut size))?;
         let mut bytes = vec![0u8; size];
@@ -97,11 +88,7 @@ impl Api {
             Err(panic) => {
                 let text = panic.downcast_ref::<&str>().copied();
                 let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-                let message = format!(
-                    "{}: internal error: {}",
-                    describe(),
-                    text.unwrap_or("panic")
-                );
+                let message = format!("{}: internal error: {}", describe(), text.unwrap_or("panic"));
                 (sys::OrtErrorCode::ORT_RUNTIME_EXCEPTION, message)
             }
         };
@@ -134,15 +121,9 @@ mod tests {
         };
         assert_eq!(run(|| Ok(())), Ok(()));
         let failed = run(|| Err(Error::NoDamping { name: "lambda_a" })).unwrap_err();
-        assert!(
-            failed.starts_with("ONNX Runtime: node \"x\": lambda_a is given neither"),
-            "{failed}"
-        );
+        assert!(failed.starts_with("ONNX Runtime: node \"x\": lambda_a is given neither"), "{failed}");
         for panicking in [|| panic!("boom"), || panic!("{}", "boom")] {
-            assert_eq!(
-                run(panicking).unwrap_err(),
-                "ONNX Runtime: node \"x\": internal error: boom"
-            );
+            assert_eq!(run(panicking).unwrap_err(), "ONNX Runtime: node \"x\": internal error: boom");
         }
     }
 }

@@ -25,22 +25,14 @@ impl Layout {
         let flag = |name| match source.int(name)? {
             None | Some(0) => Ok(false),
             Some(1) => Ok(true),
-            Some(other) => Err(Error::Attribute {
-                name,
-                problem: format!("must be 0 or 1, not {other}"),
-            }),
+            Some(other) => Err(Error::Attribute { name, problem: format!("must be 0 or 1, not {other}") }),
         };
         let batched = source.int("batched")?.unwrap_or(0);
         let batched = usize::try_from(batched).map_err(|_| Error::Attribute {
             name: "batched",
             problem: format!("must not be negative, but is {batched}"),
         })?;
-        Ok(Self {
-            trans_g: flag("transG")?,
-            trans_a: flag("transA")?,
-            trans_y: flag("transY")?,
-            batched,
-        })
+        Ok(Self { trans_g: flag("transG")?, trans_a: flag("transA")?, trans_y: flag("transY")?, batched })
     }
 }
 
@@ -62,10 +54,9 @@ impl Attributes {
             None => Ok(None),
         };
         let form = match source.text("form")? {
-            Some(text) => text.parse().map_err(|error| Error::Attribute {
-                name: "form",
-                problem: format!("{error}"),
-            })?,
+            Some(text) => {
+                text.parse().map_err(|error| Error::Attribute { name: "form", problem: format!("{error}") })?
+            }
             None => Form::Auto,
         };
         Ok(Self {
@@ -80,11 +71,7 @@ impl Attributes {
 
 /// A damping must be positive; it may be infinite.
 pub(super) fn check_damping(name: &'static str, value: f64) -> Result<f64, Error> {
-    if value > 0.0 {
-        Ok(value)
-    } else {
-        Err(Error::Damping { name, value })
-    }
+    if value > 0.0 { Ok(value) } else { Err(Error::Damping { name, value }) }
 }
 
 #[cfg(test)]
@@ -99,10 +86,7 @@ mod tests {
     }
 
     fn find<T: Clone>(attributes: &[(&'static str, T)], name: &str) -> Option<T> {
-        attributes
-            .iter()
-            .find(|(key, _)| *key == name)
-            .map(|(_, value)| value.clone())
+        attributes.iter().find(|(key, _)| *key == name).map(|(_, value)| value.clone())
     }
 
     impl Source for Node {
@@ -120,57 +104,24 @@ mod tests {
     #[test]
     fn defaults() {
         let attributes = Attributes::read(&Node::default()).unwrap();
-        assert_eq!(
-            (attributes.lambda_a, attributes.lambda_g, attributes.alpha),
-            (None, f64::INFINITY, 1.0)
-        );
-        assert_eq!(
-            (attributes.layout, attributes.form),
-            (Layout::default(), Form::Auto)
-        );
+        assert_eq!((attributes.lambda_a, attributes.lambda_g, attributes.alpha), (None, f64::INFINITY, 1.0));
+        assert_eq!((attributes.layout, attributes.form), (Layout::default(), Form::Auto));
     }
 
     #[test]
     fn what_is_out_of_range_is_named() {
         for lambda in [0.0, -1.0, f32::NAN] {
             for name in ["lambda_a", "lambda_g"] {
-                let node = Node {
-                    floats: vec![(name, lambda)],
-                    ..Node::default()
-                };
-                assert!(
-                    Attributes::read(&node)
-                        .unwrap_err()
-                        .to_string()
-                        .starts_with(name)
-                );
+                let node = Node { floats: vec![(name, lambda)], ..Node::default() };
+                assert!(Attributes::read(&node).unwrap_err().to_string().starts_with(name));
             }
         }
-        for (name, value) in [
-            ("transG", 2),
-            ("transA", -1),
-            ("transY", 7),
-            ("batched", -2),
-        ] {
-            let node = Node {
-                ints: vec![(name, value)],
-                ..Node::default()
-            };
+        for (name, value) in [("transG", 2), ("transA", -1), ("transY", 7), ("batched", -2)] {
+            let node = Node { ints: vec![(name, value)], ..Node::default() };
             let message = Attributes::read(&node).unwrap_err().to_string();
-            assert!(
-                message.contains(name) && message.contains(&value.to_string()),
-                "{message}"
-            );
+            assert!(message.contains(name) && message.contains(&value.to_string()), "{message}");
         }
-        let node = Node {
-            texts: vec![("form", "gram")],
-            ..Node::default()
-        };
-        assert!(
-            Attributes::read(&node)
-                .unwrap_err()
-                .to_string()
-                .contains("\"gram\"")
-        );
+        let node = Node { texts: vec![("form", "gram")], ..Node::default() };
+        assert!(Attributes::read(&node).unwrap_err().to_string().contains("\"gram\""));
     }
 }

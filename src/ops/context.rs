@@ -29,12 +29,7 @@ impl<'a> Context<'a> {
     /// # Safety
     /// `context` must be what the runtime of `api` passed to the kernel's compute function, and outlive `'a`.
     pub(super) unsafe fn new(api: Api, context: *mut sys::OrtKernelContext) -> Self {
-        Self {
-            api,
-            context,
-            has_output: false,
-            lifetime: PhantomData,
-        }
+        Self { api, context, has_output: false, lifetime: PhantomData }
     }
 
     pub(super) fn as_ptr(&self) -> *const sys::OrtKernelContext {
@@ -42,29 +37,19 @@ impl<'a> Context<'a> {
     }
 
     /// Input `index`, or `None` if the node leaves it out.
-    pub(super) fn input<E: Element>(
-        &self,
-        index: usize,
-        name: &'static str,
-    ) -> Result<Option<Tensor<&'a [E]>>, Error> {
+    pub(super) fn input<E: Element>(&self, index: usize, name: &'static str) -> Result<Option<Tensor<&'a [E]>>, Error> {
         let Some(value) = self.input_value(index)? else {
             return Ok(None);
         };
         let (element, shape) = self.type_and_shape(value)?;
         if element != E::TYPE {
-            return Err(Error::Input {
-                name,
-                problem: format!("has elements of type {}", element as i32),
-            });
+            return Err(Error::Input { name, problem: format!("has elements of type {}", element as i32) });
         }
         let len = shape.iter().product();
         // SAFETY: the tensor has `len` elements of this type, which the runtime keeps unchanged during the call.
         let data = unsafe { self.elements::<E>(value.cast_mut(), len)? };
         // SAFETY: as above.
-        Ok(Some(Tensor {
-            shape,
-            data: unsafe { slice::from_raw_parts(data, len) },
-        }))
+        Ok(Some(Tensor { shape, data: unsafe { slice::from_raw_parts(data, len) } }))
     }
 
     /// Input `index` as one number of any floating-point type, or `None` if the node leaves it out.
@@ -74,30 +59,18 @@ impl<'a> Context<'a> {
         };
         let (element, shape) = self.type_and_shape(value)?;
         if shape.iter().product::<usize>() != 1 {
-            return Err(Error::Input {
-                name,
-                problem: format!("must be one number, but has the shape {shape:?}"),
-            });
+            return Err(Error::Input { name, problem: format!("must be one number, but has the shape {shape:?}") });
         }
         let value = value.cast_mut();
         // SAFETY: the tensor has one element, of the type that is read.
         let number = unsafe {
             match element {
-                Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT => {
-                    f64::from(*self.elements::<f32>(value, 1)?)
-                }
+                Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT => f64::from(*self.elements::<f32>(value, 1)?),
                 Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE => *self.elements::<f64>(value, 1)?,
-                Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 => {
-                    (*self.elements::<f16>(value, 1)?).to_f64()
-                }
-                Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16 => {
-                    (*self.elements::<bf16>(value, 1)?).to_f64()
-                }
+                Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16 => (*self.elements::<f16>(value, 1)?).to_f64(),
+                Type::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16 => (*self.elements::<bf16>(value, 1)?).to_f64(),
                 other => {
-                    let problem = format!(
-                        "must be a floating-point number, but has the type {}",
-                        other as i32
-                    );
+                    let problem = format!("must be a floating-point number, but has the type {}", other as i32);
                     return Err(Error::Input { name, problem });
                 }
             }
@@ -130,16 +103,9 @@ impl<'a> Context<'a> {
         let mut value = std::ptr::null();
         // SAFETY: the context is valid; the out-pointers are to live variables; the index is in range.
         unsafe {
-            self.api.check((functions.KernelContext_GetInputCount)(
-                self.context,
-                &mut count,
-            ))?;
+            self.api.check((functions.KernelContext_GetInputCount)(self.context, &mut count))?;
             if index < count {
-                self.api.check((functions.KernelContext_GetInput)(
-                    self.context,
-                    index,
-                    &mut value,
-                ))?;
+                self.api.check((functions.KernelContext_GetInput)(self.context, index, &mut value))?;
             }
         }
         Ok((!value.is_null()).then_some(value))
@@ -148,18 +114,13 @@ impl<'a> Context<'a> {
     fn type_and_shape(&self, value: *const sys::OrtValue) -> Result<(Type, Vec<usize>), Error> {
         let functions = self.api.functions();
         // SAFETY: `value` is a tensor of this call: the schema allows nothing else.
-        let info = self.api.create("tensor shape", |out| unsafe {
-            (functions.GetTensorTypeAndShape)(value, out)
-        })?;
+        let info = self.api.create("tensor shape", |out| unsafe { (functions.GetTensorTypeAndShape)(value, out) })?;
         // SAFETY: `info` is valid until it is released below, which happens whatever `read_info` returns.
         let read = unsafe { read_info(self.api, info) };
         // SAFETY: `info` was created above and is not used again.
         unsafe { (functions.ReleaseTensorTypeAndShapeInfo)(info) };
         let (element, dimensions) = read?;
-        Ok((
-            element,
-            dimensions.into_iter().map(|size| size as usize).collect(),
-        ))
+        Ok((element, dimensions.into_iter().map(|size| size as usize).collect()))
     }
 
     /// Pointer to the first of `len` elements; never null.
@@ -194,11 +155,7 @@ pub(super) unsafe fn read_info(
         api.check((functions.GetTensorElementType)(info, &mut element))?;
         api.check((functions.GetDimensionsCount)(info, &mut rank))?;
         let mut dimensions = vec![0; rank];
-        api.check((functions.GetDimensions)(
-            info,
-            dimensions.as_mut_ptr(),
-            rank,
-        ))?;
+        api.check((functions.GetDimensions)(info, dimensions.as_mut_ptr(), rank))?;
         Ok((element, dimensions))
     }
 }

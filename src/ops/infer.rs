@@ -31,10 +31,7 @@ impl Dimension {
 ///
 /// # Safety
 /// `context` must be what the runtime of `api` passed to the shape-inference function.
-pub(super) unsafe fn infer_output_shape(
-    api: Api,
-    context: *mut sys::OrtShapeInferContext,
-) -> Result<(), Error> {
+pub(super) unsafe fn infer_output_shape(api: Api, context: *mut sys::OrtShapeInferContext) -> Result<(), Error> {
     let layout = Layout::read(&Node { api, context })?;
     // SAFETY: the context is valid, by this function's contract.
     let ((element, g), (_, a)) = unsafe { (input(api, context, 0)?, input(api, context, 1)?) };
@@ -70,11 +67,7 @@ unsafe fn input(
     api.check(unsafe { (functions.GetSymbolicDimensions)(info, names.as_mut_ptr(), names.len()) })?;
     let dimensions = sizes.into_iter().zip(names).map(|(size, name)| {
         // SAFETY: a name that is not null is terminated and valid as long as `info` is.
-        let name = if name.is_null() {
-            CString::default()
-        } else {
-            unsafe { CStr::from_ptr(name) }.to_owned()
-        };
+        let name = if name.is_null() { CString::default() } else { unsafe { CStr::from_ptr(name) }.to_owned() };
         Dimension { size, name }
     });
     Ok((element, dimensions.collect()))
@@ -90,30 +83,15 @@ unsafe fn set_output(
 ) -> Result<(), Error> {
     let functions = api.functions();
     let sizes: Vec<i64> = shape.iter().map(|dimension| dimension.size).collect();
-    let mut names: Vec<_> = shape
-        .iter()
-        .map(|dimension| dimension.name.as_ptr())
-        .collect();
+    let mut names: Vec<_> = shape.iter().map(|dimension| dimension.name.as_ptr()).collect();
     // SAFETY: the out-pointer is to a live variable.
-    let info = api.create("output shape", |out| unsafe {
-        (functions.CreateTensorTypeAndShapeInfo)(out)
-    })?;
+    let info = api.create("output shape", |out| unsafe { (functions.CreateTensorTypeAndShapeInfo)(out) })?;
     // SAFETY: `info` is valid until it is released below; both arrays have the lengths given and are copied.
     let set = unsafe {
         api.check((functions.SetTensorElementType)(info, element))
             .and_then(|()| api.check((functions.SetDimensions)(info, sizes.as_ptr(), sizes.len())))
-            .and_then(|()| {
-                api.check((functions.SetSymbolicDimensions)(
-                    info,
-                    names.as_mut_ptr(),
-                    names.len(),
-                ))
-            })
-            .and_then(|()| {
-                api.check((functions.ShapeInferContext_SetOutputTypeShape)(
-                    context, 0, info,
-                ))
-            })
+            .and_then(|()| api.check((functions.SetSymbolicDimensions)(info, names.as_mut_ptr(), names.len())))
+            .and_then(|()| api.check((functions.ShapeInferContext_SetOutputTypeShape)(context, 0, info)))
     };
     // SAFETY: created above, not used again.
     unsafe { (functions.ReleaseTensorTypeAndShapeInfo)(info) };
@@ -136,23 +114,14 @@ impl Source for Node {
         let name = CString::new(name).unwrap_or_default();
         let (mut attribute, mut value, mut len) = (ptr::null(), 0i64, 0);
         // SAFETY: the context is valid, the name is terminated, and the out-pointers are to live variables.
-        let found = unsafe {
-            (functions.ShapeInferContext_GetAttribute)(self.context, name.as_ptr(), &mut attribute)
-        };
+        let found = unsafe { (functions.ShapeInferContext_GetAttribute)(self.context, name.as_ptr(), &mut attribute) };
         if self.api.check(found).is_err() {
             return Ok(None);
         }
         let kind = sys::OrtOpAttrType::ORT_OP_ATTR_INT;
         // SAFETY: the attribute was found, and there is room for one integer.
-        let read = unsafe {
-            (functions.ReadOpAttr)(
-                attribute,
-                kind,
-                (&raw mut value).cast(),
-                size_of_val(&value),
-                &mut len,
-            )
-        };
+        let read =
+            unsafe { (functions.ReadOpAttr)(attribute, kind, (&raw mut value).cast(), size_of_val(&value), &mut len) };
         self.api.check(read).map(|()| Some(value))
     }
 

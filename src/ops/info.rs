@@ -23,11 +23,7 @@ impl KernelInfo<'_> {
     /// # Safety
     /// `info` must be what the runtime of `api` passed to the kernel's constructor, and outlive the result.
     pub(super) unsafe fn new(api: Api, info: *const sys::OrtKernelInfo) -> Self {
-        Self {
-            api,
-            info,
-            lifetime: PhantomData,
-        }
+        Self { api, info, lifetime: PhantomData }
     }
 
     pub(super) fn api(&self) -> Api {
@@ -42,20 +38,14 @@ impl KernelInfo<'_> {
     pub(super) fn describe(&self) -> String {
         let functions = self.api.functions();
         // SAFETY: `info` is valid, and `text` passes either null or a buffer of the given size.
-        let name = self
-            .api
-            .text(|out, size| unsafe { (functions.KernelInfo_GetNodeName)(self.info, out, size) });
+        let name = self.api.text(|out, size| unsafe { (functions.KernelInfo_GetNodeName)(self.info, out, size) });
         match name {
             Ok(name) if !name.is_empty() => format!("{OPERATOR} node {name:?}"),
             _ => {
                 // SAFETY: as above.
-                let output = self.api.text(|out, size| unsafe {
-                    (functions.KernelInfo_GetOutputName)(self.info, 0, out, size)
-                });
-                format!(
-                    "{OPERATOR} node with the output {:?}",
-                    output.unwrap_or_default()
-                )
+                let output =
+                    self.api.text(|out, size| unsafe { (functions.KernelInfo_GetOutputName)(self.info, 0, out, size) });
+                format!("{OPERATOR} node with the output {:?}", output.unwrap_or_default())
             }
         }
     }
@@ -68,26 +58,11 @@ impl KernelInfo<'_> {
         // SAFETY: `info` is valid; the out-pointers are to live variables, null asks for a size only.
         let found = unsafe {
             [
-                (
-                    "FLOAT",
-                    (functions.KernelInfoGetAttribute_float)(
-                        self.info,
-                        c_name.as_ptr(),
-                        &mut float,
-                    ),
-                ),
-                (
-                    "INT",
-                    (functions.KernelInfoGetAttribute_int64)(self.info, c_name.as_ptr(), &mut int),
-                ),
+                ("FLOAT", (functions.KernelInfoGetAttribute_float)(self.info, c_name.as_ptr(), &mut float)),
+                ("INT", (functions.KernelInfoGetAttribute_int64)(self.info, c_name.as_ptr(), &mut int)),
                 (
                     "STRING",
-                    (functions.KernelInfoGetAttribute_string)(
-                        self.info,
-                        c_name.as_ptr(),
-                        ptr::null_mut(),
-                        &mut len,
-                    ),
+                    (functions.KernelInfoGetAttribute_string)(self.info, c_name.as_ptr(), ptr::null_mut(), &mut len),
                 ),
                 (
                     "FLOATS",
@@ -109,15 +84,10 @@ impl KernelInfo<'_> {
                 ),
             ]
         };
-        let mut found = found
-            .into_iter()
-            .filter_map(|(kind, status)| self.api.check(status).is_ok().then_some(kind));
+        let mut found = found.into_iter().filter_map(|(kind, status)| self.api.check(status).is_ok().then_some(kind));
         match found.next() {
             None => Ok(()),
-            Some(kind) => Err(Error::Attribute {
-                name,
-                problem: format!("must be of type {expected}, not {kind}"),
-            }),
+            Some(kind) => Err(Error::Attribute { name, problem: format!("must be of type {expected}, not {kind}") }),
         }
     }
 }
@@ -127,11 +97,7 @@ impl Source for KernelInfo<'_> {
         let mut value = 0.0;
         // SAFETY: `info` is valid, the name is terminated, and the out-pointer is to a live variable.
         let status = unsafe {
-            (self.api.functions().KernelInfoGetAttribute_float)(
-                self.info,
-                c_name(name).as_ptr(),
-                &mut value,
-            )
+            (self.api.functions().KernelInfoGetAttribute_float)(self.info, c_name(name).as_ptr(), &mut value)
         };
         match self.api.check(status) {
             Ok(()) => Ok(Some(value)),
@@ -143,11 +109,7 @@ impl Source for KernelInfo<'_> {
         let mut value = 0;
         // SAFETY: `info` is valid, the name is terminated, and the out-pointer is to a live variable.
         let status = unsafe {
-            (self.api.functions().KernelInfoGetAttribute_int64)(
-                self.info,
-                c_name(name).as_ptr(),
-                &mut value,
-            )
+            (self.api.functions().KernelInfoGetAttribute_int64)(self.info, c_name(name).as_ptr(), &mut value)
         };
         match self.api.check(status) {
             Ok(()) => Ok(Some(value)),
@@ -160,9 +122,7 @@ impl Source for KernelInfo<'_> {
         let c_name = c_name(name);
         let text = self.api.text(|out, size| {
             // SAFETY: `info` is valid, the name is terminated, and `text` passes null or a buffer of the given size.
-            unsafe {
-                (functions.KernelInfoGetAttribute_string)(self.info, c_name.as_ptr(), out, size)
-            }
+            unsafe { (functions.KernelInfoGetAttribute_string)(self.info, c_name.as_ptr(), out, size) }
         });
         match text {
             Ok(text) => Ok(Some(text)),

@@ -83,18 +83,9 @@ where
 
     /// Reads the inputs of a call and writes its output.
     pub(super) fn compute(&self, mut context: Context<'_>) -> Result<(), Error> {
-        let missing = |name| {
-            move || Error::Input {
-                name,
-                problem: "is missing".into(),
-            }
-        };
-        let g = context
-            .input::<E>(input::G, "G")?
-            .ok_or_else(missing("G"))?;
-        let a = context
-            .input::<E>(input::A, "A")?
-            .ok_or_else(missing("A"))?;
+        let missing = |name| move || Error::Input { name, problem: "is missing".into() };
+        let g = context.input::<E>(input::G, "G")?.ok_or_else(missing("G"))?;
+        let a = context.input::<E>(input::A, "A")?.ok_or_else(missing("A"))?;
         let g_bar = context.input::<E>(input::G_BAR, "GBar")?;
         let damping = |index, name, attribute: Option<f64>| match context.scalar(index, name)? {
             Some(lambda) => check_damping(name, lambda),
@@ -109,33 +100,15 @@ where
         if output.is_empty() {
             return Ok(());
         }
-        let Sizes {
-            layers,
-            rows,
-            sampled_rows,
-            out_features,
-            in_features,
-            ..
-        } = sizes;
+        let Sizes { layers, rows, sampled_rows, out_features, in_features, .. } = sizes;
         let mut products = self.kernels.during(context);
         self.pool.lend(|workspace| {
-            let Workspace {
-                curvature,
-                gradients,
-                inputs,
-                sampled,
-                output: buffer,
-            } = workspace;
-            for (index, output) in output
-                .chunks_exact_mut(out_features * in_features)
-                .enumerate()
-            {
+            let Workspace { curvature, gradients, inputs, sampled, output: buffer } = workspace;
+            for (index, output) in output.chunks_exact_mut(out_features * in_features).enumerate() {
                 let of_layer = |tensor| of_layer(tensor, index, layers);
                 let gradients = E::widen(of_layer(g.data), gradients);
                 let inputs = E::widen(of_layer(a.data), inputs);
-                let sampled = g_bar
-                    .as_ref()
-                    .map(|g_bar| E::widen(of_layer(g_bar.data), sampled));
+                let sampled = g_bar.as_ref().map(|g_bar| E::widen(of_layer(g_bar.data), sampled));
                 let layer = Layer {
                     gradients: samples(gradients, [rows, out_features], layout.trans_g),
                     inputs: samples(inputs, [rows, in_features], layout.trans_a),
@@ -148,9 +121,7 @@ where
                     form: self.attributes.form,
                     transpose_output: layout.trans_y,
                 };
-                E::fill(output, buffer, |output| {
-                    conditioned_gradient(&layer, curvature, &mut products, output)
-                })?;
+                E::fill(output, buffer, |output| conditioned_gradient(&layer, curvature, &mut products, output))?;
             }
             Ok(())
         })
@@ -165,9 +136,5 @@ fn of_layer<E>(tensor: &[E], index: usize, layers: usize) -> &[E] {
 
 /// A matrix of which the rows are samples, over a tensor that is perhaps stored features-first.
 fn samples<T: Copy>(data: &[T], [rows, features]: [usize; 2], transposed: bool) -> Matrix<'_, T> {
-    if transposed {
-        Matrix::new(data, features, rows).t()
-    } else {
-        Matrix::new(data, rows, features)
-    }
+    if transposed { Matrix::new(data, features, rows).t() } else { Matrix::new(data, rows, features) }
 }

@@ -47,16 +47,8 @@ enum Error {
     NoDamping { name: &'static str },
     #[error("input {name}: {problem}")]
     Input { name: &'static str, problem: String },
-    #[error(
-        "{problem}; G has the shape {gradients:?}, A has the shape {inputs:?}{}",
-        of_sampled(sampled)
-    )]
-    Shapes {
-        problem: String,
-        gradients: Vec<usize>,
-        inputs: Vec<usize>,
-        sampled: Option<Vec<usize>>,
-    },
+    #[error("{problem}; G has the shape {gradients:?}, A has the shape {inputs:?}{}", of_sampled(sampled))]
+    Shapes { problem: String, gradients: Vec<usize>, inputs: Vec<usize>, sampled: Option<Vec<usize>> },
     #[error(transparent)]
     Curvature(#[from] crate::curvature::Error),
     #[error("ONNX Runtime: {0}")]
@@ -64,7 +56,5 @@ enum Error {
 }
 
 fn of_sampled(shape: &Option<Vec<usize>>) -> String {
-    shape.as_ref().map_or_else(String::new, |shape| {
-        format!(", GBar has the shape {shape:?}")
-    })
+    shape.as_ref().map_or_else(String::new, |shape| format!(", GBar has the shape {shape:?}"))
 }

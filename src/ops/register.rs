@@ -64,10 +64,7 @@ unsafe fn refuse(base: *const sys::OrtApiBase) -> OrtStatusPtr {
             return OrtStatusPtr::default();
         }
         let create_status = (&raw const (*table).CreateStatus).read();
-        create_status(
-            sys::OrtErrorCode::ORT_NOT_IMPLEMENTED,
-            c"libisaac.so needs ONNX Runtime 1.17 or newer".as_ptr(),
-        )
+        create_status(sys::OrtErrorCode::ORT_NOT_IMPLEMENTED, c"libisaac.so needs ONNX Runtime 1.17 or newer".as_ptr())
     }
 }
 
@@ -142,12 +139,7 @@ where
             GetEndVersion: Some(Self::version),
         };
         let name = CString::new(OPERATOR).unwrap_or_default();
-        let operator = Box::leak(Box::new(Self {
-            table,
-            api,
-            name,
-            pool: Mutex::default(),
-        }));
+        let operator = Box::leak(Box::new(Self { table, api, name, pool: Mutex::default() }));
         ptr::from_ref(operator).cast()
     }
 
@@ -181,10 +173,8 @@ where
         operator.api.guard(
             || info.describe(),
             || {
-                let created = Box::new(CreatedKernel {
-                    api: operator.api,
-                    kernel: Kernel::new(&info, operator.pool())?,
-                });
+                let created =
+                    Box::new(CreatedKernel { api: operator.api, kernel: Kernel::new(&info, operator.pool())? });
                 // SAFETY: the runtime passes a place for the pointer.
                 unsafe { *kernel = Box::into_raw(created).cast() };
                 Ok(())
@@ -192,10 +182,7 @@ where
         )
     }
 
-    unsafe extern "system" fn compute(
-        kernel: *mut c_void,
-        context: *mut sys::OrtKernelContext,
-    ) -> OrtStatusPtr {
+    unsafe extern "system" fn compute(kernel: *mut c_void, context: *mut sys::OrtKernelContext) -> OrtStatusPtr {
         // SAFETY: the runtime passes a kernel that `create_kernel` made, perhaps to several threads at once, which
         // share it; and a context for the time of this call.
         let (CreatedKernel { api, kernel }, context) = unsafe {
@@ -218,10 +205,7 @@ where
         // SAFETY: the runtime passes the table that it was given.
         let api = unsafe { Self::of(table) }.api;
         // SAFETY: the runtime passes a context for the time of this call.
-        let status = api.guard(
-            || OPERATOR.to_owned(),
-            || unsafe { infer::infer_output_shape(api, context) },
-        );
+        let status = api.guard(|| OPERATOR.to_owned(), || unsafe { infer::infer_output_shape(api, context) });
         // The runtime ignores what this callback returns, and would leak it; what is wrong with the node is reported
         // when its kernel is created or run.
         let _ = api.check(status);
@@ -249,46 +233,23 @@ where
         1
     }
 
-    unsafe extern "system" fn input_type(
-        _: *const sys::OrtCustomOp,
-        index: usize,
-    ) -> sys::ONNXTensorElementDataType {
-        if is_matrix(index) {
-            E::TYPE
-        } else {
-            sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED
-        }
+    unsafe extern "system" fn input_type(_: *const sys::OrtCustomOp, index: usize) -> sys::ONNXTensorElementDataType {
+        if is_matrix(index) { E::TYPE } else { sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED }
     }
 
-    unsafe extern "system" fn output_type(
-        _: *const sys::OrtCustomOp,
-        _: usize,
-    ) -> sys::ONNXTensorElementDataType {
+    unsafe extern "system" fn output_type(_: *const sys::OrtCustomOp, _: usize) -> sys::ONNXTensorElementDataType {
         E::TYPE
     }
 
-    unsafe extern "system" fn input_characteristic(
-        _: *const sys::OrtCustomOp,
-        index: usize,
-    ) -> Characteristic {
-        if is_optional(index) {
-            Characteristic::INPUT_OUTPUT_OPTIONAL
-        } else {
-            Characteristic::INPUT_OUTPUT_REQUIRED
-        }
+    unsafe extern "system" fn input_characteristic(_: *const sys::OrtCustomOp, index: usize) -> Characteristic {
+        if is_optional(index) { Characteristic::INPUT_OUTPUT_OPTIONAL } else { Characteristic::INPUT_OUTPUT_REQUIRED }
     }
 
-    unsafe extern "system" fn output_characteristic(
-        _: *const sys::OrtCustomOp,
-        _: usize,
-    ) -> Characteristic {
+    unsafe extern "system" fn output_characteristic(_: *const sys::OrtCustomOp, _: usize) -> Characteristic {
         Characteristic::INPUT_OUTPUT_REQUIRED
     }
 
-    unsafe extern "system" fn input_memory(
-        _: *const sys::OrtCustomOp,
-        _: usize,
-    ) -> sys::OrtMemType {
+    unsafe extern "system" fn input_memory(_: *const sys::OrtCustomOp, _: usize) -> sys::OrtMemType {
         sys::OrtMemType::OrtMemTypeDefault
     }
 
@@ -312,11 +273,7 @@ mod tests {
         // SAFETY: the bases below are null or complete, and none of these hosts gets as far as the options.
         let status = unsafe { RegisterCustomOps(ptr::null_mut(), base) };
         // SAFETY: the status was made by `ort`'s stand-in for a runtime.
-        (!status.0.is_null()).then(|| {
-            unsafe { sys::stub::Error::consume_sys(status.0) }
-                .message()
-                .to_owned()
-        })
+        (!status.0.is_null()).then(|| unsafe { sys::stub::Error::consume_sys(status.0) }.message().to_owned())
     }
 
     extern "system" fn version() -> *const c_char {
@@ -338,20 +295,11 @@ mod tests {
         extern "system" fn without_custom_operators(_: u32) -> *const sys::OrtApi {
             stub()
         }
-        let base = |get_api| sys::OrtApiBase {
-            GetApi: get_api,
-            GetVersionString: version,
-        };
+        let base = |get_api| sys::OrtApiBase { GetApi: get_api, GetVersionString: version };
         assert_eq!(refusal(ptr::null()), None);
         assert_eq!(refusal(&base(nothing)), None);
-        assert_eq!(
-            refusal(&base(old)).unwrap(),
-            "libisaac.so needs ONNX Runtime 1.17 or newer"
-        );
+        assert_eq!(refusal(&base(old)).unwrap(), "libisaac.so needs ONNX Runtime 1.17 or newer");
         let unimplemented = refusal(&base(without_custom_operators)).unwrap();
-        assert!(
-            unimplemented.starts_with("registering ai.isaac::IsaacGemm: "),
-            "{unimplemented}"
-        );
+        assert!(unimplemented.starts_with("registering ai.isaac::IsaacGemm: "), "{unimplemented}");
     }
 }

@@ -22,12 +22,7 @@ pub(super) struct Sizes {
 
 impl Sizes {
     /// Checks the shapes of `G`, `A` and, if it is there, `GBar` against each other and against the attributes.
-    pub(super) fn new(
-        layout: &Layout,
-        g: &[usize],
-        a: &[usize],
-        g_bar: Option<&[usize]>,
-    ) -> Result<Self, Error> {
+    pub(super) fn new(layout: &Layout, g: &[usize], a: &[usize], g_bar: Option<&[usize]>) -> Result<Self, Error> {
         let fail = |problem: String| Error::Shapes {
             problem,
             gradients: g.to_vec(),
@@ -39,22 +34,15 @@ impl Sizes {
             return Err(fail("G and A must have the same rank".into()));
         }
         if g.len() < least || g_bar.is_some_and(|g_bar| g_bar.len() < least) {
-            return Err(fail(format!(
-                "the rank must be at least {least} (batched = {})",
-                layout.batched
-            )));
+            return Err(fail(format!("the rank must be at least {least} (batched = {})", layout.batched)));
         }
         let flat = |shape: &[usize]| shape.len() == 2;
-        if (layout.trans_g || layout.trans_a)
-            && !(flat(g) && (g_bar.is_none_or(flat) || !layout.trans_g))
-        {
+        if (layout.trans_g || layout.trans_a) && !(flat(g) && (g_bar.is_none_or(flat) || !layout.trans_g)) {
             return Err(fail("transG and transA need tensors of rank 2".into()));
         }
         let (g_rows, a_rows) = (rows(g, layout.trans_g), rows(a, layout.trans_a));
         if g_rows != a_rows {
-            return Err(fail(format!(
-                "G has rows {g_rows:?} and A has rows {a_rows:?}, which must be the same"
-            )));
+            return Err(fail(format!("G has rows {g_rows:?} and A has rows {a_rows:?}, which must be the same")));
         }
         let output = output_shape(layout, g, a);
         let out_features = *features(g, layout.trans_g);
@@ -92,96 +80,33 @@ pub(super) fn output_shape<D: Clone>(layout: &Layout, g: &[D], a: &[D]) -> Vec<D
 }
 
 fn features<D>(shape: &[D], transposed: bool) -> &D {
-    if transposed {
-        &shape[0]
-    } else {
-        &shape[shape.len() - 1]
-    }
+    if transposed { &shape[0] } else { &shape[shape.len() - 1] }
 }
 
 fn rows<D>(shape: &[D], transposed: bool) -> &[D] {
-    if transposed {
-        &shape[1..]
-    } else {
-        &shape[..shape.len() - 1]
-    }
+    if transposed { &shape[1..] } else { &shape[..shape.len() - 1] }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sizes(
-        layout: Layout,
-        g: &[usize],
-        a: &[usize],
-    ) -> Option<(usize, usize, usize, usize, Vec<usize>)> {
+    fn sizes(layout: Layout, g: &[usize], a: &[usize]) -> Option<(usize, usize, usize, usize, Vec<usize>)> {
         let sizes = Sizes::new(&layout, g, a, None).ok()?;
-        Some((
-            sizes.layers,
-            sizes.rows,
-            sizes.out_features,
-            sizes.in_features,
-            sizes.output,
-        ))
+        Some((sizes.layers, sizes.rows, sizes.out_features, sizes.in_features, sizes.output))
     }
 
     #[test]
     fn each_layout() {
         let plain = Layout::default();
-        assert_eq!(
-            sizes(plain, &[8, 3], &[8, 5]),
-            Some((1, 8, 3, 5, vec![3, 5]))
-        );
-        assert_eq!(
-            sizes(plain, &[2, 4, 3], &[2, 4, 5]),
-            Some((1, 8, 3, 5, vec![3, 5]))
-        );
-        assert_eq!(
-            sizes(
-                Layout {
-                    trans_y: true,
-                    ..plain
-                },
-                &[8, 3],
-                &[8, 5]
-            ),
-            Some((1, 8, 3, 5, vec![5, 3]))
-        );
-        assert_eq!(
-            sizes(
-                Layout {
-                    trans_g: true,
-                    ..plain
-                },
-                &[3, 8],
-                &[8, 5]
-            ),
-            Some((1, 8, 3, 5, vec![3, 5]))
-        );
-        assert_eq!(
-            sizes(
-                Layout {
-                    trans_a: true,
-                    ..plain
-                },
-                &[8, 3],
-                &[5, 8]
-            ),
-            Some((1, 8, 3, 5, vec![3, 5]))
-        );
-        let batched = Layout {
-            batched: 2,
-            ..plain
-        };
-        assert_eq!(
-            sizes(batched, &[2, 6, 8, 3], &[2, 6, 8, 5]),
-            Some((12, 8, 3, 5, vec![2, 6, 3, 5]))
-        );
-        assert_eq!(
-            sizes(plain, &[0, 3], &[0, 5]),
-            Some((1, 0, 3, 5, vec![3, 5]))
-        );
+        assert_eq!(sizes(plain, &[8, 3], &[8, 5]), Some((1, 8, 3, 5, vec![3, 5])));
+        assert_eq!(sizes(plain, &[2, 4, 3], &[2, 4, 5]), Some((1, 8, 3, 5, vec![3, 5])));
+        assert_eq!(sizes(Layout { trans_y: true, ..plain }, &[8, 3], &[8, 5]), Some((1, 8, 3, 5, vec![5, 3])));
+        assert_eq!(sizes(Layout { trans_g: true, ..plain }, &[3, 8], &[8, 5]), Some((1, 8, 3, 5, vec![3, 5])));
+        assert_eq!(sizes(Layout { trans_a: true, ..plain }, &[8, 3], &[5, 8]), Some((1, 8, 3, 5, vec![3, 5])));
+        let batched = Layout { batched: 2, ..plain };
+        assert_eq!(sizes(batched, &[2, 6, 8, 3], &[2, 6, 8, 5]), Some((12, 8, 3, 5, vec![2, 6, 3, 5])));
+        assert_eq!(sizes(plain, &[0, 3], &[0, 5]), Some((1, 0, 3, 5, vec![3, 5])));
     }
 
     #[test]
@@ -193,36 +118,12 @@ mod tests {
             (plain, &[2, 4, 3], &[4, 2, 5]),
             (plain, &[3], &[5]),
             (plain, &[], &[]),
-            (
-                Layout {
-                    batched: 1,
-                    ..plain
-                },
-                &[8, 3],
-                &[8, 5],
-            ),
-            (
-                Layout {
-                    trans_g: true,
-                    ..plain
-                },
-                &[8, 3],
-                &[8, 5],
-            ),
-            (
-                Layout {
-                    trans_a: true,
-                    ..plain
-                },
-                &[2, 4, 3],
-                &[2, 4, 5],
-            ),
+            (Layout { batched: 1, ..plain }, &[8, 3], &[8, 5]),
+            (Layout { trans_g: true, ..plain }, &[8, 3], &[8, 5]),
+            (Layout { trans_a: true, ..plain }, &[2, 4, 3], &[2, 4, 5]),
         ] {
             let message = Sizes::new(&layout, g, a, None).unwrap_err().to_string();
-            assert!(
-                message.contains(&format!("{g:?}")) && message.contains(&format!("{a:?}")),
-                "{message}"
-            );
+            assert!(message.contains(&format!("{g:?}")) && message.contains(&format!("{a:?}")), "{message}");
         }
     }
 
@@ -234,58 +135,23 @@ mod tests {
         };
         assert_eq!(sampled(plain, &[8, 3], &[8, 5], &[16, 3]).unwrap(), 16);
         assert_eq!(sampled(plain, &[8, 3], &[8, 5], &[2, 8, 3]).unwrap(), 16);
-        assert_eq!(
-            sampled(
-                Layout {
-                    trans_g: true,
-                    ..plain
-                },
-                &[3, 8],
-                &[8, 5],
-                &[3, 9]
-            )
-            .unwrap(),
-            9
-        );
-        let batched = Layout {
-            batched: 1,
-            ..plain
-        };
-        assert_eq!(
-            sampled(batched, &[4, 8, 3], &[4, 8, 5], &[4, 9, 3]).unwrap(),
-            9
-        );
+        assert_eq!(sampled(Layout { trans_g: true, ..plain }, &[3, 8], &[8, 5], &[3, 9]).unwrap(), 9);
+        let batched = Layout { batched: 1, ..plain };
+        assert_eq!(sampled(batched, &[4, 8, 3], &[4, 8, 5], &[4, 9, 3]).unwrap(), 9);
         for (layout, g, a, g_bar) in [
             (plain, &[8, 3][..], &[8, 5][..], &[8, 4][..]),
             (plain, &[8, 3], &[8, 5], &[3]),
             (batched, &[4, 8, 3], &[4, 8, 5], &[5, 8, 3]),
-            (
-                Layout {
-                    trans_g: true,
-                    ..plain
-                },
-                &[3, 8],
-                &[8, 5],
-                &[3, 2, 4],
-            ),
+            (Layout { trans_g: true, ..plain }, &[3, 8], &[8, 5], &[3, 2, 4]),
         ] {
             let message = sampled(layout, g, a, g_bar).unwrap_err().to_string();
-            assert!(
-                message.contains(&format!("GBar has the shape {g_bar:?}")),
-                "{message}"
-            );
+            assert!(message.contains(&format!("GBar has the shape {g_bar:?}")), "{message}");
         }
     }
 
     #[test]
     fn symbols_pass_through() {
-        let layout = Layout {
-            batched: 1,
-            ..Layout::default()
-        };
-        assert_eq!(
-            output_shape(&layout, &["e", "b", "m"], &["e", "b", "n"]),
-            ["e", "m", "n"]
-        );
+        let layout = Layout { batched: 1, ..Layout::default() };
+        assert_eq!(output_shape(&layout, &["e", "b", "m"], &["e", "b", "n"]), ["e", "m", "n"]);
     }
 }

@@ -1,0 +1,104 @@
+//! Reading and making constant tensors.
+
+use super::{Graph, Index, NodeExt, Producer, ValueId};
+use crate::proto::{TensorProto, tensor_proto::DataType};
+
+/// Tensors of more bytes are not decoded: they are weights, not constants that a graph is understood by.
+const MAX_BYTES: usize = 1 << 16;
+
+impl Graph {
+    /// The tensor behind a value that is an initializer (and no input) or the result of a Constant, where it is small.
+    pub fn constant(&self, index: &Index, value: ValueId) -> Option<TensorProto> {
+        match index.value(value).producer {
+            Producer::Initializer(at) => {
+                let initializer = &self.initializers()[at];
+                (initializer.message().len() <= MAX_BYTES).then(|| initializer.tensor()).flatten()
+            }
+            Producer::Node(node, _) if self.nodes()[node.0].is_onnx("Constant") => {
+                let attribute = |name: &str| NodeExt::attribute(&self.nodes()[node.0], name);
+                if let Some(tensor) = attribute("value") {
+                    return tensor.t.clone();
+                }
+                let int = |ints: &[i64], dims| TensorProto { dims, ..TensorProto::of_ints(ints) };
+                attribute("value_int")
+                    .and_then(|attribute| attribute.i)
+                    .map(|value| int(&[value], Vec::new()))
+                    .or_else(|| attribute("value_ints").map(|a| int(&a.ints, vec![a.ints.len() as i64])))
+                    .or_else(|| {
+                        Some(TensorProto::of_float(attribute("value_float")?.f?.into(), DataType::Float as i32))
+                    })
+            }
+            _ => None,
+        }
+    }
+
+    /// The elements of a constant int64 tensor.
+    pub fn constant_ints(&self, index: &Index, value: ValueId) -> Option<Vec<i64>> {
+        self.constant(index, value)?.int64_elements()
+    }
+
+    /// The element of a constant floating-point tensor that has just one.
+    pub fn constant_scalar(&self, index: &Index, value: ValueId) -> Option<f64> {
+        self.constant(index, value)?.float_element()
+    }
+}
+
+impl TensorProto {
+    /// An int64 tensor with one axis.
+    pub fn of_ints(values: &[i64]) -> Self {
+        Self {
+            dims: vec![values.len() as i64],
+            data_type: Some(DataType::Int64 as i32),
+            raw_data: Some(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            ..Self::default()
+        }
+    }
+
+    /// A scalar of a floating-point type (`TensorProto.DataType`); of any other type, a float.
+    pub fn of_float(value: f64, elem: i32) -> Self {
+        let (data_type, bytes) = match DataType::try_from(elem) {
+            Ok(DataType::Double) => (elem, value.to_le_bytes().to_vec()),
+            Ok(DataType::Float16) => (elem, half::f16::from_f64(value).to_le_bytes().to_vec()),
+            Ok(DataType::Bfloat16) => (elem, half::bf16::from_f64(value).to_le_bytes().to_vec()),
+            _ => (DataType::Float as i32, (value as f32).to_le_bytes().to_vec()),
+        };
+        Self { data_type: Some(data_type), raw_data: Some(bytes.into()), ..Self::default() }
+    }
+
+    /// The elements of an int64 tensor that is stored in the file.
+    pub fn int64_elements(&self) -> Option<Vec<i64>> {
+        if self.data_type() != DataType::Int64 as i32 {
+            return None;
+        }
+        match self.raw_data.as_deref() {
+            Some(bytes) if !bytes.is_empty() => Some(
+                bytes.chunks_exact(8).filter_map(|chunk| Some(i64::from_le_bytes(chunk.try_into().ok()?))).collect(),
+            ),
+            _ => Some(self.int64_data.clone()),
+        }
+    }
+
+    /// The elements of a tensor of numbers that is stored in the file, one after the other as `raw_data` has them.
+    pub fn element_bytes(&self) -> Option<Vec<u8>> {
+        match DataType::try_from(self.data_type()).ok()? {
+            _ if !self.raw_data().is_empty() => Some(self.raw_data().to_vec()),
+            DataType::Float => Some(self.float_data.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            DataType::Double => Some(self.double_data.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            _ => None,
+        }
+    }
+
+    /// The element of a floating-point tensor that has just one.
+    pub fn float_element(&self) -> Option<f64> {
+        let bytes = self.raw_data();
+        match DataType::try_from(self.data_type()).ok()? {
+            DataType::Float if bytes.len() == 4 => Some(f32::from_le_bytes(bytes.try_into().ok()?).into()),
+            DataType::Float if self.float_data.len() == 1 => Some(self.float_data[0].into()),
+            DataType::Double if bytes.len() == 8 => Some(f64::from_le_bytes(bytes.try_into().ok()?)),
+            DataType::Double if self.double_data.len() == 1 => Some(self.double_data[0]),
+            DataType::Float16 if bytes.len() == 2 => Some(half::f16::from_le_bytes(bytes.try_into().ok()?).into()),
+            DataType::Bfloat16 if bytes.len() == 2 => Some(half::bf16::from_le_bytes(bytes.try_into().ok()?).into()),
+            _ => None,
+        }
+    }
+}

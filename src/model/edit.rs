@@ -1,0 +1,147 @@
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::ops::Range;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use tempfile::Builder;
+
+use super::wire::{self, Field};
+use super::{Graph, GraphId, Model};
+use crate::proto::{NodeProto, OperatorSetIdProto};
+
+/// What is to be changed in a graph.
+#[derive(Debug, Clone, Default)]
+pub struct GraphEdit {
+    /// By position in the file: the nodes that take a node's place; none to remove it.
+    pub nodes: BTreeMap<usize, Vec<NodeProto>>,
+}
+
+/// What is to be changed in a model; everything else stays byte for byte.
+#[derive(Debug, Clone, Default)]
+pub struct Edit {
+    /// Changes of graphs.
+    pub graphs: BTreeMap<GraphId, GraphEdit>,
+    /// Operator sets to import in addition.
+    pub opset_imports: Vec<OperatorSetIdProto>,
+}
+
+/// A stretch of the output.
+enum Piece {
+    /// This range of the loaded file.
+    Old(Range<usize>),
+    /// Bytes that the loaded file does not have.
+    New(Vec<u8>),
+}
+
+impl Piece {
+    fn len(&self) -> usize {
+        match self {
+            Self::Old(range) => range.len(),
+            Self::New(bytes) => bytes.len(),
+        }
+    }
+}
+
+impl Edit {
+    /// The whole output.
+    pub(super) fn bytes(&self, model: &Model) -> Vec<u8> {
+        let mut output = Vec::new();
+        for piece in self.pieces(model) {
+            match piece {
+                Piece::Old(range) => output.extend_from_slice(&model.bytes[range]),
+                Piece::New(bytes) => output.extend(bytes),
+            }
+        }
+        output
+    }
+
+    fn pieces(&self, model: &Model) -> Vec<Piece> {
+        let mut changed: Vec<(&Field, Vec<Piece>)> = Vec::new();
+        for (id, edit) in &self.graphs {
+            match *id {
+                GraphId::Main => changed.push((model.graph.record(), graph_pieces(&model.graph, edit))),
+                GraphId::Algorithm(i) => {
+                    let info = &model.training_info[i];
+                    if let Some(graph) = info.algorithm() {
+                        let inner = vec![(graph.record(), graph_pieces(graph, edit))];
+                        let payload = splice(info.record.payload.clone(), inner);
+                        changed.push((&info.record, delimited(&info.record, payload)));
+                    }
+                }
+            }
+        }
+        let mut pieces = splice(0..model.bytes.len(), changed);
+        pieces.extend(self.opset_imports.iter().map(|import| Piece::New(wire::record(8, import))));
+        pieces
+    }
+
+    pub(super) fn write(&self, model: &Model, path: &Path) -> std::io::Result<()> {
+        // The usual permissions of a new file (the umask is applied), not the private ones of a temporary file.
+        let permissions = std::fs::Permissions::from_mode(0o666);
+        let mut file = Builder::new().permissions(permissions).prefix(".isaac-").tempfile_in(folder(path))?;
+        for piece in self.pieces(model) {
+            match piece {
+                Piece::Old(range) => copy_range(model, range, file.as_file_mut())?,
+                Piece::New(bytes) => file.write_all(&bytes)?,
+            }
+        }
+        file.as_file().sync_all()?;
+        file.persist(path)?;
+        Ok(())
+    }
+}
+
+/// The folder that holds `path`.
+pub(super) fn folder(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Appends a range of the loaded file: by the kernel from file to file, which spares a page fault for every page of a map, or else
+/// through the map.
+fn copy_range(model: &Model, mut range: Range<usize>, output: &mut File) -> std::io::Result<()> {
+    if let Some(source) = &model.file {
+        let mut offset = range.start as u64;
+        while !range.is_empty() {
+            match rustix::fs::copy_file_range(source, Some(&mut offset), &mut *output, None, range.len()) {
+                Ok(count) if count > 0 => range.start += count,
+                // Not on these file systems, or not for this file.
+                _ => break,
+            }
+        }
+    }
+    output.write_all(&model.bytes[range])
+}
+
+/// The graph's record with `edit` applied.
+fn graph_pieces(graph: &Graph, edit: &GraphEdit) -> Vec<Piece> {
+    let changed = edit.nodes.iter().map(|(&position, nodes)| {
+        let new = nodes.iter().map(|node| Piece::New(wire::record(1, node))).collect();
+        (&graph.node_records()[position], new)
+    });
+    delimited(graph.record(), splice(graph.record().payload.clone(), changed.collect()))
+}
+
+/// Tag and length of `record` with a payload of another length.
+fn delimited(record: &Field, payload: Vec<Piece>) -> Vec<Piece> {
+    let length = payload.iter().map(Piece::len).sum();
+    std::iter::once(Piece::New(wire::delimiter(record.number, length))).chain(payload).collect()
+}
+
+/// The bytes of `range`, with some of the records in it replaced.
+fn splice(range: Range<usize>, mut changed: Vec<(&Field, Vec<Piece>)>) -> Vec<Piece> {
+    changed.sort_by_key(|(field, _)| field.record.start);
+    let mut pieces = Vec::new();
+    let mut at = range.start;
+    for (field, replacement) in changed {
+        pieces.push(Piece::Old(at..field.record.start));
+        pieces.extend(replacement);
+        at = field.record.end;
+    }
+    pieces.push(Piece::Old(at..range.end));
+    pieces
+}

@@ -1,0 +1,153 @@
+//! External data: tensors whose payload lies in a file beside the model (ONNX IR specification, "External Tensor Data").
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::SeekFrom;
+use tempfile::NamedTempFile;
+
+use super::edit::folder;
+use super::{Model, ModelError};
+use crate::proto::StringStringEntryProto;
+
+/// Where a tensor's payload lies.
+struct Reference {
+    location: PathBuf,
+    offset: u64,
+    length: Option<u64>,
+}
+
+impl Reference {
+    fn parse(entries: &[StringStringEntryProto]) -> Result<Self, String> {
+        let get = |key: &str| entries.iter().find(|entry| entry.key() == key).map(|entry| entry.value());
+        let number = |key: &str| match get(key) {
+            None => Ok(None),
+            Some(text) => text.parse::<u64>().map(Some).map_err(|_| format!("{key} '{text}' is not a number")),
+        };
+        let location = PathBuf::from(get("location").filter(|location| !location.is_empty()).ok_or("no location")?);
+        if !location.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
+            return Err(format!("the location '{}' leaves the model's folder", location.display()));
+        }
+        Ok(Self { location, offset: number("offset")?.unwrap_or(0), length: number("length")? })
+    }
+
+    /// Whether the data file in `folder` is there, inside it, and long enough.
+    fn check(&self, folder: &Path) -> Result<(), String> {
+        let path = folder.join(&self.location);
+        let unusable = |error: std::io::Error| format!("{}: {error}", path.display());
+        let real = path.canonicalize().map_err(unusable)?;
+        if !real.starts_with(folder.canonicalize().map_err(unusable)?) {
+            return Err(format!("the location '{}' leaves the model's folder by a link", self.location.display()));
+        }
+        let size = fs::metadata(&real).map_err(unusable)?.len();
+        let end = self.offset.checked_add(self.length.unwrap_or(0)).ok_or("offset and length overflow")?;
+        if end > size {
+            return Err(format!("it ends at byte {end}, but {} has {size} bytes", path.display()));
+        }
+        Ok(())
+    }
+}
+
+fn references(model: &Model) -> Result<Vec<(String, Reference)>, ModelError> {
+    let mut found = Vec::new();
+    let mut failed = None;
+    for (_, graph) in model.graphs() {
+        graph.for_each_external(&mut |tensor, entries| match Reference::parse(entries) {
+            Ok(reference) => found.push((tensor.to_owned(), reference)),
+            Err(what) => failed = failed.take().or(Some((tensor.to_owned(), what))),
+        });
+    }
+    match failed {
+        Some((tensor, what)) => Err(ModelError::ExternalData { path: model.path.clone(), tensor, what }),
+        None => Ok(found),
+    }
+}
+
+/// Checks every reference of `model` to external data.
+pub(super) fn check(model: &Model) -> Result<(), ModelError> {
+    let folder = folder(&model.path);
+    for (tensor, reference) in references(model)? {
+        reference.check(folder).map_err(|what| ModelError::ExternalData { path: model.path.clone(), tensor, what })?;
+    }
+    Ok(())
+}
+
+/// Copies the data files of `model` to the folder of `target`, where that is another folder.
+pub(super) fn bring_along(model: &Model, target: &Path) -> Result<(), ModelError> {
+    let (source, target) = (folder(&model.path), folder(target));
+    let locations: BTreeSet<PathBuf> =
+        references(model)?.into_iter().map(|(_, reference)| reference.location).collect();
+    if locations.is_empty() || same_folder(source, target) {
+        return Ok(());
+    }
+    for location in locations {
+        let (from, to) = (source.join(&location), target.join(&location));
+        let result = match File::open(&to) {
+            Ok(there) => File::open(&from).and_then(|file| same_content(file, there)).and_then(|same| {
+                let what = "another file of that name is there; choose an empty folder or remove it";
+                if same { Ok(()) } else { Err(std::io::Error::other(what)) }
+            }),
+            Err(_) => copy(&from, &to),
+        };
+        result.map_err(|error| ModelError::CopyData { from, to, what: error.to_string() })?;
+    }
+    Ok(())
+}
+
+fn same_folder(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+fn same_content(a: File, b: File) -> std::io::Result<bool> {
+    let size = a.metadata()?.len();
+    if b.metadata()?.len() != size {
+        return Ok(false);
+    }
+    // Where both have a hole there is nothing to compare.
+    let mut at = 0;
+    let (mut left, mut right) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    while let Some(next) = next_data(&a, at)?.into_iter().chain(next_data(&b, at)?).min() {
+        let length = usize::try_from((size - next).min(left.len() as u64)).unwrap_or(left.len());
+        std::os::unix::fs::FileExt::read_exact_at(&a, &mut left[..length], next)?;
+        std::os::unix::fs::FileExt::read_exact_at(&b, &mut right[..length], next)?;
+        if left[..length] != right[..length] {
+            return Ok(false);
+        }
+        at = next + length as u64;
+    }
+    Ok(true)
+}
+
+/// Copies a file with its holes, so that a sparse file stays one: a temporary file first, then a rename.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(folder(to))?;
+    let source = File::open(from)?;
+    let size = source.metadata()?.len();
+    let mut target = NamedTempFile::new_in(folder(to))?;
+    target.as_file().set_len(size)?;
+    let mut at = 0;
+    while let Some(start) = next_data(&source, at)? {
+        let end = rustix::fs::seek(&source, SeekFrom::Hole(start))?;
+        rustix::fs::seek(&source, SeekFrom::Start(start))?;
+        rustix::fs::seek(target.as_file().as_fd(), SeekFrom::Start(start))?;
+        std::io::copy(&mut (&source).take(end - start), target.as_file_mut())?;
+        at = end;
+    }
+    target.flush()?;
+    fs::set_permissions(target.path(), fs::metadata(from)?.permissions())?;
+    target.as_file().sync_all()?;
+    target.persist(to)?;
+    Ok(())
+}
+
+/// Where the next data of `file` begins, at or behind `at`.
+fn next_data(file: &File, at: u64) -> std::io::Result<Option<u64>> {
+    match rustix::fs::seek(file, SeekFrom::Data(at)) {
+        Ok(start) => Ok(Some(start)),
+        Err(rustix::io::Errno::NXIO) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

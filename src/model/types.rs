@@ -1,0 +1,85 @@
+use crate::proto::tensor_shape_proto::dimension;
+use crate::proto::type_proto::Value;
+use crate::proto::{TensorShapeProto, ValueInfoProto, tensor_proto::DataType};
+
+/// One dimension of a shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dim {
+    /// A number.
+    Known(u64),
+    /// A name: equal names mean equal sizes.
+    Symbol(String),
+    /// Nothing is known.
+    Unknown,
+}
+
+impl Dim {
+    /// The number, where there is one.
+    pub fn known(&self) -> Option<u64> {
+        match self {
+            Self::Known(size) => Some(*size),
+            _ => None,
+        }
+    }
+
+    /// Whether the two can be the same size.
+    pub fn compatible(&self, other: &Self) -> bool {
+        !matches!((self, other), (Self::Known(a), Self::Known(b)) if a != b)
+    }
+}
+
+impl std::fmt::Display for Dim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Known(size) => size.fmt(f),
+            Self::Symbol(name) => name.fmt(f),
+            Self::Unknown => "?".fmt(f),
+        }
+    }
+}
+
+/// Element type and shape of a tensor, as far as the file tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorType {
+    /// `TensorProto.DataType`.
+    pub elem: i32,
+    /// `None`: even the rank is unknown.
+    pub shape: Option<Vec<Dim>>,
+}
+
+impl TensorType {
+    /// The type that a `ValueInfoProto` declares; `None` for sequences, maps and absent types.
+    pub fn of(info: &ValueInfoProto) -> Option<Self> {
+        match info.r#type.as_ref()?.value.as_ref()? {
+            Value::TensorType(tensor) => {
+                Some(Self { elem: tensor.elem_type(), shape: tensor.shape.as_ref().map(dims) })
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether elements are floating-point numbers (of 16 bits or more).
+    pub fn is_float(&self) -> bool {
+        [DataType::Float, DataType::Double, DataType::Float16, DataType::Bfloat16]
+            .iter()
+            .any(|&float| float as i32 == self.elem)
+    }
+
+    /// The number of dimensions.
+    pub fn rank(&self) -> Option<usize> {
+        self.shape.as_ref().map(Vec::len)
+    }
+
+    pub(super) fn known(dims: &[i64]) -> Option<Vec<Dim>> {
+        dims.iter().map(|&size| u64::try_from(size).ok().map(Dim::Known)).collect()
+    }
+}
+
+fn dims(shape: &TensorShapeProto) -> Vec<Dim> {
+    let dim = |value: &Option<dimension::Value>| match value {
+        Some(dimension::Value::DimValue(size)) => u64::try_from(*size).map_or(Dim::Unknown, Dim::Known),
+        Some(dimension::Value::DimParam(name)) if !name.is_empty() => Dim::Symbol(name.clone()),
+        _ => Dim::Unknown,
+    };
+    shape.dim.iter().map(|d| dim(&d.value)).collect()
+}

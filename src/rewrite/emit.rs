@@ -1,0 +1,295 @@
+//! Writing `IsaacGemm` in the place of products.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::contraction::{Axes, Operand};
+use super::flow::{Flow, is_layout};
+use super::layer::Conditioning;
+use super::stack::without_terms;
+use super::unit::{Delivery, Unit};
+use crate::model::{GraphEdit, NodeExt, NodeId};
+use crate::proto::{NodeProto, TensorProto};
+
+/// The operator's domain.
+pub const DOMAIN: &str = "ai.isaac";
+/// The version of [`DOMAIN`] that rewritten models import.
+pub const VERSION: i64 = 1;
+
+/// Collects the changes of one graph.
+pub(super) struct Emitter<'a> {
+    flow: &'a Flow<'a>,
+    lambda: f32,
+    opset: i64,
+    names: BTreeSet<String>,
+    edit: GraphEdit,
+    terms: BTreeMap<NodeId, BTreeSet<usize>>,
+}
+
+impl<'a> Emitter<'a> {
+    /// `opset` is the imported version of the default domain.
+    pub(super) fn new(flow: &'a Flow<'a>, lambda: f32, opset: i64) -> Self {
+        Self { flow, lambda, opset, names: BTreeSet::new(), edit: GraphEdit::default(), terms: BTreeMap::new() }
+    }
+
+    /// Puts one operator in the place of the products that are conditioned together.
+    pub(super) fn replace(&mut self, conditioning: &Conditioning) {
+        let Some((carrier, _)) = conditioning.units.last() else {
+            return;
+        };
+        let place = carrier.nodes.iter().max().copied().unwrap_or(carrier.nodes[0]);
+        let name = self.flow.name(carrier.result).to_owned();
+        let mut nodes = Vec::new();
+        let [gradient, input] = match conditioning.units.as_slice() {
+            [(unit, _)] => [(&unit.gradient, 0), (&unit.input, 1)]
+                .map(|(operand, side)| self.single(unit, operand, side, &name, &mut nodes)),
+            units => self.stacked(units, &name, &mut nodes),
+        };
+        self.operator(carrier, &name, &gradient, &input, &mut nodes);
+        for node in conditioning.units.iter().flat_map(|(unit, _)| &unit.nodes).chain(&conditioning.dropped.nodes) {
+            self.edit.nodes.insert(node.0, Vec::new());
+        }
+        self.edit.nodes.insert(place.0, nodes);
+        for (node, slots) in &conditioning.dropped.terms {
+            self.terms.entry(*node).or_default().extend(slots);
+        }
+    }
+
+    /// The changes, with sums that lost a term and nodes that nobody reads any more.
+    pub(super) fn finish(mut self) -> GraphEdit {
+        for (node, slots) in std::mem::take(&mut self.terms) {
+            if !self.edit.nodes.contains_key(&node.0) {
+                self.edit.nodes.insert(node.0, vec![without_terms(self.flow.node(node), &slots)]);
+            }
+        }
+        self.sweep();
+        self.edit
+    }
+
+    /// The name of a value that does not exist yet.
+    fn fresh(&mut self, base: &str, what: &str) -> String {
+        let mut name = format!("{base}/isaac/{what}");
+        while self.flow.index.find(&name).is_some() || !self.names.insert(name.clone()) {
+            name.push('_');
+        }
+        name
+    }
+
+    /// A name that no node has yet, for the operator that makes `result`.
+    fn node_name(&self, result: &str) -> String {
+        let mut name = format!("{result}/IsaacGemm");
+        while self.flow.graph.nodes().iter().any(|node| node.name() == name) {
+            name.push('_');
+        }
+        name
+    }
+
+    /// Brings one operand of a single product to the layout that the operator takes: its name, and whether it is stored
+    /// features first.
+    fn single(
+        &mut self,
+        unit: &Unit,
+        operand: &Operand,
+        side: usize,
+        name: &str,
+        nodes: &mut Vec<NodeProto>,
+    ) -> (String, bool) {
+        let mut value = self.flow.name(operand.value).to_owned();
+        let what = ["gradient", "input"][side];
+        let Some(rank) = unit.rank else {
+            if operand.axes == Axes::KeptFirst {
+                value = self.swap_last_axes(&value, what, name, nodes);
+            }
+            return (value, false);
+        };
+        if rank == 2 {
+            return (value, operand.axes == Axes::KeptFirst);
+        }
+        // [batch axes of separate layers, batch axes that are rows, rows, features]
+        let order: Vec<usize> = unit.batched.iter().chain(&unit.merged).copied().chain([rank - 2, rank - 1]).collect();
+        let own_rank = self.flow.shape(operand.value).map_or(rank, <[_]>::len);
+        let stored = operand.axes.permutation(own_rank);
+        if own_rank < rank || unit.expand[side].is_some() {
+            if !stored.iter().copied().eq(0..own_rank) {
+                value = self.transpose(&value, &stored, name, what, nodes);
+            }
+            if let Some(sizes) = unit.expand[side].clone() {
+                let shape = self.constant(&sizes, &format!("{what}_sizes"), name, nodes);
+                let expanded = self.fresh(name, &format!("{what}_expanded"));
+                nodes.push(NodeProto::build("", "Expand", &[&value, &shape], &[&expanded]));
+                value = expanded;
+            }
+            if !order.iter().copied().eq(0..rank) {
+                value = self.transpose(&value, &order, name, &format!("{what}_rows"), nodes);
+            }
+        } else {
+            let permutation: Vec<usize> = order.iter().map(|&axis| stored[axis]).collect();
+            if !permutation.iter().copied().eq(0..rank) {
+                value = self.transpose(&value, &permutation, name, what, nodes);
+            }
+        }
+        (value, false)
+    }
+
+    /// The rows of several products, one below the other.
+    fn stacked(&mut self, units: &[(Unit, f64)], name: &str, nodes: &mut Vec<NodeProto>) -> [(String, bool); 2] {
+        [0, 1].map(|side| {
+            let what = ["gradient", "input"][side];
+            let rows: Vec<String> = units
+                .iter()
+                .map(|(unit, ratio)| {
+                    let operand = if side == 0 { &unit.gradient } else { &unit.input };
+                    let rows = self.rows(unit, operand, side, name, nodes);
+                    if side == 0 && *ratio != 1.0 { self.scaled(&rows, *ratio, operand, name, nodes) } else { rows }
+                })
+                .collect();
+            let all = self.fresh(name, &format!("{what}_rows"));
+            let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
+            let axis = units[0].0.batched.len() as i64;
+            nodes.push(NodeProto::build("", "Concat", &rows, &[&all]).with_int("axis", axis));
+            (all, false)
+        })
+    }
+
+    /// An operand of one product of several as [batch axes, rows, features].
+    fn rows(&mut self, unit: &Unit, operand: &Operand, side: usize, name: &str, nodes: &mut Vec<NodeProto>) -> String {
+        let (value, features_first) = self.single(unit, operand, side, name, nodes);
+        let what = ["gradient", "input"][side];
+        if features_first {
+            return self.transpose(&value, &[1, 0], name, what, nodes);
+        }
+        if unit.rank == Some(2) || !unit.batched.is_empty() {
+            return value;
+        }
+        // Flatten keeps the last axis and makes rows of all others, whatever their sizes.
+        let flat = self.fresh(name, &format!("{what}_flat"));
+        nodes.push(
+            NodeProto::build("", "Flatten", &[&value], &[&flat])
+                .with_int("axis", unit.rank.map_or(1, |rank| rank as i64 - 1)),
+        );
+        flat
+    }
+
+    fn scaled(&mut self, value: &str, ratio: f64, like: &Operand, name: &str, nodes: &mut Vec<NodeProto>) -> String {
+        let (factor, scaled) = (self.fresh(name, "ratio"), self.fresh(name, "gradient_scaled"));
+        // Without a known type, a float: of any other type the file would have said so.
+        let tensor = TensorProto::of_float(ratio, self.flow.elem(like.value).unwrap_or_default());
+        nodes.push(constant_node(tensor, &factor));
+        nodes.push(NodeProto::build("", "Mul", &[value, &factor], &[&scaled]));
+        scaled
+    }
+
+    /// The operator itself, and what brings its result into the form that the rest of the graph expects.
+    fn operator(
+        &mut self,
+        unit: &Unit,
+        name: &str,
+        gradient: &(String, bool),
+        input: &(String, bool),
+        nodes: &mut Vec<NodeProto>,
+    ) {
+        let is_final = unit.delivery == Delivery::Plain && unit.addend.is_none();
+        let conditioned = if is_final { name.to_owned() } else { self.fresh(name, "conditioned") };
+        let mut operator = NodeProto::build(DOMAIN, "IsaacGemm", &[&gradient.0, &input.0], &[&conditioned])
+            .named(&self.node_name(name))
+            .with_float("lambda_a", self.lambda);
+        if unit.alpha != 1.0 {
+            operator = operator.with_float("alpha", unit.alpha);
+        }
+        for (flag, is_set) in [("transG", gradient.1), ("transA", input.1), ("transY", unit.input_first)] {
+            if is_set {
+                operator = operator.with_int(flag, 1);
+            }
+        }
+        if !unit.batched.is_empty() {
+            operator = operator.with_int("batched", unit.batched.len() as i64);
+        }
+        nodes.push(operator);
+        match &unit.delivery {
+            Delivery::Plain => {}
+            Delivery::Unsqueezed(axes) if self.opset < 13 => {
+                nodes.push(NodeProto::build("", "Unsqueeze", &[&conditioned], &[name]).with_ints("axes", axes));
+            }
+            Delivery::Unsqueezed(axes) => {
+                let axes = self.constant(axes, "axes", name, nodes);
+                nodes.push(NodeProto::build("", "Unsqueeze", &[&conditioned, &axes], &[name]));
+            }
+            Delivery::Reshaped(shape) => {
+                nodes.push(NodeProto::build("", "Reshape", &[&conditioned, self.flow.name(*shape)], &[name]));
+            }
+        }
+        if let Some((addend, beta)) = unit.addend {
+            let mut term = self.flow.name(addend).to_owned();
+            if beta != 1.0 {
+                let operand = Operand { value: addend, axes: Axes::SummedFirst };
+                term = self.scaled(&term, beta.into(), &operand, name, nodes);
+            }
+            nodes.push(NodeProto::build("", "Add", &[&conditioned, &term], &[name]));
+        }
+    }
+
+    /// Brings a tensor of unknown rank from [..., features, rows] to [all others, rows, features].
+    fn swap_last_axes(&mut self, value: &str, what: &str, name: &str, nodes: &mut Vec<NodeProto>) -> String {
+        let [shape, sizes, target, flat] =
+            ["shape", "sizes", "target", "flat"].map(|part| self.fresh(name, &format!("{what}_{part}")));
+        let [two_last, end, rest] = [-2, i64::MAX, -1].map(|index| self.constant(&[index], what, name, nodes));
+        nodes.push(NodeProto::build("", "Shape", &[value], &[&shape]));
+        nodes.push(NodeProto::build("", "Slice", &[&shape, &two_last, &end], &[&sizes]));
+        nodes.push(NodeProto::build("", "Concat", &[&rest, &sizes], &[&target]).with_int("axis", 0));
+        nodes.push(NodeProto::build("", "Reshape", &[value, &target], &[&flat]));
+        self.transpose(&flat, &[0, 2, 1], name, what, nodes)
+    }
+
+    fn transpose(
+        &mut self,
+        value: &str,
+        permutation: &[usize],
+        name: &str,
+        what: &str,
+        nodes: &mut Vec<NodeProto>,
+    ) -> String {
+        let transposed = self.fresh(name, &format!("{what}_transposed"));
+        let permutation: Vec<i64> = permutation.iter().map(|&axis| axis as i64).collect();
+        nodes.push(NodeProto::build("", "Transpose", &[value], &[&transposed]).with_ints("perm", &permutation));
+        transposed
+    }
+
+    fn constant(&mut self, values: &[i64], what: &str, name: &str, nodes: &mut Vec<NodeProto>) -> String {
+        let constant = self.fresh(name, what);
+        nodes.push(constant_node(TensorProto::of_ints(values), &constant));
+        constant
+    }
+
+    /// Removes layout nodes whose results were read before the edit, and are not any more.
+    fn sweep(&mut self) {
+        let mut read: BTreeMap<&str, usize> = BTreeMap::new();
+        for node in self.edit.nodes.values().flatten() {
+            for input in &node.input {
+                if let Some(id) = self.flow.index.find(input) {
+                    *read.entry(self.flow.name(id)).or_default() += 1;
+                }
+            }
+        }
+        let mut gone: BTreeSet<usize> = self.edit.nodes.keys().copied().collect();
+        let mut pending: Vec<usize> = gone.iter().copied().collect();
+        while let Some(at) = pending.pop() {
+            for input in self.flow.index.inputs(self.flow.node(NodeId(at))) {
+                let value = self.flow.index.value(input);
+                let Some((maker, _)) = self.flow.maker(input) else {
+                    continue;
+                };
+                let is_read = value.is_output
+                    || !value.captured_by.is_empty()
+                    || read.contains_key(value.name.as_str())
+                    || value.consumers.iter().any(|(reader, _)| !gone.contains(&reader.0));
+                if !is_read && is_layout(self.flow.node(maker)) && gone.insert(maker.0) {
+                    self.edit.nodes.insert(maker.0, Vec::new());
+                    pending.push(maker.0);
+                }
+            }
+        }
+    }
+}
+
+fn constant_node(tensor: TensorProto, output: &str) -> NodeProto {
+    NodeProto::build("", "Constant", &[], &[output]).with_tensor("value", tensor)
+}

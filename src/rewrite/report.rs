@@ -1,0 +1,144 @@
+//! What was found and done: as JSON, as a table, and as explanations.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::RewriteError;
+use super::{Analysis, Chosen, LayerGradient, Refusal};
+use crate::model::{Dim, Model, ONNX_DOMAIN};
+
+/// The object that `isaac-rewrite --json` prints.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The model file.
+    pub input: String,
+    /// The file that was written; `null` with `--list`.
+    pub output: Option<String>,
+    /// `training-graph`.
+    pub kind: &'static str,
+    /// The imported version of the default operator set.
+    pub opset: Option<i64>,
+    /// Every layer, in forward order.
+    pub layers: Vec<LayerReport>,
+    /// How many layers were rewritten.
+    pub rewritten: usize,
+}
+
+/// One layer of a [`Report`].
+#[derive(Debug, Clone, Serialize)]
+pub struct LayerReport {
+    /// Position in forward order, from 1.
+    pub index: usize,
+    /// The parameter's name.
+    pub weight: String,
+    /// The values that its product nodes make in the input graph.
+    pub product_outputs: Vec<String>,
+    /// How the products are written.
+    pub pattern: String,
+    /// n.
+    pub in_features: Option<u64>,
+    /// m.
+    pub out_features: Option<u64>,
+    /// Whether it was rewritten.
+    pub rewritten: bool,
+    /// Why not.
+    pub reason_code: Option<&'static str>,
+    /// The same in words.
+    pub reason: Option<String>,
+}
+
+impl Report {
+    /// The report of a decision.
+    pub fn new(analysis: &Analysis<'_>, chosen: &Chosen<'_>, output: Option<&Path>) -> Self {
+        Self {
+            input: analysis.model.path().display().to_string(),
+            output: output.map(|path| path.display().to_string()),
+            kind: "training-graph",
+            opset: analysis.model.opset(ONNX_DOMAIN),
+            layers: chosen.layers().map(|(layer, refusal)| LayerReport::new(layer, refusal)).collect(),
+            rewritten: chosen.rewritten().count(),
+        }
+    }
+}
+
+impl LayerReport {
+    fn new(layer: &LayerGradient, refusal: Option<&Refusal>) -> Self {
+        Self {
+            index: layer.index,
+            weight: layer.weight.clone(),
+            product_outputs: layer.product_outputs.clone(),
+            pattern: layer.pattern.clone(),
+            in_features: layer.in_features,
+            out_features: layer.out_features,
+            rewritten: refusal.is_none(),
+            reason_code: refusal.map(|refusal| refusal.reason.code()),
+            reason: refusal.map(|refusal| refusal.detail.clone()),
+        }
+    }
+}
+
+/// The reasons for everything that was not taken, in words.
+pub struct Explanation<'a>(pub &'a Analysis<'a>, pub &'a Chosen<'a>);
+
+impl fmt::Display for Explanation<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (layer, refusal) in self.1.layers() {
+            match refusal {
+                None => {
+                    writeln!(f, "{} {}: rewritten ({})", layer.index, layer.weight, layer.product_outputs.join(", "))?
+                }
+                Some(refusal) => {
+                    write!(
+                        f,
+                        "{} {}: left alone ({}): {}",
+                        layer.index,
+                        layer.weight,
+                        refusal.reason.code(),
+                        refusal.detail
+                    )?;
+                    if refusal.reason.can_be_allowed() {
+                        write!(f, "; --allow {} rewrites it, each product by itself", refusal.reason.code())?;
+                    }
+                    writeln!(f)?;
+                }
+            }
+        }
+        for (node, what) in self.0.near_misses() {
+            writeln!(f, "{node}: not taken: {what}")?;
+        }
+        Ok(())
+    }
+}
+
+impl LayerGradient {
+    /// The number of rows at this batch size, as far as it is known: the first axis without a number is the batch, further ones count as
+    /// one.
+    pub fn rows_at(&self, batch: u64) -> Option<u64> {
+        let rows = self.rows.as_ref()?;
+        let mut batch = Some(batch);
+        let size = |dim: &Dim| dim.known().or_else(|| batch.take()).unwrap_or(1);
+        rows.iter().map(size).try_fold(1_u64, u64::checked_mul)
+    }
+}
+
+#[derive(Deserialize)]
+struct TrainingMetadata {
+    parameters: Vec<ParameterMetadata>,
+}
+
+#[derive(Deserialize)]
+struct ParameterMetadata {
+    input: String,
+}
+
+/// The inputs that the metadata `isaac.training` of a training graph lists as parameters.
+pub(super) fn metadata_parameters(model: &Model) -> Result<Option<Vec<String>>, RewriteError> {
+    let Some(text) = model.metadata("isaac.training") else {
+        return Ok(None);
+    };
+    let metadata: TrainingMetadata = serde_json::from_str(text)
+        .map_err(|error| RewriteError::Metadata { path: model.path().to_owned(), what: error.to_string() })?;
+    Ok(Some(metadata.parameters.into_iter().map(|parameter| parameter.input).collect()))
+}

@@ -1,0 +1,81 @@
+"""The README's examples, run as a reader would run them, against the newest stock ONNX Runtime."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import onnxruntime
+import pytest
+
+import onnxruntime_headers
+
+ROOT = Path(__file__).resolve().parents[3]
+LIBRARY = os.environ["ISAAC_LIBRARY"]
+
+
+def run(*command, cwd=ROOT):
+    """Runs a program, and returns what it printed."""
+    done = subprocess.run([str(part) for part in command], cwd=cwd, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def losses(printed):
+    """The first and the last loss that an example printed."""
+    first, last = printed.splitlines()
+    return float(first.removeprefix("first loss ")), float(last.removeprefix("last loss "))
+
+
+@pytest.fixture(scope="module")
+def step(tmp_path_factory):
+    """The rewritten training step of the examples' first line."""
+    out = tmp_path_factory.mktemp("step") / "step.onnx"
+    run(os.environ["ISAAC_REWRITE"], "onnx/spiral_step.onnx", "-o", out, "--lambda", "1", "--expect", "3")
+    return out
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory):
+    """The ONNX Runtime library of this Python package, in a folder with the names that a release gives it."""
+    (library,) = Path(onnxruntime.__file__).with_name("capi").glob("libonnxruntime.so.*")
+    folder = tmp_path_factory.mktemp("lib")
+    for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
+        (folder / name).symlink_to(library)
+    return folder
+
+
+def test_python(step):
+    first, last = losses(run(sys.executable, "examples/train.py", step, LIBRARY))
+    assert first == pytest.approx(0.6535, abs=1e-3)
+    assert last < 0.1
+
+
+def test_cpp(step, runtime, tmp_path):
+    headers = Path(os.environ["ISAAC_DOWNLOADS"]) / "onnxruntime-headers"
+    onnxruntime_headers.fetch(headers)
+    program = tmp_path / "train"
+    run(
+        *["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "-isystem", headers, "examples/train.cpp"],
+        *[f"-L{runtime}", f"-Wl,-rpath,{runtime}", "-lonnxruntime", "-o", program],
+    )
+    first, last = losses(run(program, step, LIBRARY))
+    assert first == pytest.approx(0.6535, abs=1e-3)
+    assert last < 0.1
+
+
+def test_rust(step, runtime):
+    program = Path(os.environ["ISAAC_EXAMPLES"]) / "train"
+    first, last = losses(run(program, runtime / "libonnxruntime.so", step, LIBRARY))
+    assert first == pytest.approx(0.6535, abs=1e-3)
+    assert last < 0.1
+
+
+def test_training_api(tmp_path):
+    python = os.environ["ISAAC_TRAINING_PYTHON"]
+    run(python, "onnx/mlp_artifacts.py", tmp_path, "--widths", "2", "48", "48", "2")
+    model = tmp_path / "training_model.onnx"
+    run(os.environ["ISAAC_REWRITE"], model, "-o", tmp_path / "isaac.onnx", "--lambda", "1", "--expect", "3")
+    first, last = losses(run(python, "examples/train_api.py", tmp_path, LIBRARY))
+    assert first > 0.6
+    assert last < 0.1

@@ -1,0 +1,58 @@
+"""Training graphs that ONNX Runtime's own generator writes, from the forward models under onnx/."""
+
+import random
+
+import checks
+import corpus
+import names
+import pytest
+from tool import rewrite
+
+CASES = corpus.names()
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    return corpus.generate(request.param)
+
+
+def test_layers(case, tmp_path):
+    rewritten = rewrite(case.model, tmp_path)
+    checks.check_layers(rewritten, case)
+    checks.check_untouched(rewritten, case)
+    checks.check_valid(rewritten)
+
+
+@pytest.mark.parametrize("scramble", checks.SCRAMBLES)
+@pytest.mark.parametrize("seed", range(2))
+def test_without_names(case, tmp_path, seed, scramble):
+    checks.check_without_names(case, tmp_path, seed, scramble)
+
+
+def test_numbers(case, tmp_path):
+    rewritten = rewrite(case.model, tmp_path, "--lambda", checks.DAMPING)
+    checks.check_numbers(rewritten, case)
+
+
+def test_infinite_damping(case, tmp_path):
+    checks.check_plain(case.model, case, tmp_path)
+
+
+def test_a_second_rewrite_changes_nothing(case, tmp_path):
+    once = rewrite(case.model, tmp_path)
+    again = rewrite(once.after, tmp_path)
+    assert again.report["rewritten"] == 0
+    assert again.after == once.after
+
+
+def test_new_names_avoid_those_in_use(tmp_path):
+    """Values already have the names that a rewrite of shared_linear would give to its own."""
+    case = corpus.generate("shared_linear")
+    ours = {name for node in rewrite(case.model, tmp_path).model.graph.node for name in node.output}
+    theirs = {name for node in case.model.graph.node for name in node.output}
+    forward = ["z0", "h0", "z1", "h1", "z2", "h2"]
+    table = {name: name for name in names.value_names(case.model.graph)} | dict(zip(forward, sorted(ours - theirs)))
+    names.rename(case.model.graph, table, random.Random(0))
+    rewritten = rewrite(case.model, tmp_path, "--lambda", checks.DAMPING)
+    checks.check_layers(rewritten, case)
+    checks.check_numbers(rewritten, case)

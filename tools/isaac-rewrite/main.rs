@@ -1,0 +1,203 @@
+//! `isaac-rewrite`: puts `ai.isaac::IsaacGemm` in the place of the weight-gradient products of a training graph.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, ValueEnum};
+use isaac::model::Model;
+use isaac::rewrite::{Analysis, Choice, Chosen, Explanation, Reason, Report, RewriteError, Selector};
+
+mod table;
+
+use table::Table;
+
+/// Second-order training for ONNX: replaces the weight-gradient products of a training graph by ai.isaac::IsaacGemm.
+///
+/// Exit status: 0 done; 1 the model or a file is at fault; 2 the command line is; 3 --expect was not met.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The training graph (.onnx).
+    model: PathBuf,
+    /// Where to write the rewritten graph.
+    #[arg(short, long, value_name = "OUT", required_unless_present = "list")]
+    output: Option<PathBuf>,
+    /// The damping λ of ζ*: > 0; inf gives the plain gradient.
+    #[arg(long, value_name = "LAMBDA", default_value = "1.0", value_parser = damping)]
+    lambda: f32,
+    /// The damping λg of ζ and K-FAC.
+    #[arg(long, value_name = "LAMBDA", default_value = "inf", value_parser = damping)]
+    lambda_g: f32,
+    /// The direction that takes the gradient's place.
+    #[arg(long, value_enum, default_value_t = Method::ZetaStar)]
+    method: Method,
+    /// Which layers: all | first:K | last:K | odd | even | 1,3,5 | a glob on the weight's name. Layers count from 1 in forward order.
+    #[arg(long, value_name = "SEL")]
+    layers: Vec<Selector>,
+    /// Rewrite layers that are left alone for this reason (see --explain), each product by itself.
+    #[arg(long, value_name = "CODE", value_parser = reason)]
+    allow: Vec<Reason>,
+    /// Which graph inputs or initializers are trained, where the graph does not tell.
+    #[arg(long, value_name = "GLOB")]
+    param: Vec<String>,
+    /// Print the layers and write nothing.
+    #[arg(long)]
+    list: bool,
+    /// The batch size for which --list estimates costs.
+    #[arg(long, value_name = "B", value_parser = clap::value_parser!(u64).range(1..))]
+    batch: Option<u64>,
+    /// Print, for everything that was not taken, the reason.
+    #[arg(long)]
+    explain: bool,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+    /// Fail with status 3, and write nothing, unless exactly N layers are rewritten.
+    #[arg(long, value_name = "N")]
+    expect: Option<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Method {
+    /// ζ*: curvature from the layer's input alone.
+    ZetaStar,
+    /// ζ: also curvature from output gradients of sampled labels; for forward models.
+    Zeta,
+    /// ζ the way K-FAC computes it; for forward models.
+    Kfac,
+    /// The plain gradient: nothing is rewritten.
+    Gradient,
+}
+
+/// What keeps the tool from doing what it was asked to.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Rewrite(#[from] RewriteError),
+    #[error("{0}")]
+    Usage(String),
+    #[error("cannot write to standard output")]
+    Print(#[from] std::io::Error),
+}
+
+impl Failure {
+    /// Whether another command line would help.
+    fn is_usage(&self) -> bool {
+        match self {
+            Self::Usage(_) => true,
+            Self::Rewrite(error) => matches!(error, RewriteError::Select(_) | RewriteError::UnknownParameter { .. }),
+            Self::Print(_) => false,
+        }
+    }
+}
+
+fn damping(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(lambda) if lambda > 0.0 => Ok(lambda),
+        _ => Err("the damping is a number above 0, or inf".into()),
+    }
+}
+
+fn reason(text: &str) -> Result<Reason, String> {
+    let allowable = || Reason::ALL.into_iter().filter(|reason| reason.can_be_allowed());
+    allowable().find(|reason| reason.code() == text).ok_or_else(|| {
+        let codes: Vec<&str> = allowable().map(Reason::code).collect();
+        format!("these reasons can be lifted: {}", codes.join(", "))
+    })
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(status) => status,
+        Err(error) if error.is_usage() => {
+            // Nothing can be done about a standard error that cannot be written.
+            let _ = Arguments::command().error(ErrorKind::ValueValidation, error).print();
+            ExitCode::from(2)
+        }
+        // The reader had enough: `isaac-rewrite … | head`.
+        Err(Failure::Print(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("isaac-rewrite: {}", with_sources(&error));
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    arguments.check()?;
+    let model = Model::load(&arguments.model).map_err(RewriteError::from)?;
+    let analysis = Analysis::new(&model, &arguments.param)?;
+    let choice = Choice { layers: arguments.layers.clone(), allow: arguments.allow.iter().copied().collect() };
+    let mut chosen = analysis.choose(&choice).map_err(RewriteError::from)?;
+    if arguments.method == Method::Gradient {
+        chosen = chosen.none("--method gradient keeps the plain product");
+    }
+    let count = chosen.rewritten().count();
+    let met = arguments.expect.is_none_or(|expected| expected == count);
+    let output = arguments.output.as_deref().filter(|_| met && !arguments.list);
+    if let Some(output) = output {
+        model.save(&chosen.edit(arguments.lambda), output).map_err(RewriteError::from)?;
+    }
+    let report = Report::new(&analysis, &chosen, output);
+    std::io::stdout().write_all(arguments.text(&analysis, &chosen, &report).as_bytes())?;
+    if let Some(expected) = arguments.expect.filter(|_| !met) {
+        eprintln!("isaac-rewrite: {count} layers are to be rewritten, --expect says {expected}; nothing was written");
+        return Ok(ExitCode::from(3));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Arguments {
+    fn check(&self) -> Result<(), Failure> {
+        if matches!(self.method, Method::Zeta | Method::Kfac) {
+            return Err(Failure::Usage(
+                "--method zeta and kfac need a second backward pass, with sampled labels: a training graph holds none, and this version \
+                 does not build one from a forward model"
+                    .into(),
+            ));
+        }
+        if self.batch.is_some() && !self.list {
+            return Err(Failure::Usage("--batch belongs to --list".into()));
+        }
+        if self.lambda_g.is_finite() {
+            return Err(Failure::Usage("--lambda-g belongs to --method zeta and kfac".into()));
+        }
+        Ok(())
+    }
+
+    /// What goes to standard output.
+    fn text(&self, analysis: &Analysis<'_>, chosen: &Chosen<'_>, report: &Report) -> String {
+        let mut text = if self.json {
+            serde_json::to_string_pretty(report).expect("a report is plain data") + "\n"
+        } else if self.list {
+            Table { chosen, batch: self.batch }.to_string()
+        } else if let Some(output) = &report.output {
+            format!("{} of {} layers rewritten: {output}\n", report.rewritten, report.layers.len())
+        } else {
+            String::new()
+        };
+        if self.explain {
+            let explanation = Explanation(analysis, chosen);
+            // With --json, standard output is one object.
+            if self.json { eprint!("{explanation}") } else { text += &explanation.to_string() }
+        }
+        text
+    }
+}
+
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}

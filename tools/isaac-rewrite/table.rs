@@ -1,0 +1,66 @@
+//! The table of `--list`.
+
+use std::fmt;
+
+use isaac::curvature::cost::LayerShape;
+use isaac::model::Dim;
+use isaac::rewrite::{Chosen, LayerGradient};
+
+/// One line for each layer, with its estimated extra cost at a batch size.
+pub(crate) struct Table<'a> {
+    /// The layers and the decision.
+    pub(crate) chosen: &'a Chosen<'a>,
+    /// The batch size.
+    pub(crate) batch: Option<u64>,
+}
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut lines = vec![["#", "weight", "pattern", "in", "out", "rows", "extra cost", "status"].map(String::from)];
+        lines.extend(self.chosen.layers().map(|(layer, refusal)| {
+            let size = |size: Option<u64>| size.map_or("?".into(), |size| size.to_string());
+            let count = layer.product_outputs.len();
+            [
+                layer.index.to_string(),
+                layer.weight.clone(),
+                if count > 1 { format!("{} x{count}", layer.pattern) } else { layer.pattern.clone() },
+                size(layer.in_features),
+                size(layer.out_features),
+                rows(layer),
+                self.cost(layer),
+                refusal.map_or("rewritten".into(), |refusal| refusal.reason.code().into()),
+            ]
+        }));
+        let widths: Vec<usize> =
+            (0..8).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
+        for line in &lines {
+            let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
+            writeln!(f, "{}", cells.join("  ").trim_end())?;
+        }
+        if self.batch.is_none() {
+            writeln!(f, "(--batch B estimates the extra cost: flops beyond the plain product, relative to it)")?;
+        }
+        Ok(())
+    }
+}
+
+impl Table<'_> {
+    /// The flops of ζ* beyond the plain product, relative to it.
+    fn cost(&self, layer: &LayerGradient) -> String {
+        let shape = || {
+            Some(LayerShape {
+                rows: layer.rows_at(self.batch?)?.try_into().ok()?,
+                in_features: layer.in_features?.try_into().ok()?,
+                out_features: layer.out_features?.try_into().ok()?,
+            })
+        };
+        shape().map_or("-".into(), |shape| format!("+{:.1} %", 100.0 * (shape.relative_cost() - 1.0)))
+    }
+}
+
+fn rows(layer: &LayerGradient) -> String {
+    match &layer.rows {
+        Some(rows) => rows.iter().map(Dim::to_string).collect::<Vec<_>>().join("*"),
+        None => "?".into(),
+    }
+}

@@ -1,0 +1,125 @@
+//! What CI runs, cheapest first.
+
+use std::process::Command;
+
+use crate::build::cargo;
+use crate::environment::Environment;
+use crate::{command, paths};
+
+/// One step of `cargo xtask test`.
+pub(crate) struct Step {
+    pub name: String,
+    pub what: &'static str,
+    /// The environments that it runs in or takes files from.
+    pub environments: Vec<Environment>,
+    /// Whether it runs tests, whose number is then reported. A step that runs none has failed.
+    pub counts_tests: bool,
+    command: Box<dyn Fn() -> Result<Command, String>>,
+}
+
+impl Step {
+    fn check(name: &str, what: &'static str, command: fn() -> Command) -> Step {
+        Step {
+            name: name.to_owned(),
+            what,
+            environments: Vec::new(),
+            counts_tests: false,
+            command: Box::new(move || Ok(command())),
+        }
+    }
+
+    /// The tests of a folder under `tests/python`, in one environment.
+    fn pytest(folder: &'static str, what: &'static str, environment: Environment) -> Step {
+        Step {
+            name: folder.to_owned(),
+            what,
+            environments: vec![environment],
+            counts_tests: true,
+            command: Box::new(move || pytest(folder, environment)),
+        }
+    }
+
+    /// The command to run, once the environment is there and the release build is done.
+    pub(crate) fn command(&self) -> Result<Command, String> {
+        (self.command)()
+    }
+}
+
+/// Every step, in the order in which they run.
+pub(crate) fn steps() -> Vec<Step> {
+    let mut steps = vec![
+        Step::check("fmt", "formatting", || with_arguments(&["fmt", "--check"])),
+        Step::check("clippy", "lints, warnings are errors", || {
+            with_arguments(&["clippy", "--release", "--all-targets", "--quiet", "--", "-D", "warnings"])
+        }),
+        Step::check("doc", "the API documentation, warnings are errors", || {
+            let mut command = with_arguments(&["doc", "--release", "--no-deps", "--quiet"]);
+            command.env("RUSTDOCFLAGS", "-D warnings");
+            command
+        }),
+        Step {
+            name: "rust".to_owned(),
+            what: "the Rust tests",
+            environments: vec![Environment::Training],
+            counts_tests: true,
+            command: Box::new(rust_tests),
+        },
+        Step::check("doctest", "the examples in the API documentation", || {
+            with_arguments(&["test", "--release", "--doc", "--quiet"])
+        }),
+    ];
+    for environment in Environment::ALL {
+        let step = Step::pytest("operator", "the operator in a real session", environment);
+        steps.push(Step { name: format!("operator-{}", environment.name()), ..step });
+    }
+    steps.push(Step::pytest("rewrite", "rewritten graphs in a real session", Environment::Training));
+    steps.push(Step::pytest("training", "training with ONNX Runtime's training API", Environment::Training));
+    steps.push(Step {
+        environments: vec![Environment::StockNewest, Environment::Training],
+        command: Box::new(docs_tests),
+        ..Step::pytest("docs", "the README and the examples", Environment::StockNewest)
+    });
+    steps
+}
+
+fn with_arguments(arguments: &[&str]) -> Command {
+    let mut command = cargo();
+    command.args(arguments);
+    command
+}
+
+fn rust_tests() -> Result<Command, String> {
+    let nextest = cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
+    let mut command = if nextest {
+        with_arguments(&["nextest", "run", "--release", "--cargo-quiet", "--no-fail-fast", "--status-level", "slow"])
+    } else {
+        with_arguments(&["test", "--release", "--lib", "--bins", "--tests", "--no-fail-fast"])
+    };
+    give_paths(&mut command);
+    command.env("ISAAC_ONNX_DATA", Environment::Training.module_folder("onnx.backend.test")?.join("data"));
+    Ok(command)
+}
+
+fn pytest(folder: &str, environment: Environment) -> Result<Command, String> {
+    let mut command = environment.command();
+    give_paths(&mut command);
+    command.args(["-m", "pytest", "-p", "no:cacheprovider", "-ra", "--tb=short"]);
+    command.arg(format!("tests/python/{folder}"));
+    Ok(command)
+}
+
+fn docs_tests() -> Result<Command, String> {
+    command::run(&mut with_arguments(&["build", "--release", "--quiet", "--examples"]))?;
+    let mut command = pytest("docs", Environment::StockNewest)?;
+    command.env("ISAAC_EXAMPLES", paths::built("examples"));
+    command.env("ISAAC_TRAINING_PYTHON", Environment::Training.python());
+    Ok(command)
+}
+
+/// Tells a test runner where the built files and the downloads are.
+fn give_paths(command: &mut Command) {
+    command
+        .env("ISAAC_LIBRARY", paths::library())
+        .env("ISAAC_REWRITE", paths::rewriter())
+        .env("ISAAC_DOWNLOADS", paths::downloads());
+}
