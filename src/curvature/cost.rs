@@ -143,6 +143,18 @@ mod tests {
     }
 
     #[test]
+    fn counts_of_the_second_factor() {
+        // b = 60, 30 sampled rows, m = 400: r²m + r³/3 + 4brm + 2br².
+        let layer = shape(60, 784, 400);
+        assert_eq!(layer.sampled_flops(30, Form::Samples), 360_000.0 + 9_000.0 + 2_880_000.0 + 108_000.0);
+        assert_eq!(layer.cheapest_sampled(30), Form::Samples);
+        // m = 10: m²r + m³/3 + 2m²b.
+        let last = shape(60, 400, 10);
+        assert_eq!(last.sampled_flops(30, Form::Features), 3_000.0 + 1_000.0 / 3.0 + 12_000.0);
+        assert_eq!(last.sampled_flops(30, Form::Auto), last.sampled_flops(30, Form::Features));
+    }
+
+    #[test]
     fn the_smaller_matrix_is_factorised() {
         assert_eq!(shape(60, 784, 400).cheapest(), Form::Samples);
         assert_eq!(shape(1024, 100, 400).cheapest(), Form::Features);

@@ -9,10 +9,17 @@
 use super::gram::Gram;
 use super::scalar::Limits;
 use super::spd::{Breakdown, Inverted, Inverter, resized};
-use super::{Error, Matrix, Products, Scalar};
+use super::{Error, Matrix, ProductError, Products, Scalar};
 
 /// Columns that are widened at a time: such a panel of a usual batch stays in the cache.
 pub(super) const PANEL: usize = 512;
+
+/// Above this order V − I is kept instead of V, so that V·y = (V − I)·y + y. In a sum of that many small terms and one as
+/// large as y, all of equal rows, the terms would lose their last digits in the same direction, once each.
+const SHIFTED: usize = 256;
+
+/// Number of equal terms from which on a product's own error counts.
+const ALIKE: f64 = 128.0;
 
 /// The factor s = 1/(b·λ), and what it was made of.
 #[derive(Clone, Copy, Debug)]
@@ -39,10 +46,66 @@ pub(super) enum Prepared {
     NotFinite,
 }
 
+/// A symmetric inverse in the precision of the elements.
+#[derive(Clone, Copy)]
+pub(super) struct NarrowInverse<'a, T> {
+    matrix: Matrix<'a, T>,
+    /// What its diagonal lacks.
+    shift: Option<T>,
+}
+
+impl<T: Scalar> NarrowInverse<'_, T> {
+    /// Writes the inverse times `y`.
+    pub(super) fn times<P: Products<T>>(
+        &self,
+        y: Matrix<'_, T>,
+        products: &mut P,
+        out: &mut [T],
+    ) -> Result<(), ProductError> {
+        products.multiply(self.matrix, y, out)?;
+        self.add_shifted(y, out);
+        Ok(())
+    }
+
+    /// Writes `y` times the inverse.
+    pub(super) fn after<P: Products<T>>(
+        &self,
+        y: Matrix<'_, T>,
+        products: &mut P,
+        out: &mut [T],
+    ) -> Result<(), ProductError> {
+        products.multiply(y, self.matrix, out)?;
+        self.add_shifted(y, out);
+        Ok(())
+    }
+
+    /// Writes `y` times the inverse, or the transpose of that.
+    pub(super) fn write_after<P: Products<T>>(
+        &self,
+        y: Matrix<'_, T>,
+        transpose: bool,
+        products: &mut P,
+        out: &mut [T],
+    ) -> Result<(), ProductError> {
+        if transpose { self.times(y.t(), products, out) } else { self.after(y, products, out) }
+    }
+
+    fn add_shifted(&self, y: Matrix<'_, T>, out: &mut [T]) {
+        let Some(shift) = self.shift else { return };
+        for (row, out) in out.chunks_exact_mut(y.cols()).enumerate() {
+            for (col, out) in out.iter_mut().enumerate() {
+                *out = shift.mul_add(y.at(row, col), *out);
+            }
+        }
+    }
+}
+
 /// Buffers for one damped inverse; they only ever grow.
 pub(super) struct Damper<T> {
     gram: Gram<T>,
     narrow: Inverter<T>,
+    /// What the diagonal of the narrow inverse was lessened by: see [`SHIFTED`].
+    shift: Option<T>,
     wide: Inverter<f64>,
     panel: Vec<f64>,
     wide_product: Vec<f64>,
@@ -54,6 +117,7 @@ impl<T: Scalar> Default for Damper<T> {
         Self {
             gram: Gram::default(),
             narrow: Inverter::default(),
+            shift: None,
             wide: Inverter::default(),
             panel: Vec::new(),
             wide_product: Vec::new(),
@@ -80,6 +144,10 @@ impl<T: Scalar> Damper<T> {
             && self.prepare_narrow(x, damping, limits, products)?
         {
             self.narrow.scale(order, alpha);
+            self.shift = (order > SHIFTED).then(|| T::from_f64(alpha));
+            if let Some(shift) = self.shift {
+                self.narrow.matrix_mut(order).iter_mut().step_by(order + 1).for_each(|diagonal| *diagonal -= shift);
+            }
             return Ok(Prepared::Narrow);
         }
         self.gram_in_double(x, products)?;
@@ -124,7 +192,9 @@ impl<T: Scalar> Damper<T> {
         let condition = damped.norm * inverted.norm;
         // Where rounding leaves nothing of the remainder, the condition number still is a bound.
         let magnification = (inverted.norm * (damped.trace / inverted.remainder).sqrt()).min(condition);
-        Ok(condition <= limits.condition && magnification <= limits.magnification)
+        // A product's own error grows with the number of its terms, if these are alike.
+        let tolerable = limits.magnification.min((limits.magnification * ALIKE / order as f64).max(2.0));
+        Ok(condition <= limits.condition && magnification <= tolerable)
     }
 
     fn invert_in_double<P: Products<f64>>(&mut self, order: usize, products: &mut P) -> Result<Inverted, Breakdown> {
@@ -137,8 +207,8 @@ impl<T: Scalar> Damper<T> {
     }
 
     /// The inverse after [`Prepared::Narrow`].
-    pub(super) fn narrow_inverse(&self, order: usize) -> Matrix<'_, T> {
-        self.narrow.matrix(order)
+    pub(super) fn narrow_inverse(&self, order: usize) -> NarrowInverse<'_, T> {
+        NarrowInverse { matrix: self.narrow.matrix(order), shift: self.shift }
     }
 
     /// The inverse after [`Prepared::Wide`].

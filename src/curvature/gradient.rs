@@ -57,8 +57,10 @@ impl<T: Scalar> Default for Workspace<T> {
 /// ```
 ///
 /// Without rows the result is zero. A NaN or an infinity in the inputs or in the sampled gradients makes all of `out`
-/// NaN; one in the gradients comes out where it would from the plain product. Memory beyond the buffers of b² (or n²)
-/// and b·min(m, n) elements is only used where double precision is needed, and for ζ: then it is b·(m + n).
+/// NaN; one in the gradients comes out where it would from the plain product.
+///
+/// The buffers hold some multiple of r² + b·min(m, n) elements, where r is the order of the inverse; also b·n where double
+/// precision is needed or an n×n matrix is formed by blocks; and, for ζ, b·m or m·n.
 ///
 /// # Errors
 /// [`Error::NotPositiveDefinite`] when a damping is so small that not even double precision can tell the damped matrix
@@ -100,7 +102,8 @@ where
             let product = resized(&mut workspace.pending, out.len());
             input_conditioned(&Layer { transpose_output: false, ..*layer }, &mut workspace.inputs, products, product)?;
             let product = Matrix::new(product, shape.out_features, shape.in_features);
-            Ok(write_product(inverse, product, layer.transpose_output, products, out)?)
+            // The inverse is symmetric: V·M = (Mᵀ·V)ᵀ.
+            Ok(inverse.write_after(product.t(), !layer.transpose_output, products, out)?)
         }
     }
 }
@@ -134,6 +137,7 @@ where
     let prepared = damper.prepare(x, damping, layer.alpha, T::LIMITS, products)?;
 
     // dW as a product of two matrices, of which the dearer one to condition is left as it is.
+    let (rows, cols) = (shape.rows, shape.in_features);
     let (left, right) = match (prepared, form) {
         (Prepared::NotFinite, _) => {
             out.fill(T::from_f64(f64::NAN));
@@ -141,17 +145,27 @@ where
         }
         (Prepared::Wide, Form::Samples) => (g.t(), damper.wide_product(x, products)?),
         (Prepared::Wide, _) => (g.t(), damper.wide_product(x, products)?.t()),
-        (Prepared::Narrow, Form::Samples) if a.cols() <= g.cols() => {
-            (g.t(), multiply(damper.narrow_inverse(order), a, conditioned, products)?)
+        (Prepared::Narrow, Form::Samples) if cols <= g.cols() => {
+            let buffer = resized(conditioned, rows * cols);
+            damper.narrow_inverse(order).times(a, products, buffer)?;
+            (g.t(), Matrix::new(buffer, rows, cols))
         }
-        (Prepared::Narrow, Form::Samples) => (multiply(damper.narrow_inverse(order), g, conditioned, products)?.t(), a),
-        (Prepared::Narrow, Form::Kronecker) => {
-            (multiply(g.t(), a, conditioned, products)?, damper.narrow_inverse(order))
+        (Prepared::Narrow, Form::Samples) => {
+            let buffer = resized(conditioned, rows * g.cols());
+            damper.narrow_inverse(order).times(g, products, buffer)?;
+            (Matrix::new(buffer, rows, g.cols()).t(), a)
         }
-        (Prepared::Narrow, _) if a.rows() <= g.cols() => {
-            (g.t(), multiply(a, damper.narrow_inverse(order), conditioned, products)?)
+        (Prepared::Narrow, _) if rows <= g.cols() && form != Form::Kronecker => {
+            let buffer = resized(conditioned, rows * cols);
+            damper.narrow_inverse(order).after(a, products, buffer)?;
+            (g.t(), Matrix::new(buffer, rows, cols))
         }
-        (Prepared::Narrow, _) => (multiply(g.t(), a, conditioned, products)?, damper.narrow_inverse(order)),
+        (Prepared::Narrow, _) => {
+            let buffer = resized(conditioned, g.cols() * cols);
+            products.multiply(g.t(), a, buffer)?;
+            let product = Matrix::new(buffer, g.cols(), cols);
+            return Ok(damper.narrow_inverse(order).write_after(product, layer.transpose_output, products, out)?);
+        }
     };
     Ok(write_product(left, right, layer.transpose_output, products, out)?)
 }
@@ -165,18 +179,6 @@ fn write_product<T: Scalar, P: Products<T>>(
     out: &mut [T],
 ) -> Result<(), ProductError> {
     if transpose { products.multiply(right.t(), left.t(), out) } else { products.multiply(left, right, out) }
-}
-
-/// `left * right` in `buffer`.
-fn multiply<'b, T: Scalar, P: Products<T>>(
-    left: Matrix<'_, T>,
-    right: Matrix<'_, T>,
-    buffer: &'b mut Vec<T>,
-    products: &mut P,
-) -> Result<Matrix<'b, T>, Error> {
-    let buffer = resized(buffer, left.rows() * right.cols());
-    products.multiply(left, right, buffer)?;
-    Ok(Matrix::new(buffer, left.rows(), right.cols()))
 }
 
 #[cfg(test)]

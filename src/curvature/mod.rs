@@ -10,9 +10,11 @@
 //!
 //! (Petersen et al., "ISAAC Newton: Input-based Approximate Curvature for Newton's Method", ICLR 2023; ζ is equation
 //! 20). Inverses of b×b and of n×n or m×m matrices are interchangeable by Woodbury's identity; [`cost`] counts which
-//! are cheaper for given shapes. Everything here is
-//! generic over `f32` and `f64`, and does its dense products through [`Products`], so that the host decides on kernels
-//! and threads. The small factorisations are sequential.
+//! are cheaper for given shapes. Everything here is generic over `f32` and `f64`, and does its dense products through
+//! [`Products`], so that the host decides on kernels and threads. What is not a product is sequential.
+//!
+//! Data flows through `gradient` (one layer), `sampled` (the second factor of ζ), `damped` (an inverse, in the precision
+//! that it needs), `gram` (inner products), `spd` with `sweep` (quick inverses) or `cholesky` (accurate ones).
 
 mod cholesky;
 pub mod cost;
@@ -54,6 +56,6 @@ pub enum Error {
         pivot: usize,
     },
     /// The host's dense product failed.
-    #[error("a dense product failed")]
+    #[error("a dense product failed: {0}")]
     Product(#[from] ProductError),
 }

@@ -5,7 +5,7 @@
 //! accurate to the precision times the square of the condition number of I + s·ḡ ḡᵀ.
 
 use super::cost::Form;
-use super::damped::{Damper, Damping, PANEL, Prepared, narrow_columns};
+use super::damped::{Damper, Damping, NarrowInverse, PANEL, Prepared, narrow_columns};
 use super::scalar::Limits;
 use super::spd::resized;
 use super::{Error, Matrix, Products, Scalar};
@@ -24,7 +24,7 @@ pub(super) enum Conditioned<'b, T> {
     /// g (I_m + s·ḡᵀḡ)⁻¹, b×m.
     Gradients(Matrix<'b, T>),
     /// (I_m + s·ḡᵀḡ)⁻¹, m×m, for the caller to multiply into the product with the inputs.
-    Pending(Matrix<'b, T>),
+    Pending(NarrowInverse<'b, T>),
     /// ḡ has a NaN or an infinity.
     NotFinite,
 }
@@ -95,7 +95,7 @@ impl<T: Scalar> Workspace<T> {
             }
             (Prepared::Narrow, _) => {
                 let conditioned = resized(&mut self.conditioned, rows * cols);
-                products.multiply(g, self.damper.narrow_inverse(order), conditioned)?;
+                self.damper.narrow_inverse(order).after(g, products, conditioned)?;
                 Matrix::new(conditioned, rows, cols)
             }
             (Prepared::Wide, _) => self.damper.wide_product(g.t(), products)?.t(),
@@ -115,7 +115,7 @@ impl<T: Scalar> Workspace<T> {
         products.multiply(g, g_bar.t(), overlaps)?;
         let overlaps = Matrix::new(overlaps, rows, order);
         let weighted = resized(&mut self.weighted, rows * order);
-        products.multiply(overlaps, self.damper.narrow_inverse(order), weighted)?;
+        self.damper.narrow_inverse(order).after(overlaps, products, weighted)?;
         let conditioned = resized(&mut self.conditioned, rows * cols);
         products.multiply(Matrix::new(weighted, rows, order), g_bar, conditioned)?;
         let scale = T::from_f64(scale);

@@ -12,10 +12,10 @@ use super::api::Api;
 use super::element::Element;
 
 /// Valid during one call of a kernel.
-#[derive(Clone, Copy)]
 pub(super) struct Context<'a> {
     api: Api,
     context: *mut sys::OrtKernelContext,
+    has_output: bool,
     lifetime: PhantomData<&'a sys::OrtKernelContext>,
 }
 
@@ -29,7 +29,7 @@ impl<'a> Context<'a> {
     /// # Safety
     /// `context` must be what the runtime of `api` passed to the kernel's compute function, and outlive `'a`.
     pub(super) unsafe fn new(api: Api, context: *mut sys::OrtKernelContext) -> Self {
-        Self { api, context, lifetime: PhantomData }
+        Self { api, context, has_output: false, lifetime: PhantomData }
     }
 
     pub(super) fn as_ptr(&self) -> *const sys::OrtKernelContext {
@@ -78,8 +78,11 @@ impl<'a> Context<'a> {
         Ok(Some(number))
     }
 
-    /// Allocates the only output.
+    /// Allocates the only output, once.
     pub(super) fn output<E: Element>(&mut self, shape: &[usize]) -> Result<&'a mut [E], Error> {
+        if std::mem::replace(&mut self.has_output, true) {
+            return Err(Error::Runtime("the output was asked for twice".into()));
+        }
         let dimensions: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
         let value = self.api.create("output", |out| {
             // SAFETY: the context is valid, and the dimensions are a live array of the given length.
@@ -90,7 +93,7 @@ impl<'a> Context<'a> {
         })?;
         let len = shape.iter().product();
         // SAFETY: the runtime allocated `len` elements of the type that this operator declares for its output; nobody
-        // else has them during the call, and `&mut self` keeps a second slice from being made while this one lives.
+        // else has them during the call, and no second slice of them is made.
         Ok(unsafe { slice::from_raw_parts_mut(self.elements::<E>(value, len)?, len) })
     }
 

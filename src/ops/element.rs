@@ -1,5 +1,6 @@
 //! The tensor element types that the operator takes, and the type each is computed in.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use ort::sys::ONNXTensorElementDataType as Type;
 
@@ -52,8 +53,8 @@ macro_rules! computed_in_single {
             type Compute = f32;
 
             fn widen<'a>(tensor: &'a [Self], buffer: &'a mut Vec<f32>) -> &'a [f32] {
-                buffer.clear();
-                buffer.extend(tensor.iter().map(|half| half.to_f32()));
+                buffer.resize(tensor.len(), 0.0);
+                tensor.convert_to_f32_slice(buffer);
                 buffer
             }
 
@@ -64,9 +65,7 @@ macro_rules! computed_in_single {
             ) -> Result<(), E> {
                 buffer.resize(tensor.len(), 0.0);
                 compute(buffer)?;
-                for (half, single) in tensor.iter_mut().zip(buffer) {
-                    *half = <$half>::from_f32(*single);
-                }
+                tensor.convert_from_f32_slice(buffer);
                 Ok(())
             }
         }

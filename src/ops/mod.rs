@@ -10,7 +10,7 @@
 //! | `api`, `info`, `context` | what the runtime offers: statuses, a node's attributes, a call's tensors |
 //! | `gemm` | the runtime's own matrix product, called from within the kernel |
 //! | `attributes`, `shapes`, `element` | what a node says, what its tensors say, in which types |
-//! | `kernel` | one call: checks, then [`crate::curvature`] |
+//! | `kernel`, `pool` | one call: checks, then [`crate::curvature`], in memory that later calls reuse |
 //!
 //! The bindings are `ort::sys`, not `ort`'s operator traits: those hand out one `&mut` kernel to concurrent runs of a
 //! session, and let a panic unwind into the host.

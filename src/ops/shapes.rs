@@ -44,7 +44,7 @@ impl Sizes {
         if g_rows != a_rows {
             return Err(fail(format!("G has rows {g_rows:?} and A has rows {a_rows:?}, which must be the same")));
         }
-        let output = output_shape(layout, g, a).ok_or_else(|| fail("no output shape".into()))?;
+        let output = output_shape(layout, g, a);
         let out_features = *features(g, layout.trans_g);
         let (layers, rows) = g_rows.split_at(layout.batched);
         let sampled_rows = match g_bar {
@@ -68,16 +68,15 @@ impl Sizes {
     }
 }
 
-/// The shape of the output, [..., m, n] or [..., n, m]; `D` may be a symbolic dimension. `None` if the ranks don't allow one.
-pub(super) fn output_shape<D: Clone>(layout: &Layout, g: &[D], a: &[D]) -> Option<Vec<D>> {
-    if a.len() < 2 || g.len() < layout.batched + 2 {
-        return None;
-    }
+/// The shape of the output, [..., m, n] or [..., n, m]; `D` may be a symbolic dimension.
+///
+/// `g` must have two dimensions besides the batched ones, and `a` two.
+pub(super) fn output_shape<D: Clone>(layout: &Layout, g: &[D], a: &[D]) -> Vec<D> {
     let (m, n) = (features(g, layout.trans_g), features(a, layout.trans_a));
     let (first, second) = if layout.trans_y { (n, m) } else { (m, n) };
     let mut shape = g[..layout.batched].to_vec();
     shape.extend([first.clone(), second.clone()]);
-    Some(shape)
+    shape
 }
 
 fn features<D>(shape: &[D], transposed: bool) -> &D {
@@ -153,7 +152,6 @@ mod tests {
     #[test]
     fn symbols_pass_through() {
         let layout = Layout { batched: 1, ..Layout::default() };
-        assert_eq!(output_shape(&layout, &["e", "b", "m"], &["e", "b", "n"]), Some(vec!["e", "m", "n"]));
-        assert_eq!(output_shape::<&str>(&layout, &[], &["e", "b", "n"]), None);
+        assert_eq!(output_shape(&layout, &["e", "b", "m"], &["e", "b", "n"]), ["e", "m", "n"]);
     }
 }

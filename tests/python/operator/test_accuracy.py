@@ -37,6 +37,18 @@ def test_any_damping(kind, form):
     assert checked > 100
 
 
+@pytest.mark.parametrize("rows", [300, 1024])
+def test_many_equal_rows(rows):
+    """The terms of a product with the inverse are all the same, and so are their rounding errors."""
+    rng = np.random.default_rng(6)
+    node = session(("G", "A", "lambda_a"), form="samples")
+    a = np.repeat(rng.normal(size=(1, 10)), rows, axis=0).astype(np.float32)
+    g = rng.normal(size=(rows, 50)).astype(np.float32)
+    expected = Reference(a).for_gradients(g)
+    for damping in np.float32([0.1, 1, 3, 10, 30, 100, 1000, 1e5]):
+        assert error(run(node, g, a, lambda_a=damping), expected(damping)) < 1e-5
+
+
 def test_memory_does_not_grow():
     """Buffers are kept from call to call; the process settles after the first of them."""
 
