@@ -1,4 +1,35 @@
-//! ISAAC Newton for ONNX.
+//! ISAAC Newton for ONNX: second-order training for exported models.
+//!
+//! ISAAC Newton (Petersen et al., ICLR 2023) replaces a layer's weight gradient gᵀa by ζ\* = gᵀ(I + aaᵀ/(bλ))⁻¹a, for the
+//! b rows of the layer's input a and of the gradient g of its output: curvature from the input alone, nearly free when the batch is
+//! smaller than the layer. In an ONNX training graph, gᵀa is a node. This crate finds such nodes and replaces them by the
+//! operator `ai.isaac::IsaacGemm`, and it is that operator:
+//!
+//! - [`model`]: an ONNX model file in memory; what no edit touches is written back byte for byte.
+//! - [`rewrite`]: finds the weight-gradient products of a training graph, decides which may be replaced, and replaces them.
+//! - [`autodiff`]: writes out gradients in standard ONNX operators.
+//! - [`curvature`]: the mathematics, on plain arrays.
+//! - [`ops`]: the operator for ONNX Runtime. Built as a `cdylib`, this crate is `libisaac.so`, which any ONNX Runtime from 1.17 on
+//!   loads.
+//!
+//! The program `isaac-rewrite` is a thin face of the first three:
+//!
+//! ```
+//! use isaac::model::Model;
+//! use isaac::rewrite::{Analysis, Choice};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let output = tempfile::NamedTempFile::new()?;
+//! let model = Model::load("tests/fixtures/gpt2_hf_ts15/training_model.onnx".as_ref())?;
+//! let analysis = Analysis::new(&model, &[])?.require_training_graph()?;
+//! let chosen = analysis.choose(&Choice::default())?;
+//! for (layer, refusal) in chosen.layers() {
+//!     println!("{} {}: {:?}", layer.index, layer.weight, refusal.map(|refusal| refusal.reason));
+//! }
+//! model.save(&chosen.edit(1.0), output.path())?;
+//! # assert_eq!(chosen.rewritten().count(), 4);
+//! # Ok(())
+//! # }
+//! ```
 #![deny(unsafe_code)]
 
 pub mod autodiff;
