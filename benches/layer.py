@@ -1,6 +1,6 @@
 """How long IsaacGemm takes compared with Gemm, in real sessions.
 
-    ISAAC_LIBRARY=target/release/libisaac.so python benches/layer.py [--rounds 200] [--csv FILE] [--damping 1.0]
+    ISAAC_LIBRARY=target/release/libisaac.so python benches/layer.py [--rounds N] [--damping X] [--relu] [--cpu-time] [--csv FILE]
 
 Needs numpy, onnx and an onnxruntime. Each row's two nodes run alternately in the same process, so that whatever else the
 machine does meets both; times are medians, with inputs and outputs bound beforehand. `limit` is 1 + the fewest extra
