@@ -1,7 +1,7 @@
 """Makes authors_step.npz: one training step by the ISAAC authors' own PyTorch code, for the tests to compare with.
 
-    python3 -m venv /tmp/authors && /tmp/authors/bin/pip install isaac==0.1.1 torch==2.4.1 numpy==1.26.4
-    /tmp/authors/bin/python onnx/authors_step.py MNIST_FOLDER
+    python3 -m venv authors-venv && authors-venv/bin/pip install isaac==0.1.1 torch==2.4.1 numpy==1.26.4
+    authors-venv/bin/python onnx/authors_step.py MNIST_FOLDER
 
 The step starts from the weights of mlp.py with seed 0, and takes the first 60 images of MNIST, lambda 1 in every
 layer, and plain SGD with learning rate 1. What is kept is each parameter's change. A weight's change has rank 60 at
