@@ -82,6 +82,13 @@ impl<'a> Step<'a, '_> {
         self.rank(slot).ok_or_else(|| format!("the rank of '{}' cannot be told", self.x(slot)))
     }
 
+    /// An axis of a tensor of this rank, counted from the front.
+    pub(crate) fn axis(axis: i64, rank: usize) -> Result<usize, Refusal> {
+        let from_front = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
+        let found = from_front.and_then(|axis| usize::try_from(axis).ok()).filter(|&axis| axis < rank);
+        found.ok_or_else(|| format!("axis {axis} of a tensor with {rank} axes"))
+    }
+
     /// The element type of an input (`TensorProto.DataType`); float where it cannot be told.
     pub(crate) fn elem(&self, slot: usize) -> i32 {
         self.value(slot).and_then(|value| self.types.elem(value)).unwrap_or(1)

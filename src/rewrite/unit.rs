@@ -189,13 +189,8 @@ impl Unit {
         let root = flow.root(self.input.value);
         let shape = flow.shape(self.input.value)?;
         let order = self.input.axes.permutation(shape.len());
-        let rows: Vec<Dim> = self
-            .merged
-            .iter()
-            .map(|&axis| order[axis])
-            .chain([order[order.len() - 2]])
-            .map(|axis| shape[axis].clone())
-            .collect();
+        let axes = self.merged.iter().copied().chain([order.len().checked_sub(2)?]);
+        let rows: Vec<Dim> = axes.map(|axis| shape.get(*order.get(axis)?).cloned()).collect::<Option<_>>()?;
         match flow.shape(root) {
             Some(full) if shape.len() == 2 && full.len() > 2 && full.last() == shape.last() => {
                 Some(full[..full.len() - 1].to_vec())

@@ -20,19 +20,28 @@ struct Window {
 impl Window {
     fn read(s: &Step<'_, '_>) -> Result<Self, Refusal> {
         let sizes = |slot: usize| -> Option<Vec<i64>> {
-            s.shape(slot)?.get(2..)?.iter().map(|dim: &Dim| dim.known().map(|size| size as i64)).collect()
+            let size = |dim: &Dim| dim.known().and_then(|size| i64::try_from(size).ok()).filter(|&size| size < 1 << 31);
+            s.shape(slot)?.get(2..)?.iter().map(size).collect()
         };
         let input = sizes(0).ok_or("its input's spatial sizes are not known")?;
         let kernel = sizes(1).ok_or("its kernel's sizes are not known")?;
-        let list = |name: &str, default: i64, count: usize| {
-            s.node.ints(name).filter(|ints| ints.len() == count).map_or(vec![default; count], <[i64]>::to_vec)
-        };
         let count = input.len();
-        let (strides, dilations) = (list("strides", 1, count), list("dilations", 1, count));
+        if kernel.len() != count {
+            return Err(format!("a kernel with {} spatial axes for an input with {count}", kernel.len()));
+        }
+        // Sizes of real windows: no sum or product of them overflows.
+        let list = |name: &str, default: i64, least: i64, count: usize| match s.node.ints(name) {
+            Some(ints) if !ints.is_empty() => {
+                let is_right = ints.len() == count && ints.iter().all(|int| (least..1 << 31).contains(int));
+                if is_right { Ok(ints.to_vec()) } else { Err(format!("{name} = {ints:?}")) }
+            }
+            _ => Ok(vec![default; count]),
+        };
+        let (strides, dilations) = (list("strides", 1, 1, count)?, list("dilations", 1, 1, count)?);
         let extent = |i: usize| (kernel[i] - 1) * dilations[i] + 1;
         let auto_pad = NodeExt::attribute(s.node, "auto_pad").map_or(&b"NOTSET"[..], |attribute| attribute.s());
         let pads = match auto_pad {
-            b"NOTSET" | b"" => list("pads", 0, 2 * count),
+            b"NOTSET" | b"" => list("pads", 0, 0, 2 * count)?,
             b"VALID" => vec![0; 2 * count],
             // As much padding as makes the output ceil(input / stride) long; an odd one goes to the end, or to the begin.
             same => {

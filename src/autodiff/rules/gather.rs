@@ -40,9 +40,8 @@ fn need_adding(s: &Step<'_, '_>) -> Result<(), Refusal> {
 
 /// The rows of dy added at their indices: the axis goes first, and comes back.
 fn gather(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
-    let rank = s.need_rank(0)? as i64;
-    let axis = s.node.int("axis", 0);
-    let axis = if axis < 0 { axis + rank } else { axis };
+    let rank = s.need_rank(0)?;
+    let (axis, rank) = (Step::axis(s.node.int("axis", 0), rank)? as i64, rank as i64);
     let index_rank = s.need_rank(1)? as i64;
     let permuted = |s: &mut Step<'_, '_>, value: &str, order: &[i64]| {
         if order.is_sorted() {

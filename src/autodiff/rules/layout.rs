@@ -143,22 +143,25 @@ fn slice(s: &mut Step<'_, '_>) -> Done {
         false => (0..starts.len() as i64).collect(),
     };
     let steps = if s.has(4) { s.ints("steps", 4).ok_or("its steps are not constant")? } else { vec![1; starts.len()] };
+    if [&ends, &axes, &steps].iter().any(|list| list.len() != starts.len()) {
+        return Err("its starts, ends, axes and steps are not as many".into());
+    }
     let rank = s.need_rank(0)?;
     let shape = s.shape(0).map(<[Dim]>::to_vec).unwrap_or_default();
     let mut gradient = s.dy();
     for (i, &axis) in axes.iter().enumerate() {
-        let axis = if axis < 0 { axis + rank as i64 } else { axis };
-        let size = shape[axis as usize].known().map(|size| size as i64);
+        let axis = Step::axis(axis, rank)?;
+        let size = shape[axis].known().and_then(|size| i64::try_from(size).ok());
         gradient = match (size, steps[i]) {
             (Some(size), 1) => {
                 let wrap = |at: i64| if at < 0 { at.saturating_add(size) } else { at }.clamp(0, size);
                 let (start, end) = (wrap(starts[i]), wrap(ends[i]).max(wrap(starts[i])));
                 let mut pads = vec![0; 2 * rank];
-                pads[axis as usize] = start;
-                pads[rank + axis as usize] = size - end;
+                pads[axis] = start;
+                pads[rank + axis] = size - end;
                 if pads.iter().all(|&pad| pad == 0) { gradient } else { padded(s, &gradient, &pads) }
             }
-            _ => scattered(s, &gradient, axis, [starts[i], ends[i], steps[i]]),
+            _ => scattered(s, &gradient, axis as i64, [starts[i], ends[i], steps[i]]),
         };
     }
     s.give(0, gradient);
@@ -212,6 +215,9 @@ fn pad(s: &mut Step<'_, '_>) -> Done {
     let pads = s.ints("pads", 1).ok_or("its pads are not constant")?;
     let axes =
         if s.has(3) { s.ints("axes", 3).ok_or("its axes are not constant")? } else { (0..rank as i64).collect() };
+    if pads.len() != 2 * axes.len() {
+        return Err(format!("{} pads for {} axes", pads.len(), axes.len()));
+    }
     let ends: Vec<i64> = pads[axes.len()..].iter().map(|&pad| if pad == 0 { i64::MAX } else { -pad }).collect();
     let starts = &pads[..axes.len()];
     if pads.iter().any(|&pad| pad < 0) {

@@ -103,12 +103,12 @@ fn rms(s: &mut Step<'_, '_>) -> Done {
 }
 
 fn over_last_axes(s: &mut Step<'_, '_>, epsilon: f32, centred: bool) -> Done {
-    let rank = s.need_rank(0)? as i64;
+    let rank = s.need_rank(0)?;
+    let axis = Step::axis(s.node.int("axis", -1), rank)? as i64;
+    let rank = rank as i64;
     if s.rank(1).is_some_and(|own| own as i64 > rank) || s.dy_at(1).or(s.dy_at(2)).is_some() {
         return Err("gradients of its mean or deviation outputs".into());
     }
-    let axis = s.node.int("axis", -1);
-    let axis = if axis < 0 { axis + rank } else { axis };
     let axes: Vec<i64> = (axis..rank).collect();
     let epsilon = s.node.float("epsilon", epsilon).into();
     let unit = if centred { standardized(s, &axes, epsilon) } else { scaled_to_unit(s, s.x(0), &axes, epsilon) };

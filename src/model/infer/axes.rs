@@ -10,7 +10,7 @@ impl Call<'_> {
         let axis = normal(self.node.int("axis", 0), shape.len())?;
         shape[axis] = shapes
             .iter()
-            .try_fold(0, |sum, shape| Some(sum + shape.get(axis)?.known()?))
+            .try_fold(0, |sum: u64, shape| sum.checked_add(shape.get(axis)?.known()?))
             .map_or(Dim::Unknown, Dim::Known);
         Some(shape)
     }
@@ -24,10 +24,9 @@ impl Call<'_> {
         let steps = self.list("steps", 4);
         for (i, &axis) in axes.iter().enumerate() {
             let axis = normal(axis, shape.len())?;
-            let step = steps.as_ref().map_or(1, |steps| steps[i]);
-            let size = shape[axis]
-                .known()
-                .and_then(|size| slice_size(size as i64, starts.as_ref()?[i], ends.as_ref()?[i], step));
+            let at = |list: &Option<Vec<i64>>| list.as_ref()?.get(i).copied();
+            let step = if steps.is_some() { at(&steps) } else { Some(1) };
+            let size = shape[axis].known().and_then(|size| slice_size(size, at(&starts)?, at(&ends)?, step?));
             shape[axis] = size.map_or(Dim::Unknown, Dim::Known);
         }
         Some(shape)
@@ -86,40 +85,52 @@ impl Call<'_> {
         let weight = if self.node.op_type() == "Conv" { Some(self.shape(1)?) } else { None };
         let kernel: Vec<Option<i64>> = match (self.node.ints("kernel_shape"), weight) {
             (Some(kernel), _) => kernel.iter().map(|&size| Some(size)).collect(),
-            (None, Some(weight)) => weight[2..].iter().map(|dim| dim.known().map(|size| size as i64)).collect(),
+            (None, Some(weight)) => weight.get(2..)?.iter().map(|dim| dim.known().map(|size| size as i64)).collect(),
             _ => return None,
         };
-        let attribute = |name: &str, default: i64| -> Vec<i64> {
-            self.node.ints(name).filter(|ints| !ints.is_empty()).map_or(vec![default; spatial], <[i64]>::to_vec)
-        };
-        let (strides, dilations) = (attribute("strides", 1), attribute("dilations", 1));
-        let pads = self.node.ints("pads").map_or(vec![0; 2 * spatial], <[i64]>::to_vec);
         let auto_pad = NodeExt::attribute(self.node, "auto_pad").map(|attribute| attribute.s());
         let ceil = self.node.int("ceil_mode", 0) != 0;
         let size = |i: usize| -> Option<u64> {
-            let (size, kernel) = (input[2 + i].known()? as i64, (*kernel.get(i)?)?);
-            let extent = (kernel - 1) * dilations[i] + 1;
+            // Sizes of real windows: no sum or product of them overflows.
+            let entry = |name: &str, i: usize, default: i64| {
+                let list = self.node.ints(name).filter(|ints| !ints.is_empty());
+                let value = list.map_or(Some(default), |ints| ints.get(i).copied());
+                value.filter(|value| (0..1 << 31).contains(value))
+            };
+            let stride = entry("strides", i, 1).filter(|&stride| stride > 0)?;
+            let dilation = entry("dilations", i, 1)?;
+            let kernel = (*kernel.get(i)?)?;
+            let size = i64::try_from(input[2 + i].known()?).ok()?;
+            if !(1..1 << 31).contains(&kernel) || size >= 1 << 31 {
+                return None;
+            }
+            let extent = (kernel - 1) * dilation + 1;
             match auto_pad {
-                Some(b"SAME_UPPER" | b"SAME_LOWER") => u64::try_from((size + strides[i] - 1) / strides[i]).ok(),
-                Some(b"VALID") => u64::try_from((size - extent) / strides[i] + 1).ok(),
+                Some(b"SAME_UPPER" | b"SAME_LOWER") => u64::try_from((size + stride - 1) / stride).ok(),
+                Some(b"VALID") => u64::try_from((size - extent) / stride + 1).ok(),
                 _ if ceil => None,
-                _ => u64::try_from((size + pads[i] + pads[spatial + i] - extent) / strides[i] + 1).ok(),
+                _ => {
+                    let pads = entry("pads", i, 0)? + entry("pads", spatial + i, 0)?;
+                    u64::try_from((size + pads - extent) / stride + 1).ok()
+                }
             }
         };
-        let channels = weight.map_or(input[1].clone(), |weight| weight[0].clone());
+        let channels = weight.map_or(Some(&input[1]), |weight| weight.first())?.clone();
         let sizes = (0..spatial).map(|i| size(i).map_or(Dim::Unknown, Dim::Known));
         Some([input[0].clone(), channels].into_iter().chain(sizes).collect())
     }
 }
 
-fn slice_size(size: i64, start: i64, end: i64, step: i64) -> Option<u64> {
-    let wrap = |at: i64| if at < 0 { at.saturating_add(size) } else { at };
-    let count = if step > 0 {
-        (wrap(end).clamp(0, size) - wrap(start).clamp(0, size) + step - 1) / step
-    } else if step < 0 {
-        (wrap(start).clamp(0, size - 1) - wrap(end).clamp(-1, size - 1) - step - 1) / -step
-    } else {
-        return None;
+/// How many elements of `size` a slice takes; in 128 bits, where no sum of the four overflows.
+fn slice_size(size: u64, start: i64, end: i64, step: i64) -> Option<u64> {
+    let size = i128::from(size);
+    let wrap = |at: i64| i128::from(at) + if at < 0 { size } else { 0 };
+    let (start, end, step) = (wrap(start), wrap(end), i128::from(step));
+    let count = match step {
+        0 => return None,
+        _ if size == 0 => 0,
+        1.. => (end.clamp(0, size) - start.clamp(0, size) + step - 1) / step,
+        _ => (start.clamp(0, size - 1) - end.clamp(-1, size - 1) - step - 1) / -step,
     };
     u64::try_from(count.max(0)).ok()
 }

@@ -345,7 +345,7 @@ fn lists(operators: &str, op_type: &str) -> bool {
 }
 
 fn normal(axis: i64, rank: usize) -> Option<usize> {
-    usize::try_from(if axis < 0 { axis + rank as i64 } else { axis }).ok().filter(|&axis| axis < rank.max(1))
+    usize::try_from(if axis < 0 { axis + rank as i64 } else { axis }).ok().filter(|&axis| axis < rank)
 }
 
 fn product(dims: &[Dim]) -> Dim {
