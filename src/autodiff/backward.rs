@@ -5,8 +5,7 @@ use super::builder::Builder;
 use super::error::{AutodiffError, Blocked};
 use super::rules::{self, Rule};
 use super::step::Step;
-use crate::model::{Graph, Index, NodeExt, NodeId, Types, ValueId};
-use crate::proto::tensor_proto::DataType;
+use crate::model::{Graph, Index, NodeExt, NodeId, Types, ValueId, is_float};
 
 /// The gradient of one value with respect to others.
 pub struct Backward<'a> {
@@ -64,7 +63,7 @@ impl<'a> Backward<'a> {
                     }
                 }
                 Err(why) => {
-                    blocked.push(Blocked { node: node.label(), why, parameters: self.behind(id, wanted) });
+                    blocked.push((id, why));
                     // Go on as if all were well, to find the others.
                     for input in self.index.inputs(node).filter(|input| depends[input.index()]) {
                         arriving.entry(input).or_default().push(String::new());
@@ -73,7 +72,7 @@ impl<'a> Backward<'a> {
             }
         }
         if !blocked.is_empty() {
-            blocked.reverse();
+            let blocked = self.report(blocked, wanted);
             return Err(AutodiffError::Unsupported { path: self.path.to_owned(), blocked });
         }
         let found = wanted.iter().filter_map(|value| Some((*value, sum(builder, arriving.get(value)?))));
@@ -108,7 +107,7 @@ impl<'a> Backward<'a> {
         }
         for &id in self.index.order() {
             let node = &self.graph.nodes()[id.0];
-            let mut reads = self.index.inputs(node).chain(self.captures(id));
+            let mut reads = self.index.reads(self.graph, id);
             if rules::is_flat(node) || !reads.any(|input| depends[input.index()]) {
                 continue;
             }
@@ -119,29 +118,26 @@ impl<'a> Backward<'a> {
         depends
     }
 
-    fn captures(&self, id: NodeId) -> impl Iterator<Item = ValueId> {
-        let has_body = self.graph.nodes()[id.0].subgraphs().next().is_some();
-        let values = self.index.values().filter(move |(_, value)| has_body && value.captured_by.contains(&id));
-        values.map(|(id, _)| id)
-    }
-
-    /// The wanted values that a node depends on, by name.
-    fn behind(&self, id: NodeId, wanted: &BTreeSet<ValueId>) -> Vec<String> {
-        let single = |value: &ValueId| {
-            let depends = self.dependent(&BTreeSet::from([*value]));
-            let node = &self.graph.nodes()[id.0];
-            self.index.inputs(node).chain(self.captures(id)).any(|input| depends[input.index()])
-        };
-        wanted.iter().filter(|value| single(value)).map(|value| self.index.value(*value).name.clone()).collect()
+    /// What is reported of blocked nodes: each with the wanted values that it depends on.
+    fn report(&self, blocked: Vec<(NodeId, String)>, wanted: &BTreeSet<ValueId>) -> Vec<Blocked> {
+        let depends: Vec<(&str, Vec<bool>)> = wanted
+            .iter()
+            .map(|value| (self.index.value(*value).name.as_str(), self.dependent(&BTreeSet::from([*value]))))
+            .collect();
+        // In forward order.
+        let report = blocked.into_iter().rev().map(|(id, why)| {
+            let reads: Vec<ValueId> = self.index.reads(self.graph, id).collect();
+            let is_behind = |depends: &[bool]| reads.iter().any(|read| depends[read.index()]);
+            let parameters =
+                depends.iter().filter(|(_, depends)| is_behind(depends)).map(|(name, _)| (*name).to_owned());
+            Blocked { node: self.graph.nodes()[id.0].label(), why, parameters: parameters.collect() }
+        });
+        report.collect()
     }
 }
 
-fn is_float(elem: i32) -> bool {
-    [DataType::Float, DataType::Double, DataType::Float16, DataType::Bfloat16].iter().any(|&float| float as i32 == elem)
-}
-
-fn sum(builder: &mut Builder<'_>, terms: &Vec<String>) -> String {
-    match terms.as_slice() {
+fn sum(builder: &mut Builder<'_>, terms: &[String]) -> String {
+    match terms {
         [single] => single.clone(),
         _ => {
             let terms: Vec<&str> = terms.iter().map(String::as_str).collect();

@@ -134,7 +134,8 @@ impl<'a> Step<'a, '_> {
         Ok(())
     }
 
-    fn sum_repeated(&mut self, gradient: String, axes: &[i64], added: usize) -> String {
+    /// Sums over these axes of a gradient, of which the first `added` are not the input's and go, while the others stay as ones.
+    pub(crate) fn sum_repeated(&mut self, gradient: String, axes: &[i64], added: usize) -> String {
         if axes.is_empty() {
             return gradient;
         }

@@ -126,6 +126,14 @@ impl Index {
         (0..node.input.len()).filter_map(|slot| self.input(node, slot))
     }
 
+    /// All values that a node of `graph` reads, in its subgraphs too.
+    pub fn reads(&self, graph: &Graph, id: NodeId) -> impl Iterator<Item = ValueId> {
+        let node = &graph.nodes()[id.0];
+        let captured: BTreeSet<&str> = captured(node);
+        let captured: Vec<ValueId> = captured.into_iter().filter_map(|name| self.find(name)).collect();
+        self.inputs(node).chain(captured)
+    }
+
     /// The value that `node` makes at `slot`.
     pub fn output(&self, node: &NodeProto, slot: usize) -> Option<ValueId> {
         node.output.get(slot).filter(|name| !name.is_empty()).and_then(|name| self.find(name))

@@ -41,7 +41,7 @@ pub use graph::{Graph, Initializer};
 pub use index::{Index, IndexError, NodeId, Producer, Value, ValueId};
 pub use infer::{Types, broadcast};
 pub use node::NodeExt;
-pub use types::{Dim, TensorType};
+pub use types::{Dim, TensorType, is_float};
 
 use crate::proto::{OperatorSetIdProto, StringStringEntryProto};
 use wire::Field;

@@ -47,6 +47,11 @@ pub struct TensorType {
     pub shape: Option<Vec<Dim>>,
 }
 
+/// Whether an element type (`TensorProto.DataType`) is of floating-point numbers of 16 bits or more.
+pub fn is_float(elem: i32) -> bool {
+    [DataType::Float, DataType::Double, DataType::Float16, DataType::Bfloat16].iter().any(|&float| float as i32 == elem)
+}
+
 impl TensorType {
     /// The type that a `ValueInfoProto` declares; `None` for sequences, maps and absent types.
     pub fn of(info: &ValueInfoProto) -> Option<Self> {
@@ -60,9 +65,7 @@ impl TensorType {
 
     /// Whether elements are floating-point numbers (of 16 bits or more).
     pub fn is_float(&self) -> bool {
-        [DataType::Float, DataType::Double, DataType::Float16, DataType::Bfloat16]
-            .iter()
-            .any(|&float| float as i32 == self.elem)
+        is_float(self.elem)
     }
 
     /// The number of dimensions.

@@ -7,11 +7,13 @@ use super::flow::{Flow, is_layout};
 use super::layer::Conditioning;
 use super::stack::without_terms;
 use super::unit::{Delivery, Unit};
-use crate::model::{GraphEdit, NodeExt, NodeId};
+use crate::model::{GraphEdit, NodeExt, NodeId, ValueId};
 use crate::proto::{NodeProto, TensorProto};
 
 /// The operator's domain.
 pub const DOMAIN: &str = "ai.isaac";
+/// The operator's name.
+pub(super) const OPERATOR: &str = "IsaacGemm";
 /// The version of [`DOMAIN`] that rewritten models import.
 pub const VERSION: i64 = 1;
 
@@ -20,7 +22,10 @@ pub(super) struct Emitter<'a> {
     flow: &'a Flow<'a>,
     lambda: f32,
     opset: i64,
+    /// New values.
     names: BTreeSet<String>,
+    /// All nodes, new ones too.
+    node_names: BTreeSet<String>,
     edit: GraphEdit,
     terms: BTreeMap<NodeId, BTreeSet<usize>>,
 }
@@ -28,7 +33,9 @@ pub(super) struct Emitter<'a> {
 impl<'a> Emitter<'a> {
     /// `opset` is the imported version of the default domain.
     pub(super) fn new(flow: &'a Flow<'a>, lambda: f32, opset: i64) -> Self {
-        Self { flow, lambda, opset, names: BTreeSet::new(), edit: GraphEdit::default(), terms: BTreeMap::new() }
+        let node_names = flow.graph.nodes().iter().map(|node| node.name().to_owned()).collect();
+        let (names, edit, terms) = (BTreeSet::new(), GraphEdit::default(), BTreeMap::new());
+        Self { flow, lambda, opset, names, node_names, edit, terms }
     }
 
     /// Puts one operator in the place of the products that are conditioned together.
@@ -75,9 +82,9 @@ impl<'a> Emitter<'a> {
     }
 
     /// A name that no node has yet, for the operator that makes `result`.
-    fn node_name(&self, result: &str) -> String {
-        let mut name = format!("{result}/IsaacGemm");
-        while self.flow.graph.nodes().iter().any(|node| node.name() == name) {
+    fn node_name(&mut self, result: &str) -> String {
+        let mut name = format!("{result}/{OPERATOR}");
+        while !self.node_names.insert(name.clone()) {
             name.push('_');
         }
         name
@@ -139,7 +146,11 @@ impl<'a> Emitter<'a> {
                 .map(|(unit, ratio)| {
                     let operand = if side == 0 { &unit.gradient } else { &unit.input };
                     let rows = self.rows(unit, operand, side, name, nodes);
-                    if side == 0 && *ratio != 1.0 { self.scaled(&rows, *ratio, operand, name, nodes) } else { rows }
+                    if side == 0 && *ratio != 1.0 {
+                        self.scaled(&rows, *ratio, operand.value, name, nodes)
+                    } else {
+                        rows
+                    }
                 })
                 .collect();
             let all = self.fresh(name, &format!("{what}_rows"));
@@ -169,10 +180,11 @@ impl<'a> Emitter<'a> {
         flat
     }
 
-    fn scaled(&mut self, value: &str, ratio: f64, like: &Operand, name: &str, nodes: &mut Vec<NodeProto>) -> String {
+    /// `value`, of the element type of `like`, times a number.
+    fn scaled(&mut self, value: &str, ratio: f64, like: ValueId, name: &str, nodes: &mut Vec<NodeProto>) -> String {
         let (factor, scaled) = (self.fresh(name, "ratio"), self.fresh(name, "gradient_scaled"));
         // Without a known type, a float: of any other type the file would have said so.
-        let tensor = TensorProto::of_float(ratio, self.flow.elem(like.value).unwrap_or_default());
+        let tensor = TensorProto::of_float(ratio, self.flow.elem(like).unwrap_or_default());
         nodes.push(constant_node(tensor, &factor));
         nodes.push(NodeProto::build("", "Mul", &[value, &factor], &[&scaled]));
         scaled
@@ -189,8 +201,9 @@ impl<'a> Emitter<'a> {
     ) {
         let is_final = unit.delivery == Delivery::Plain && unit.addend.is_none();
         let conditioned = if is_final { name.to_owned() } else { self.fresh(name, "conditioned") };
-        let mut operator = NodeProto::build(DOMAIN, "IsaacGemm", &[&gradient.0, &input.0], &[&conditioned])
-            .named(&self.node_name(name))
+        let node_name = self.node_name(name);
+        let mut operator = NodeProto::build(DOMAIN, OPERATOR, &[&gradient.0, &input.0], &[&conditioned])
+            .named(&node_name)
             .with_float("lambda_a", self.lambda);
         if unit.alpha != 1.0 {
             operator = operator.with_float("alpha", unit.alpha);
@@ -220,8 +233,7 @@ impl<'a> Emitter<'a> {
         if let Some((addend, beta)) = unit.addend {
             let mut term = self.flow.name(addend).to_owned();
             if beta != 1.0 {
-                let operand = Operand { value: addend, axes: Axes::SummedFirst };
-                term = self.scaled(&term, beta.into(), &operand, name, nodes);
+                term = self.scaled(&term, beta.into(), addend, name, nodes);
             }
             nodes.push(NodeProto::build("", "Add", &[&conditioned, &term], &[name]));
         }
@@ -261,14 +273,8 @@ impl<'a> Emitter<'a> {
 
     /// Removes layout nodes whose results were read before the edit, and are not any more.
     fn sweep(&mut self) {
-        let mut read: BTreeMap<&str, usize> = BTreeMap::new();
-        for node in self.edit.nodes.values().flatten() {
-            for input in &node.input {
-                if let Some(id) = self.flow.index.find(input) {
-                    *read.entry(self.flow.name(id)).or_default() += 1;
-                }
-            }
-        }
+        let new = self.edit.nodes.values().flatten();
+        let read: BTreeSet<String> = new.flat_map(|node| &node.input).cloned().collect();
         let mut gone: BTreeSet<usize> = self.edit.nodes.keys().copied().collect();
         let mut pending: Vec<usize> = gone.iter().copied().collect();
         while let Some(at) = pending.pop() {
@@ -279,7 +285,7 @@ impl<'a> Emitter<'a> {
                 };
                 let is_read = value.is_output
                     || !value.captured_by.is_empty()
-                    || read.contains_key(value.name.as_str())
+                    || read.contains(&value.name)
                     || value.consumers.iter().any(|(reader, _)| !gone.contains(&reader.0));
                 if !is_read && is_layout(self.flow.node(maker)) && gone.insert(maker.0) {
                     self.edit.nodes.insert(maker.0, Vec::new());

@@ -21,7 +21,7 @@ pub enum RewriteError {
     /// The gradient is one symbolic operator; no product exists yet.
     #[error(
         "{}: the gradient is the symbolic operator {node}: its products have to be written out before they can be rewritten, \
-         which this version does not do",
+         which this version does in a main graph (autodiff::lower_gradients) but not in a training_info",
         path.display()
     )]
     SymbolicGradient {

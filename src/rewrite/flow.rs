@@ -90,7 +90,7 @@ impl<'a> Flow<'a> {
         for &node_id in index.order() {
             let node = flow.node(node_id);
             let mut leaves = LeafSet::default();
-            for input in flow.reads(node_id) {
+            for input in index.reads(graph, node_id) {
                 leaves.extend(&flow.leaves[input.index()]);
             }
             let class = classes.node(node, |slot| flow.index.input(node, slot).map(|id| flow.classes[id.index()]));
@@ -111,14 +111,6 @@ impl<'a> Flow<'a> {
 
     pub(super) fn node(&self, id: NodeId) -> &'a NodeProto {
         &self.graph.nodes()[id.0]
-    }
-
-    /// All values that a node reads, in its subgraphs too.
-    fn reads(&self, id: NodeId) -> impl Iterator<Item = ValueId> {
-        let captured = self.index.values().filter(move |(_, value)| value.captured_by.contains(&id)).map(|(id, _)| id);
-        let node = self.node(id);
-        let captured: Vec<_> = if node.subgraphs().next().is_some() { captured.collect() } else { Vec::new() };
-        self.index.inputs(node).chain(captured)
     }
 
     pub(super) fn name(&self, id: ValueId) -> &'a str {
@@ -208,7 +200,7 @@ impl<'a> Flow<'a> {
             if let Some((maker, _)) = self.maker(id)
                 && !std::mem::replace(&mut reached[maker.0], true)
             {
-                pending.extend(self.reads(maker));
+                pending.extend(self.index.reads(self.graph, maker));
             }
         }
         reached

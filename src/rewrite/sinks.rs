@@ -1,5 +1,6 @@
 //! Where a training graph delivers gradients: accumulators, optimizers, graph outputs.
 
+use super::emit::{DOMAIN, OPERATOR};
 use super::flow::Flow;
 use crate::model::{Dim, NodeExt, NodeId, TensorType, ValueId};
 use crate::proto::NodeProto;
@@ -93,6 +94,6 @@ pub(super) fn is_training_only(node: &NodeProto) -> bool {
     is_accumulator(node)
         || !optimizer_slots(node).is_empty()
         || node.is(MICROSOFT, "YieldOp")
-        || node.is("ai.isaac", "IsaacGemm")
+        || node.is(DOMAIN, OPERATOR)
         || (node.domain() == MICROSOFT || node.domain().is_empty()) && node.op_type().ends_with("Grad")
 }

@@ -2,7 +2,7 @@
 
 use super::{Rule, all};
 use crate::autodiff::step::{Refusal, Step};
-use crate::model::NodeExt;
+use crate::model::{Dim, NodeExt};
 
 pub(super) const RULES: &[(&str, Rule)] = &[("MatMul", all(matmul)), ("Gemm", all(gemm))];
 
@@ -63,8 +63,7 @@ fn sum_stacks(
     own: usize,
     other: usize,
 ) -> Result<String, Refusal> {
-    let known =
-        |shape: Option<&[crate::model::Dim]>, rank: usize| shape.filter(|shape| shape.len() == rank).map(<[_]>::to_vec);
+    let known = |shape: Option<&[Dim]>, rank: usize| shape.filter(|shape| shape.len() == rank).map(<[_]>::to_vec);
     let added = other.saturating_sub(own);
     let mut axes: Vec<i64> = (0..added as i64).collect();
     if own > 2 {
@@ -76,22 +75,14 @@ fn sum_stacks(
             let at = axis + full - own;
             let counterpart = (at + other).checked_sub(full).map(|i| &theirs[i]);
             match (&mine[axis], counterpart) {
-                (mine, Some(theirs)) if mine == theirs && *mine != crate::model::Dim::Unknown => {}
-                (crate::model::Dim::Known(1), Some(_)) => axes.push(at as i64),
-                (crate::model::Dim::Known(_), _) | (_, None | Some(crate::model::Dim::Known(1))) => {}
+                (mine, Some(theirs)) if mine == theirs && *mine != Dim::Unknown => {}
+                (Dim::Known(1), Some(_)) => axes.push(at as i64),
+                (Dim::Known(_), _) | (_, None | Some(Dim::Known(1))) => {}
                 _ => return Err("which stacking axes are repeated cannot be told".into()),
             }
         }
     }
-    if axes.is_empty() {
-        return Ok(gradient);
-    }
-    let summed = s.b.sum(&gradient, &axes, true);
-    if added == 0 {
-        return Ok(summed);
-    }
-    let leading: Vec<i64> = (0..added as i64).collect();
-    Ok(s.b.squeeze(&summed, &leading))
+    Ok(s.sum_repeated(gradient, &axes, added))
 }
 
 /// Y = α op(A) op(B) + β C, where op transposes or does not.

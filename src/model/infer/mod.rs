@@ -288,7 +288,7 @@ impl Call<'_> {
         let content = self.content_at(1);
         let count = target.as_ref().map(Vec::len).or(content.map(<[Dim]>::len));
         let count = count.or_else(|| match self.types.shape(self.input(1)?)? {
-            [Dim::Known(rank)] => Some(*rank as usize),
+            [Dim::Known(rank)] => usize::try_from(*rank).ok().filter(|&rank| rank <= MAX_CONTENT),
             _ => None,
         })?;
         let input = self.shape(0);

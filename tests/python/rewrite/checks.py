@@ -38,6 +38,13 @@ SCRAMBLES = {
 }
 
 
+def check_structure(rewritten, case):
+    """The right layers, nothing else touched, a model that loads."""
+    check_layers(rewritten, case)
+    check_untouched(rewritten, case)
+    check_valid(rewritten)
+
+
 def check_without_names(case, folder, seed, scramble="unnamed-reordered"):
     """The same layers are found where names say nothing or mislead. Only weights of a tie may change places."""
     model, table = names.scramble(case.model, seed, **SCRAMBLES[scramble])
