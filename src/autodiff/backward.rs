@@ -1,11 +1,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::builder::Builder;
 use super::error::{AutodiffError, Blocked};
 use super::rules::{self, Rule};
 use super::step::Step;
-use crate::model::{Graph, Index, NodeExt, NodeId, Types, ValueId, is_float};
+use crate::model::{Builder, Graph, Index, NodeExt, NodeId, Types, ValueId, is_float};
 
 /// The gradient of one value with respect to others.
 pub struct Backward<'a> {

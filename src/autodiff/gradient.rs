@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::backward::Backward;
-use super::builder::Builder;
 use super::error::AutodiffError;
-use crate::model::{Edit, GraphEdit, GraphId, Model, NodeExt, ONNX_DOMAIN, Types, ValueId};
+use crate::model::{Builder, Edit, GraphEdit, GraphId, Model, NodeExt, ONNX_DOMAIN, Types, ValueId};
 use crate::proto::{NodeProto, TensorProto};
 
 const DOMAIN: &str = "ai.onnx.preview.training";

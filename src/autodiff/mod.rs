@@ -6,7 +6,6 @@
 //! all operators without a rule are reported at once.
 
 mod backward;
-mod builder;
 mod error;
 mod gradient;
 mod rules;

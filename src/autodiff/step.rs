@@ -1,5 +1,4 @@
-use super::builder::Builder;
-use crate::model::{Dim, Graph, Index, NodeExt, Types, ValueId};
+use crate::model::{Builder, Dim, Graph, Index, NodeExt, Types, ValueId};
 use crate::proto::{NodeProto, TensorProto};
 
 /// One node of the forward pass at its turn in the backward pass: what a rule sees of it.

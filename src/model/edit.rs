@@ -8,14 +8,22 @@ use std::path::Path;
 use tempfile::Builder;
 
 use super::wire::{self, Field};
-use super::{Graph, GraphId, Model};
-use crate::proto::{NodeProto, OperatorSetIdProto};
+use super::{Graph, GraphId, Model, canonical_domain};
+use crate::proto::{NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, ValueInfoProto};
 
 /// What is to be changed in a graph.
 #[derive(Debug, Clone, Default)]
 pub struct GraphEdit {
     /// By position in the file: the nodes that take a node's place; none to remove it.
     pub nodes: BTreeMap<usize, Vec<NodeProto>>,
+    /// Nodes behind all others.
+    pub more_nodes: Vec<NodeProto>,
+    /// Inputs behind all others.
+    pub more_inputs: Vec<ValueInfoProto>,
+    /// Outputs behind all others.
+    pub more_outputs: Vec<ValueInfoProto>,
+    /// Further initializers.
+    pub more_initializers: Vec<TensorProto>,
 }
 
 /// What is to be changed in a model; everything else stays byte for byte.
@@ -23,8 +31,12 @@ pub struct GraphEdit {
 pub struct Edit {
     /// Changes of graphs.
     pub graphs: BTreeMap<GraphId, GraphEdit>,
-    /// Operator sets to import in addition.
-    pub opset_imports: Vec<OperatorSetIdProto>,
+    /// By domain: the version to import, in place of the one that the model imports.
+    pub opsets: BTreeMap<String, i64>,
+    /// By key: metadata properties, in place of those that the model has.
+    pub metadata: BTreeMap<String, String>,
+    /// The version of the ONNX IR.
+    pub ir_version: Option<i64>,
 }
 
 /// A stretch of the output.
@@ -72,9 +84,20 @@ impl Edit {
                 }
             }
         }
-        let mut pieces = splice(0..model.bytes.len(), changed);
-        pieces.extend(self.opset_imports.iter().map(|import| Piece::New(wire::record(8, import))));
-        pieces
+        let mut added = Vec::new();
+        for (domain, version) in &self.opsets {
+            let import = OperatorSetIdProto { domain: Some(domain.clone()), version: Some(*version) };
+            let is_same = |old: &OperatorSetIdProto| canonical_domain(old.domain()) == canonical_domain(domain);
+            put(&model.opset_imports, is_same, wire::record(8, &import), &mut changed, &mut added);
+        }
+        for (key, value) in &self.metadata {
+            let entry = StringStringEntryProto { key: Some(key.clone()), value: Some(value.clone()) };
+            let is_same = |old: &StringStringEntryProto| old.key() == key;
+            put(&model.metadata, is_same, wire::record(14, &entry), &mut changed, &mut added);
+        }
+        // Of a field that is no list, the last record counts.
+        added.extend(self.ir_version.map(|version| Piece::New(wire::number(1, version))));
+        splice(0..model.bytes.len(), changed).into_iter().chain(added).collect()
     }
 
     pub(super) fn write(&self, model: &Model, path: &Path) -> std::io::Result<()> {
@@ -91,6 +114,22 @@ impl Edit {
         file.persist(path)?;
         Ok(())
     }
+}
+
+/// Puts a record in the place of those that mean the same, or else behind all others.
+fn put<'a, T>(
+    records: &'a [(Field, T)],
+    is_same: impl Fn(&T) -> bool,
+    record: Vec<u8>,
+    changed: &mut Vec<(&'a Field, Vec<Piece>)>,
+    added: &mut Vec<Piece>,
+) {
+    let mut same = records.iter().filter(|(_, old)| is_same(old)).map(|(field, _)| field);
+    match same.next() {
+        Some(first) => changed.push((first, vec![Piece::New(record)])),
+        None => added.push(Piece::New(record)),
+    }
+    changed.extend(same.map(|field| (field, Vec::new())));
 }
 
 /// The folder that holds `path`.
@@ -123,7 +162,12 @@ fn graph_pieces(graph: &Graph, edit: &GraphEdit) -> Vec<Piece> {
         let new = nodes.iter().map(|node| Piece::New(wire::record(1, node))).collect();
         (&graph.node_records()[position], new)
     });
-    delimited(graph.record(), splice(graph.record().payload.clone(), changed.collect()))
+    let mut pieces = splice(graph.record().payload.clone(), changed.collect());
+    pieces.extend(edit.more_nodes.iter().map(|node| Piece::New(wire::record(1, node))));
+    pieces.extend(edit.more_initializers.iter().map(|tensor| Piece::New(wire::record(5, tensor))));
+    pieces.extend(edit.more_inputs.iter().map(|input| Piece::New(wire::record(11, input))));
+    pieces.extend(edit.more_outputs.iter().map(|output| Piece::New(wire::record(12, output))));
+    delimited(graph.record(), pieces)
 }
 
 /// Tag and length of `record` with a payload of another length.

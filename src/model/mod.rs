@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+mod builder;
 mod constant;
 mod edit;
 mod error;
@@ -35,6 +36,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use prost::Message;
 
+pub(crate) use builder::Builder;
 pub use edit::{Edit, GraphEdit};
 pub use error::ModelError;
 pub use graph::{Graph, Initializer};
@@ -85,8 +87,8 @@ pub struct Model {
     /// The file behind `bytes`, where there is one.
     file: Option<File>,
     bytes: Bytes,
-    opset_imports: Vec<OperatorSetIdProto>,
-    metadata: Vec<StringStringEntryProto>,
+    opset_imports: Vec<(Field, OperatorSetIdProto)>,
+    metadata: Vec<(Field, StringStringEntryProto)>,
     graph: Graph,
     training_info: Vec<TrainingInfo>,
 }
@@ -123,9 +125,13 @@ impl Model {
             let payload = || bytes.slice(field.payload.clone());
             match field.number {
                 7 if field.delimited => graphs.push(Graph::decode(path, &bytes, field)?),
-                8 => opset_imports.push(OperatorSetIdProto::decode(payload()).map_err(invalid("opset_import".into()))?),
+                8 => {
+                    let import = OperatorSetIdProto::decode(payload()).map_err(invalid("opset_import".into()))?;
+                    opset_imports.push((field, import));
+                }
                 14 => {
-                    metadata.push(StringStringEntryProto::decode(payload()).map_err(invalid("metadata_props".into()))?)
+                    let entry = StringStringEntryProto::decode(payload()).map_err(invalid("metadata_props".into()))?;
+                    metadata.push((field, entry));
                 }
                 20 if field.delimited => training_info.push(decode_training_info(path, &bytes, field)?),
                 _ => {}
@@ -181,16 +187,13 @@ impl Model {
 
     /// The value of a metadata property.
     pub fn metadata(&self, key: &str) -> Option<&str> {
-        self.metadata.iter().find(|entry| entry.key() == key).map(|entry| entry.value())
+        self.metadata.iter().find(|(_, entry)| entry.key() == key).map(|(_, entry)| entry.value())
     }
 
     /// The imported version of an operator set; `""` and `ai.onnx` are the same domain.
     pub fn opset(&self, domain: &str) -> Option<i64> {
-        let canonical = |domain: &str| {
-            if domain == "ai.onnx" { String::new() } else { domain.to_owned() }
-        };
-        let wanted = canonical(domain);
-        self.opset_imports.iter().find(|import| canonical(import.domain()) == wanted).map(|import| import.version())
+        let is_wanted = |import: &&OperatorSetIdProto| canonical_domain(import.domain()) == canonical_domain(domain);
+        self.opset_imports.iter().map(|(_, import)| import).find(is_wanted).map(|import| import.version())
     }
 
     /// Writes the model with `edit` applied to `path`: to a temporary file beside it first, which is then renamed, so that
@@ -215,6 +218,11 @@ impl Model {
     pub fn to_bytes(&self, edit: &Edit) -> Vec<u8> {
         edit.bytes(self)
     }
+}
+
+/// The name under which files list a domain: the default one has two.
+fn canonical_domain(domain: &str) -> &str {
+    if domain == "ai.onnx" { ONNX_DOMAIN } else { domain }
 }
 
 fn decode_training_info(path: &Path, bytes: &Bytes, record: Field) -> Result<TrainingInfo, ModelError> {

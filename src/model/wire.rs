@@ -83,6 +83,13 @@ pub(crate) fn delimiter(number: u32, length: usize) -> Vec<u8> {
     bytes
 }
 
+/// A whole record of an integer field.
+pub(crate) fn number(number: u32, value: i64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    prost::encoding::int64::encode(number, &value, &mut bytes);
+    bytes
+}
+
 /// A whole length-delimited record that holds `message`.
 pub(crate) fn record(number: u32, message: &impl prost::Message) -> Vec<u8> {
     let mut bytes = delimiter(number, message.encoded_len());

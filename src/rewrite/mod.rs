@@ -42,7 +42,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use wildmatch::WildMatch;
 
 use crate::model::{Edit, GraphId, Index, Model, NodeExt, NodeId, ONNX_DOMAIN, Producer, ValueId};
-use crate::proto::OperatorSetIdProto;
 use emit::Emitter;
 use flow::Flow;
 use matching::Matching;
@@ -219,7 +218,7 @@ impl Chosen<'_> {
             edit.graphs.insert(id, emitter.finish());
         }
         if !edit.graphs.is_empty() && model.opset(DOMAIN).is_none() {
-            edit.opset_imports.push(OperatorSetIdProto { domain: Some(DOMAIN.to_owned()), version: Some(VERSION) });
+            edit.opsets.insert(DOMAIN.to_owned(), VERSION);
         }
         edit
     }

@@ -1,10 +1,12 @@
 use std::collections::{BTreeSet, HashMap};
 
-use crate::model::{Index, NodeExt};
-use crate::proto::{NodeProto, TensorProto};
 use prost::Message;
 
-/// Collects the nodes of a backward pass. Values are known by their names.
+use super::{Index, NodeExt};
+use crate::proto::{NodeProto, TensorProto};
+
+/// Collects nodes that are added to a graph, in an order of execution. Values are known by their names.
+#[derive(Debug)]
 pub(crate) struct Builder<'a> {
     index: &'a Index,
     nodes: Vec<NodeProto>,
