@@ -16,7 +16,7 @@
 //!
 //! ```
 //! use isaac::model::Model;
-//! use isaac::rewrite::{Analysis, Choice};
+//! use isaac::rewrite::{Analysis, Choice, Direction};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let output = tempfile::NamedTempFile::new()?;
 //! let model = Model::load("tests/fixtures/gpt2_hf_ts15/training_model.onnx".as_ref())?;
@@ -25,7 +25,7 @@
 //! for (layer, refusal) in chosen.layers() {
 //!     println!("{} {}: {:?}", layer.index, layer.weight, refusal.map(|refusal| refusal.reason));
 //! }
-//! model.save(&chosen.edit(1.0), output.path())?;
+//! model.save(&chosen.edit(&Direction::Fixed { lambda_a: 1.0 })?, output.path())?;
 //! # assert_eq!(chosen.rewritten().count(), 4);
 //! # Ok(())
 //! # }
@@ -36,5 +36,7 @@ pub mod autodiff;
 pub mod curvature;
 pub mod model;
 pub mod ops;
+pub mod optimizer;
 pub mod proto;
 pub mod rewrite;
+pub mod training_graph;

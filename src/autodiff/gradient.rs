@@ -53,7 +53,7 @@ pub fn lower_gradients(model: &Model) -> Result<Edit, AutodiffError> {
         let wanted: BTreeSet<ValueId> = xs.iter().filter_map(|name| index.find(name)).collect();
         let prefix = format!("{}/", node.output.first().map_or("gradient", String::as_str));
         let mut builder = Builder::new(&index, opset, &prefix);
-        let seed = one_like(&mut builder, &index.value(y).name, types.elem(y).unwrap_or(1));
+        let seed = ones_like(&mut builder, &index.value(y).name, types.elem(y).unwrap_or(1));
         let gradients = backward.gradients(&mut builder, &[(y, seed)], &wanted)?;
         for (name, output) in xs.iter().zip(&node.output).filter(|(_, output)| !output.is_empty()) {
             let gradient = index.find(name).and_then(|x| gradients.get(&x));
@@ -71,7 +71,7 @@ pub fn lower_gradients(model: &Model) -> Result<Edit, AutodiffError> {
 }
 
 /// A tensor of ones in the shape of `value`.
-fn one_like(builder: &mut Builder<'_>, value: &str, elem: i32) -> String {
+pub(crate) fn ones_like(builder: &mut Builder<'_>, value: &str, elem: i32) -> String {
     let shape = builder.op("Shape", &[value]);
     let one = TensorProto { dims: vec![1], ..TensorProto::of_float(1.0, elem) };
     builder.with("ConstantOfShape", &[&shape], |node| node.with_tensor("value", one))

@@ -13,4 +13,12 @@ mod step;
 
 pub use backward::Backward;
 pub use error::{AutodiffError, Blocked};
+pub(crate) use gradient::ones_like;
 pub use gradient::{has_gradient_operator, lower_gradients};
+
+use crate::proto::NodeProto;
+
+/// Whether there is a rule for the derivative of a node's results with respect to its input `slot`.
+pub fn is_differentiable(node: &NodeProto, slot: usize) -> bool {
+    !rules::is_flat(node) && rules::find(node).is_none_or(|rule| rule.inputs.contains(slot))
+}

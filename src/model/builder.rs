@@ -35,6 +35,22 @@ impl<'a> Builder<'a> {
         self.nodes
     }
 
+    /// The nodes so far, in an order of execution; those that follow may use their values.
+    pub(crate) fn take_nodes(&mut self) -> Vec<NodeProto> {
+        // A constant is made where it is first used.
+        self.constants.clear();
+        std::mem::take(&mut self.nodes)
+    }
+
+    /// Gives a value that a node here makes another name.
+    pub(crate) fn rename(&mut self, value: &str, name: &str) {
+        for value in
+            self.nodes.iter_mut().flat_map(|node| node.input.iter_mut().chain(&mut node.output)).filter(|v| *v == value)
+        {
+            name.clone_into(value);
+        }
+    }
+
     /// A name that no value has yet.
     pub(crate) fn fresh(&mut self, base: &str) -> String {
         let mut name = format!("{}{base}", self.prefix);
@@ -44,6 +60,14 @@ impl<'a> Builder<'a> {
             name = format!("{}{base}.{count}", self.prefix);
         }
         self.names.insert(name.clone());
+        name
+    }
+
+    /// A name without the prefix that no value has yet, for what the graph's users see.
+    pub(crate) fn named(&mut self, base: &str) -> String {
+        let prefix = std::mem::take(&mut self.prefix);
+        let name = self.fresh(base);
+        self.prefix = prefix;
         name
     }
 
@@ -67,6 +91,11 @@ impl<'a> Builder<'a> {
         let output = self.fresh(op_type);
         self.nodes.push(attributes(NodeProto::build("", op_type, inputs, &[&output])));
         output
+    }
+
+    /// `value` in the element type `elem`.
+    pub(crate) fn cast(&mut self, value: &str, elem: i32) -> String {
+        self.with("Cast", &[value], |node| node.with_int("to", elem.into()))
     }
 
     /// A constant.
@@ -93,28 +122,29 @@ impl<'a> Builder<'a> {
 
     /// The sum over some axes.
     pub(crate) fn sum(&mut self, value: &str, axes: &[i64], keep: bool) -> String {
-        self.over_axes("ReduceSum", value, axes, |node| node.with_int("keepdims", keep.into()))
+        self.over_axes("ReduceSum", 13, value, axes, |node| node.with_int("keepdims", keep.into()))
     }
 
     /// `value` with axes of size one put in.
     pub(crate) fn unsqueeze(&mut self, value: &str, axes: &[i64]) -> String {
-        self.over_axes("Unsqueeze", value, axes, |node| node)
+        self.over_axes("Unsqueeze", 13, value, axes, |node| node)
     }
 
     /// `value` without these axes of size one.
     pub(crate) fn squeeze(&mut self, value: &str, axes: &[i64]) -> String {
-        self.over_axes("Squeeze", value, axes, |node| node)
+        self.over_axes("Squeeze", 13, value, axes, |node| node)
     }
 
-    /// An operator that takes its axes as an attribute before opset 13, and as an input from then on.
-    fn over_axes(
+    /// An operator that takes its axes as an attribute before the opset `since`, and as an input from then on.
+    pub(crate) fn over_axes(
         &mut self,
         op_type: &str,
+        since: i64,
         value: &str,
         axes: &[i64],
         attributes: impl FnOnce(NodeProto) -> NodeProto,
     ) -> String {
-        if self.opset < 13 {
+        if self.opset < since {
             return self.with(op_type, &[value], |node| attributes(node).with_ints("axes", axes));
         }
         let axes = self.ints(axes);

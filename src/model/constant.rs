@@ -1,6 +1,6 @@
 //! Reading and making constant tensors.
 
-use super::{Graph, Index, NodeExt, Producer, ValueId};
+use super::{Graph, Index, NodeExt, Producer, TensorType, ValueId};
 use crate::proto::{TensorProto, tensor_proto::DataType};
 
 /// Tensors of more bytes are not decoded: they are weights, not constants that a graph is understood by.
@@ -52,6 +52,19 @@ impl TensorProto {
             raw_data: Some(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
             ..Self::default()
         }
+    }
+
+    /// An int64 scalar.
+    pub fn of_int(value: i64) -> Self {
+        Self { dims: Vec::new(), ..Self::of_ints(&[value]) }
+    }
+
+    /// Zeros of the element type `elem` in the shape of `tensor`; a size that is not known counts as one.
+    pub fn zeros(tensor: &TensorType, elem: i32) -> Self {
+        let dims: Vec<i64> = tensor.shape.iter().flatten().map(|dim| dim.known().unwrap_or(1) as i64).collect();
+        let width = TensorProto::of_float(0.0, elem).raw_data().len();
+        let bytes = dims.iter().product::<i64>() as usize * width;
+        Self { dims, data_type: Some(elem), raw_data: Some(vec![0; bytes].into()), ..Self::default() }
     }
 
     /// A scalar of a floating-point type (`TensorProto.DataType`); of any other type, a float.

@@ -27,6 +27,7 @@ mod graph;
 mod index;
 mod infer;
 mod node;
+mod training_map;
 mod types;
 mod wire;
 
@@ -43,6 +44,7 @@ pub use graph::{Graph, Initializer};
 pub use index::{Index, IndexError, NodeId, Producer, Value, ValueId};
 pub use infer::{Types, broadcast};
 pub use node::NodeExt;
+pub use training_map::{ParameterEntry, StateEntry, TRAINING_METADATA, TrainingMap};
 pub use types::{Dim, TensorType, is_float};
 
 use crate::proto::{OperatorSetIdProto, StringStringEntryProto};
@@ -87,6 +89,7 @@ pub struct Model {
     /// The file behind `bytes`, where there is one.
     file: Option<File>,
     bytes: Bytes,
+    ir_version: i64,
     opset_imports: Vec<(Field, OperatorSetIdProto)>,
     metadata: Vec<(Field, StringStringEntryProto)>,
     graph: Graph,
@@ -118,12 +121,14 @@ impl Model {
         let malformed = |source| ModelError::Wire { path: path.into(), source };
         let invalid = |part: String| move |source| ModelError::Decode { path: path.into(), part, source };
         let mut graphs = Vec::new();
+        let mut ir_version = 0;
         let mut opset_imports = Vec::new();
         let mut metadata = Vec::new();
         let mut training_info = Vec::new();
         for field in wire::fields(&bytes, 0..bytes.len()).map_err(malformed)? {
             let payload = || bytes.slice(field.payload.clone());
             match field.number {
+                1 => ir_version = wire::integer(&bytes, &field),
                 7 if field.delimited => graphs.push(Graph::decode(path, &bytes, field)?),
                 8 => {
                     let import = OperatorSetIdProto::decode(payload()).map_err(invalid("opset_import".into()))?;
@@ -143,7 +148,7 @@ impl Model {
                 return Err(ModelError::GraphCount { path: path.into(), count });
             }
         };
-        Ok(Self { path: path.into(), file: None, bytes, opset_imports, metadata, graph, training_info })
+        Ok(Self { path: path.into(), file: None, bytes, ir_version, opset_imports, metadata, graph, training_info })
     }
 
     /// Where the model was loaded from.
@@ -183,6 +188,11 @@ impl Model {
     /// The training infos.
     pub fn training_info(&self) -> &[TrainingInfo] {
         &self.training_info
+    }
+
+    /// The version of the ONNX IR that the file is written in.
+    pub fn ir_version(&self) -> i64 {
+        self.ir_version
     }
 
     /// The value of a metadata property.

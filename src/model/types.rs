@@ -1,6 +1,6 @@
-use crate::proto::tensor_shape_proto::dimension;
-use crate::proto::type_proto::Value;
-use crate::proto::{TensorShapeProto, ValueInfoProto, tensor_proto::DataType};
+use crate::proto::tensor_shape_proto::{Dimension, dimension};
+use crate::proto::type_proto::{self, Value};
+use crate::proto::{TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, tensor_proto::DataType};
 
 /// One dimension of a shape.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,6 +61,32 @@ impl TensorType {
             }
             _ => None,
         }
+    }
+
+    /// The declaration of a value of this type.
+    pub fn declare(&self, name: &str) -> ValueInfoProto {
+        let dim = |dim: &Dim| Dimension {
+            value: match dim {
+                Dim::Known(size) => Some(dimension::Value::DimValue(*size as i64)),
+                Dim::Symbol(name) => Some(dimension::Value::DimParam(name.clone())),
+                Dim::Unknown => None,
+            },
+            ..Dimension::default()
+        };
+        let shape = self.shape.as_ref().map(|shape| TensorShapeProto { dim: shape.iter().map(dim).collect() });
+        let tensor = type_proto::Tensor { elem_type: Some(self.elem), shape };
+        let r#type = TypeProto { value: Some(Value::TensorType(tensor)), ..TypeProto::default() };
+        ValueInfoProto { name: Some(name.to_owned()), r#type: Some(r#type), ..ValueInfoProto::default() }
+    }
+
+    /// The type of a tensor.
+    pub fn of_tensor(tensor: &TensorProto) -> Self {
+        Self { elem: tensor.data_type(), shape: Self::known(&tensor.dims) }
+    }
+
+    /// A tensor of one element type without axes.
+    pub fn scalar(elem: i32) -> Self {
+        Self { elem, shape: Some(Vec::new()) }
     }
 
     /// Whether elements are floating-point numbers (of 16 bits or more).

@@ -83,6 +83,11 @@ pub(crate) fn delimiter(number: u32, length: usize) -> Vec<u8> {
     bytes
 }
 
+/// The value of an integer field; 0 where it is none.
+pub(crate) fn integer(bytes: &[u8], field: &Field) -> i64 {
+    varint(bytes, field.payload.start, field.payload.end).map_or(0, |(value, _)| value as i64)
+}
+
 /// A whole record of an integer field.
 pub(crate) fn number(number: u32, value: i64) -> Vec<u8> {
     let mut bytes = Vec::new();

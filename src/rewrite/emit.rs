@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::contraction::{Axes, Operand};
+use super::direction::Direction;
+use super::error::RewriteError;
 use super::flow::{Flow, is_layout};
 use super::layer::Conditioning;
 use super::stack::without_terms;
@@ -17,10 +19,48 @@ pub(super) const OPERATOR: &str = "IsaacGemm";
 /// The version of [`DOMAIN`] that rewritten models import.
 pub const VERSION: i64 = 1;
 
+/// The inputs of the operator that come from a product's operands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// The gradient of the layer's output.
+    Gradient,
+    /// The layer's input.
+    Input,
+    /// The gradient of the layer's output for sampled labels, which lies as the other gradient does.
+    Sampled,
+}
+
+impl Side {
+    /// What new values of this side are called.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gradient => "gradient",
+            Self::Input => "input",
+            Self::Sampled => "sampled",
+        }
+    }
+
+    /// The operand of the product.
+    fn of(self, unit: &Unit) -> &Operand {
+        match self {
+            Self::Gradient | Self::Sampled => &unit.gradient,
+            Self::Input => &unit.input,
+        }
+    }
+
+    /// The position of the operand in the unit's lists.
+    fn index(self) -> usize {
+        match self {
+            Self::Gradient | Self::Sampled => 0,
+            Self::Input => 1,
+        }
+    }
+}
+
 /// Collects the changes of one graph.
 pub(super) struct Emitter<'a> {
     flow: &'a Flow<'a>,
-    lambda: f32,
+    direction: &'a Direction<'a>,
     opset: i64,
     /// New values.
     names: BTreeSet<String>,
@@ -32,26 +72,30 @@ pub(super) struct Emitter<'a> {
 
 impl<'a> Emitter<'a> {
     /// `opset` is the imported version of the default domain.
-    pub(super) fn new(flow: &'a Flow<'a>, lambda: f32, opset: i64) -> Self {
+    pub(super) fn new(flow: &'a Flow<'a>, direction: &'a Direction<'a>, opset: i64) -> Self {
         let node_names = flow.graph.nodes().iter().map(|node| node.name().to_owned()).collect();
         let (names, edit, terms) = (BTreeSet::new(), GraphEdit::default(), BTreeMap::new());
-        Self { flow, lambda, opset, names, node_names, edit, terms }
+        Self { flow, direction, opset, names, node_names, edit, terms }
     }
 
     /// Puts one operator in the place of the products that are conditioned together.
-    pub(super) fn replace(&mut self, conditioning: &Conditioning) {
+    ///
+    /// # Errors
+    /// A gradient that ζ needs and that is not there.
+    pub(super) fn replace(&mut self, conditioning: &Conditioning) -> Result<(), RewriteError> {
         let Some((carrier, _)) = conditioning.units.last() else {
-            return;
+            return Ok(());
         };
         let place = carrier.nodes.iter().max().copied().unwrap_or(carrier.nodes[0]);
         let name = self.flow.name(carrier.result).to_owned();
         let mut nodes = Vec::new();
-        let [gradient, input] = match conditioning.units.as_slice() {
-            [(unit, _)] => [(&unit.gradient, 0), (&unit.input, 1)]
-                .map(|(operand, side)| self.single(unit, operand, side, &name, &mut nodes)),
-            units => self.stacked(units, &name, &mut nodes),
+        let gradient = self.operand(&conditioning.units, Side::Gradient, &name, &mut nodes)?;
+        let input = self.operand(&conditioning.units, Side::Input, &name, &mut nodes)?;
+        let sampled = match self.direction {
+            Direction::Zeta { .. } => Some(self.operand(&conditioning.units, Side::Sampled, &name, &mut nodes)?.0),
+            _ => None,
         };
-        self.operator(carrier, &name, &gradient, &input, &mut nodes);
+        self.operator(carrier, &name, &gradient, &input, sampled, &mut nodes);
         for node in conditioning.units.iter().flat_map(|(unit, _)| &unit.nodes).chain(&conditioning.dropped.nodes) {
             self.edit.nodes.insert(node.0, Vec::new());
         }
@@ -59,6 +103,7 @@ impl<'a> Emitter<'a> {
         for (node, slots) in &conditioning.dropped.terms {
             self.terms.entry(*node).or_default().extend(slots);
         }
+        Ok(())
     }
 
     /// The changes, with sums that lost a term and nodes that nobody reads any more.
@@ -90,36 +135,60 @@ impl<'a> Emitter<'a> {
         name
     }
 
-    /// Brings one operand of a single product to the layout that the operator takes: its name, and whether it is stored
-    /// features first.
+    /// One input of the operator: its name, and whether it is stored features first.
+    fn operand(
+        &mut self,
+        units: &[(Unit, f64)],
+        side: Side,
+        name: &str,
+        nodes: &mut Vec<NodeProto>,
+    ) -> Result<(String, bool), RewriteError> {
+        match units {
+            [(unit, _)] => self.single(unit, side, name, nodes),
+            units => self.stacked(units, side, name, nodes),
+        }
+    }
+
+    /// The value on one side of a product.
+    fn source(&self, operand: &Operand, side: Side) -> Result<String, RewriteError> {
+        let value = self.flow.name(operand.value);
+        match (side, self.direction) {
+            (Side::Sampled, Direction::Zeta { gradients, .. }) => {
+                gradients.get(value).cloned().ok_or_else(|| RewriteError::NotSampled { value: value.to_owned() })
+            }
+            _ => Ok(value.to_owned()),
+        }
+    }
+
+    /// Brings one operand of a single product to the layout that the operator takes.
     fn single(
         &mut self,
         unit: &Unit,
-        operand: &Operand,
-        side: usize,
+        side: Side,
         name: &str,
         nodes: &mut Vec<NodeProto>,
-    ) -> (String, bool) {
-        let mut value = self.flow.name(operand.value).to_owned();
-        let what = ["gradient", "input"][side];
+    ) -> Result<(String, bool), RewriteError> {
+        let operand = side.of(unit);
+        let mut value = self.source(operand, side)?;
+        let what = side.name();
         let Some(rank) = unit.rank else {
             if operand.axes == Axes::KeptFirst {
                 value = self.swap_last_axes(&value, what, name, nodes);
             }
-            return (value, false);
+            return Ok((value, false));
         };
         if rank == 2 {
-            return (value, operand.axes == Axes::KeptFirst);
+            return Ok((value, operand.axes == Axes::KeptFirst));
         }
         // [batch axes of separate layers, batch axes that are rows, rows, features]
         let order: Vec<usize> = unit.batched.iter().chain(&unit.merged).copied().chain([rank - 2, rank - 1]).collect();
         let own_rank = self.flow.shape(operand.value).map_or(rank, <[_]>::len);
         let stored = operand.axes.permutation(own_rank);
-        if own_rank < rank || unit.expand[side].is_some() {
+        if own_rank < rank || unit.expand[side.index()].is_some() {
             if !stored.iter().copied().eq(0..own_rank) {
                 value = self.transpose(&value, &stored, name, what, nodes);
             }
-            if let Some(sizes) = unit.expand[side].clone() {
+            if let Some(sizes) = unit.expand[side.index()].clone() {
                 let shape = self.constant(&sizes, &format!("{what}_sizes"), name, nodes);
                 let expanded = self.fresh(name, &format!("{what}_expanded"));
                 nodes.push(NodeProto::build("", "Expand", &[&value, &shape], &[&expanded]));
@@ -134,50 +203,52 @@ impl<'a> Emitter<'a> {
                 value = self.transpose(&value, &permutation, name, what, nodes);
             }
         }
-        (value, false)
+        Ok((value, false))
     }
 
     /// The rows of several products, one below the other.
-    fn stacked(&mut self, units: &[(Unit, f64)], name: &str, nodes: &mut Vec<NodeProto>) -> [(String, bool); 2] {
-        [0, 1].map(|side| {
-            let what = ["gradient", "input"][side];
-            let rows: Vec<String> = units
-                .iter()
-                .map(|(unit, ratio)| {
-                    let operand = if side == 0 { &unit.gradient } else { &unit.input };
-                    let rows = self.rows(unit, operand, side, name, nodes);
-                    if side == 0 && *ratio != 1.0 {
-                        self.scaled(&rows, *ratio, operand.value, name, nodes)
-                    } else {
-                        rows
-                    }
-                })
-                .collect();
-            let all = self.fresh(name, &format!("{what}_rows"));
-            let rows: Vec<&str> = rows.iter().map(String::as_str).collect();
-            let axis = units[0].0.batched.len() as i64;
-            nodes.push(NodeProto::build("", "Concat", &rows, &[&all]).with_int("axis", axis));
-            (all, false)
-        })
+    fn stacked(
+        &mut self,
+        units: &[(Unit, f64)],
+        side: Side,
+        name: &str,
+        nodes: &mut Vec<NodeProto>,
+    ) -> Result<(String, bool), RewriteError> {
+        let mut all_rows = Vec::new();
+        for (unit, ratio) in units {
+            let rows = self.rows(unit, side, name, nodes)?;
+            let is_scaled = side != Side::Input && *ratio != 1.0;
+            all_rows.push(if is_scaled { self.scaled(&rows, *ratio, unit.gradient.value, name, nodes) } else { rows });
+        }
+        let all = self.fresh(name, &format!("{}_rows", side.name()));
+        let rows: Vec<&str> = all_rows.iter().map(String::as_str).collect();
+        let axis = units[0].0.batched.len() as i64;
+        nodes.push(NodeProto::build("", "Concat", &rows, &[&all]).with_int("axis", axis));
+        Ok((all, false))
     }
 
     /// An operand of one product of several as [batch axes, rows, features].
-    fn rows(&mut self, unit: &Unit, operand: &Operand, side: usize, name: &str, nodes: &mut Vec<NodeProto>) -> String {
-        let (value, features_first) = self.single(unit, operand, side, name, nodes);
-        let what = ["gradient", "input"][side];
+    fn rows(
+        &mut self,
+        unit: &Unit,
+        side: Side,
+        name: &str,
+        nodes: &mut Vec<NodeProto>,
+    ) -> Result<String, RewriteError> {
+        let (value, features_first) = self.single(unit, side, name, nodes)?;
         if features_first {
-            return self.transpose(&value, &[1, 0], name, what, nodes);
+            return Ok(self.transpose(&value, &[1, 0], name, side.name(), nodes));
         }
         if unit.rank == Some(2) || !unit.batched.is_empty() {
-            return value;
+            return Ok(value);
         }
         // Flatten keeps the last axis and makes rows of all others, whatever their sizes.
-        let flat = self.fresh(name, &format!("{what}_flat"));
+        let flat = self.fresh(name, &format!("{}_flat", side.name()));
         nodes.push(
             NodeProto::build("", "Flatten", &[&value], &[&flat])
                 .with_int("axis", unit.rank.map_or(1, |rank| rank as i64 - 1)),
         );
-        flat
+        Ok(flat)
     }
 
     /// `value`, of the element type of `like`, times a number.
@@ -197,14 +268,24 @@ impl<'a> Emitter<'a> {
         name: &str,
         gradient: &(String, bool),
         input: &(String, bool),
+        sampled: Option<String>,
         nodes: &mut Vec<NodeProto>,
     ) {
         let is_final = unit.delivery == Delivery::Plain && unit.addend.is_none();
         let conditioned = if is_final { name.to_owned() } else { self.fresh(name, "conditioned") };
         let node_name = self.node_name(name);
-        let mut operator = NodeProto::build(DOMAIN, OPERATOR, &[&gradient.0, &input.0], &[&conditioned])
-            .named(&node_name)
-            .with_float("lambda_a", self.lambda);
+        let mut operator =
+            NodeProto::build(DOMAIN, OPERATOR, &[&gradient.0, &input.0], &[&conditioned]).named(&node_name);
+        match self.direction {
+            Direction::Fixed { lambda_a } => operator = operator.with_float("lambda_a", *lambda_a),
+            Direction::ZetaStar { lambda_a } => operator.input.push(lambda_a.clone()),
+            Direction::Zeta { lambda_a, lambda_g, is_kronecker, .. } => {
+                operator.input.extend([lambda_a.clone(), sampled.unwrap_or_default(), lambda_g.clone()]);
+                if *is_kronecker {
+                    operator = operator.with_string("form", "kronecker");
+                }
+            }
+        }
         if unit.alpha != 1.0 {
             operator = operator.with_float("alpha", unit.alpha);
         }

@@ -32,9 +32,8 @@ pub enum RewriteError {
     },
     /// A model without a backward pass.
     #[error(
-        "{} is a forward model, as far as can be told: it holds no weight-gradient product, and this version builds no backward \
-         pass; make a training graph first, for example with onnxruntime.training.artifacts.generate_artifacts; if it is one \
-         already, --param says which of its inputs are trained",
+        "{} is a forward model, as far as can be told: it holds no weight-gradient product; --loss makes a training graph of \
+         it; if it is one already, --param says which of its inputs are trained",
         path.display()
     )]
     Forward {
@@ -48,6 +47,12 @@ pub enum RewriteError {
         glob: String,
         /// What there is.
         known: Vec<String>,
+    },
+    /// A layer whose output has no gradient for sampled labels.
+    #[error("there is no gradient of {value} for sampled labels")]
+    NotSampled {
+        /// The gradient of the layer's output for the given labels.
+        value: String,
     },
     /// The metadata that names the parameters cannot be read.
     #[error("{}: metadata 'isaac.training': {what}", path.display())]

@@ -7,20 +7,21 @@
 //!
 //! ```
 //! use isaac::model::Model;
-//! use isaac::rewrite::{Analysis, Choice};
+//! use isaac::rewrite::{Analysis, Choice, Direction};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let output = tempfile::NamedTempFile::new()?;
 //! let model = Model::load("tests/fixtures/mlp_gemm_ts17/training_model.onnx".as_ref())?;
 //! let analysis = Analysis::new(&model, &[])?;
 //! let chosen = analysis.choose(&Choice::default())?;
 //! assert_eq!(chosen.rewritten().count(), 3);
-//! model.save(&chosen.edit(1.0), output.path())?;
+//! model.save(&chosen.edit(&Direction::Fixed { lambda_a: 1.0 })?, output.path())?;
 //! # Ok(())
 //! # }
 //! ```
 
 mod contraction;
 mod data;
+mod direction;
 mod emit;
 mod error;
 mod flow;
@@ -46,10 +47,11 @@ use emit::Emitter;
 use flow::Flow;
 use matching::Matching;
 
+pub use direction::Direction;
 pub use emit::{DOMAIN, VERSION};
 pub use error::RewriteError;
 pub use layer::{LayerGradient, Reason, Refusal};
-pub use report::{Explanation, LayerReport, Report};
+pub use report::{Explanation, Kind, LayerReport, Report};
 pub use select::{SelectError, Selector};
 
 /// What was found in a model.
@@ -109,6 +111,16 @@ impl<'a> Analysis<'a> {
         }
         let is_training_graph = is_training || !layers.is_empty();
         Ok(Self { model, graphs, layers, is_training_graph })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &'a Model {
+        self.model
+    }
+
+    /// Whether anything in the model is for training.
+    pub fn is_training_graph(&self) -> bool {
+        self.is_training_graph
     }
 
     /// Refuses a model without a backward pass.
@@ -195,8 +207,11 @@ impl Chosen<'_> {
         self
     }
 
-    /// The changes that put the operator, with this damping λ > 0, in the place of the chosen layers' products.
-    pub fn edit(&self, lambda: f32) -> Edit {
+    /// The changes that put the operator in the place of the chosen layers' products.
+    ///
+    /// # Errors
+    /// [`RewriteError::NotSampled`] for ζ, if the gradient of a layer's output is not among those for sampled labels.
+    pub fn edit(&self, direction: &Direction<'_>) -> Result<Edit, RewriteError> {
         let model = self.analysis.model;
         let mut edit = Edit::default();
         for (id, graph) in model.graphs() {
@@ -205,13 +220,13 @@ impl Chosen<'_> {
                 continue;
             };
             let flow = Flow::new(graph, &analysis.index);
-            let mut emitter = Emitter::new(&flow, lambda, model.opset(ONNX_DOMAIN).unwrap_or(1));
+            let mut emitter = Emitter::new(&flow, direction, model.opset(ONNX_DOMAIN).unwrap_or(1));
             let mut done = BTreeSet::new();
             for layer in layers {
                 for conditioning in &layer.conditioning {
                     // Two weights may share a product.
                     if conditioning.units.iter().all(|(unit, _)| done.insert(unit.nodes[0])) {
-                        emitter.replace(conditioning);
+                        emitter.replace(conditioning)?;
                     }
                 }
             }
@@ -220,7 +235,7 @@ impl Chosen<'_> {
         if !edit.graphs.is_empty() && model.opset(DOMAIN).is_none() {
             edit.opsets.insert(DOMAIN.to_owned(), VERSION);
         }
-        edit
+        Ok(edit)
     }
 }
 

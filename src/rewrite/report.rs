@@ -3,11 +3,11 @@
 use std::fmt;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::error::RewriteError;
 use super::{Analysis, Chosen, LayerGradient, Refusal};
-use crate::model::{Dim, Model, ONNX_DOMAIN};
+use crate::model::{Dim, Model, ONNX_DOMAIN, TRAINING_METADATA, TrainingMap};
 
 /// The object that `isaac-rewrite --json` prints.
 #[derive(Debug, Clone, Serialize)]
@@ -16,14 +16,24 @@ pub struct Report {
     pub input: String,
     /// The file that was written; `null` with `--list`.
     pub output: Option<String>,
-    /// `training-graph`.
-    pub kind: &'static str,
+    /// What the model file holds.
+    pub kind: Kind,
     /// The imported version of the default operator set.
     pub opset: Option<i64>,
     /// Every layer, in forward order.
     pub layers: Vec<LayerReport>,
     /// How many layers were rewritten.
     pub rewritten: usize,
+}
+
+/// What a model file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A training graph.
+    TrainingGraph,
+    /// A forward model, from which the training graph was made.
+    Forward,
 }
 
 /// One layer of a [`Report`].
@@ -51,11 +61,11 @@ pub struct LayerReport {
 
 impl Report {
     /// The report of a decision.
-    pub fn new(analysis: &Analysis<'_>, chosen: &Chosen<'_>, output: Option<&Path>) -> Self {
+    pub fn new(analysis: &Analysis<'_>, chosen: &Chosen<'_>, kind: Kind, output: Option<&Path>) -> Self {
         Self {
             input: analysis.model.path().display().to_string(),
             output: output.map(|path| path.display().to_string()),
-            kind: "training-graph",
+            kind,
             opset: analysis.model.opset(ONNX_DOMAIN),
             layers: chosen.layers().map(|(layer, refusal)| LayerReport::new(layer, refusal)).collect(),
             rewritten: chosen.rewritten().count(),
@@ -123,22 +133,12 @@ impl LayerGradient {
     }
 }
 
-#[derive(Deserialize)]
-struct TrainingMetadata {
-    parameters: Vec<ParameterMetadata>,
-}
-
-#[derive(Deserialize)]
-struct ParameterMetadata {
-    input: String,
-}
-
 /// The inputs that the metadata `isaac.training` of a training graph lists as parameters.
 pub(super) fn metadata_parameters(model: &Model) -> Result<Option<Vec<String>>, RewriteError> {
-    let Some(text) = model.metadata("isaac.training") else {
+    let Some(text) = model.metadata(TRAINING_METADATA) else {
         return Ok(None);
     };
-    let metadata: TrainingMetadata = serde_json::from_str(text)
+    let map: TrainingMap = serde_json::from_str(text)
         .map_err(|error| RewriteError::Metadata { path: model.path().to_owned(), what: error.to_string() })?;
-    Ok(Some(metadata.parameters.into_iter().map(|parameter| parameter.input).collect()))
+    Ok(Some(map.parameters.into_iter().map(|parameter| parameter.input).collect()))
 }

@@ -7,20 +7,24 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 use isaac::autodiff::{self, AutodiffError};
-use isaac::model::Model;
-use isaac::rewrite::{Analysis, Choice, Chosen, Explanation, Reason, Report, RewriteError, Selector};
+use isaac::model::{Edit, Model};
+use isaac::rewrite::{Analysis, Choice, Chosen, Direction, Explanation, Kind, Reason, Report, RewriteError, Selector};
+use isaac::training_graph::{Damping, Method, Recipe, TrainingGraph, TrainingGraphError};
 
+mod forward;
 mod table;
 
+use forward::Forward;
 use table::Table;
 
-/// Second-order training for ONNX: replaces the weight-gradient products of a training graph by ai.isaac::IsaacGemm.
+/// Second-order training for ONNX: replaces the weight-gradient products of a training graph by ai.isaac::IsaacGemm, and makes
+/// the training graph itself from a forward model and a loss.
 ///
 /// Exit status: 0 done; 1 the model or a file is at fault; 2 the command line is; 3 --expect was not met.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
-    /// The training graph (.onnx).
+    /// The training graph, or the forward model (.onnx).
     model: PathBuf,
     /// Where to write the rewritten graph.
     #[arg(short, long, value_name = "OUT", required_unless_present = "list")]
@@ -32,8 +36,8 @@ struct Arguments {
     #[arg(long, value_name = "LAMBDA", default_value = "inf", value_parser = damping)]
     lambda_g: f32,
     /// The direction that takes the gradient's place.
-    #[arg(long, value_enum, default_value_t = Method::ZetaStar)]
-    method: Method,
+    #[arg(long, value_enum, default_value_t = MethodName::ZetaStar)]
+    method: MethodName,
     /// Which layers: all | first:K | last:K | odd | even | 1,3,5 | a glob on the weight's name. Layers count from 1 in forward order.
     #[arg(long, value_name = "SEL")]
     layers: Vec<Selector>,
@@ -58,10 +62,12 @@ struct Arguments {
     /// Fail with status 3, and write nothing, unless exactly N layers are rewritten.
     #[arg(long, value_name = "N")]
     expect: Option<usize>,
+    #[command(flatten)]
+    forward: Forward,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Method {
+enum MethodName {
     /// ζ*: curvature from the layer's input alone.
     ZetaStar,
     /// ζ: also curvature from output gradients of sampled labels; for forward models.
@@ -72,6 +78,17 @@ enum Method {
     Gradient,
 }
 
+impl From<MethodName> for Method {
+    fn from(name: MethodName) -> Self {
+        match name {
+            MethodName::ZetaStar => Self::ZetaStar,
+            MethodName::Zeta => Self::Zeta,
+            MethodName::Kfac => Self::Kfac,
+            MethodName::Gradient => Self::Gradient,
+        }
+    }
+}
+
 /// What keeps the tool from doing what it was asked to.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
@@ -79,6 +96,8 @@ enum Failure {
     Rewrite(#[from] RewriteError),
     #[error(transparent)]
     Autodiff(#[from] AutodiffError),
+    #[error(transparent)]
+    TrainingGraph(#[from] TrainingGraphError),
     #[error("{0}")]
     Usage(String),
     #[error("cannot write to standard output")]
@@ -91,7 +110,7 @@ impl Failure {
         match self {
             Self::Usage(_) => true,
             Self::Rewrite(error) => matches!(error, RewriteError::Select(_) | RewriteError::UnknownParameter { .. }),
-            Self::Autodiff(_) | Self::Print(_) => false,
+            Self::Autodiff(_) | Self::TrainingGraph(_) | Self::Print(_) => false,
         }
     }
 }
@@ -132,6 +151,9 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     arguments.check()?;
     let loaded = Model::load(&arguments.model).map_err(RewriteError::from)?;
+    if let Some(recipe) = arguments.forward.recipe(&arguments.param).map_err(Failure::Usage)? {
+        return train(arguments, &loaded, &recipe);
+    }
     let lowered = if autodiff::has_gradient_operator(&loaded) {
         Some(loaded.edited(&autodiff::lower_gradients(&loaded)?).map_err(RewriteError::from)?)
     } else {
@@ -142,42 +164,76 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if lowered.is_none() {
         analysis = analysis.require_training_graph()?;
     }
-    let choice = Choice { layers: arguments.layers.clone(), allow: arguments.allow.iter().copied().collect() };
-    let mut chosen = analysis.choose(&choice).map_err(RewriteError::from)?;
-    if arguments.method == Method::Gradient {
-        chosen = chosen.none("--method gradient keeps the plain product");
+    if matches!(arguments.method, MethodName::Zeta | MethodName::Kfac) {
+        return Err(Failure::Usage(
+            "--method zeta and kfac need a second backward pass, with sampled labels, which a training graph does not hold:              they take a forward model and a --loss"
+                .into(),
+        ));
     }
-    let count = chosen.rewritten().count();
-    let met = arguments.expect.is_none_or(|expected| expected == count);
-    let output = arguments.output.as_deref().filter(|_| met && !arguments.list);
-    if let Some(output) = output {
-        model.save(&chosen.edit(arguments.lambda), output).map_err(RewriteError::from)?;
+    let chosen = arguments.choose(&analysis)?;
+    let direction = Direction::Fixed { lambda_a: arguments.lambda };
+    arguments.finish(&analysis, &chosen, Kind::TrainingGraph, || Ok(chosen.edit(&direction)?))
+}
+
+/// Makes a training graph of a forward model, and conditions its gradients.
+fn train(arguments: &Arguments, model: &Model, recipe: &Recipe) -> Result<ExitCode, Failure> {
+    if Analysis::new(model, &[])?.is_training_graph() {
+        return Err(Failure::Usage(format!(
+            "--loss makes a training graph of a forward model, and {} has a backward pass",
+            arguments.model.display()
+        )));
     }
-    let report = Report::new(&analysis, &chosen, output);
-    std::io::stdout().write_all(arguments.text(&analysis, &chosen, &report).as_bytes())?;
-    if let Some(expected) = arguments.expect.filter(|_| !met) {
-        eprintln!("isaac-rewrite: {count} layers are to be rewritten, --expect says {expected}; nothing was written");
-        return Ok(ExitCode::from(3));
-    }
-    Ok(ExitCode::SUCCESS)
+    let graph = TrainingGraph::new(model, recipe)?;
+    let analysis = Analysis::new(graph.model(), &[])?;
+    let chosen = arguments.choose(&analysis)?;
+    let damping = Damping { lambda_a: arguments.lambda, lambda_g: arguments.lambda_g };
+    arguments.finish(&analysis, &chosen, Kind::Forward, || {
+        Ok(graph.conditioned(&chosen, arguments.method.into(), damping)?)
+    })
 }
 
 impl Arguments {
     fn check(&self) -> Result<(), Failure> {
-        if matches!(self.method, Method::Zeta | Method::Kfac) {
-            return Err(Failure::Usage(
-                "--method zeta and kfac need a second backward pass, with sampled labels: a training graph holds none, and this version \
-                 does not build one from a forward model"
-                    .into(),
-            ));
-        }
         if self.batch.is_some() && !self.list {
             return Err(Failure::Usage("--batch belongs to --list".into()));
         }
-        if self.lambda_g.is_finite() {
-            return Err(Failure::Usage("--lambda-g belongs to --method zeta and kfac".into()));
+        if self.lambda_g.is_finite() && self.method != MethodName::Zeta {
+            return Err(Failure::Usage("--lambda-g belongs to --method zeta; kfac has one damping, --lambda".into()));
         }
         Ok(())
+    }
+
+    /// Decides which layers are rewritten.
+    fn choose<'a>(&self, analysis: &'a Analysis<'_>) -> Result<Chosen<'a>, Failure> {
+        let choice = Choice { layers: self.layers.clone(), allow: self.allow.iter().copied().collect() };
+        let chosen = analysis.choose(&choice).map_err(RewriteError::from)?;
+        let is_plain = self.method == MethodName::Gradient;
+        Ok(if is_plain { chosen.none("--method gradient keeps the plain product") } else { chosen })
+    }
+
+    /// Writes the edited model and the report, if --expect is met.
+    fn finish(
+        &self,
+        analysis: &Analysis<'_>,
+        chosen: &Chosen<'_>,
+        kind: Kind,
+        edit: impl FnOnce() -> Result<Edit, Failure>,
+    ) -> Result<ExitCode, Failure> {
+        let count = chosen.rewritten().count();
+        let met = self.expect.is_none_or(|expected| expected == count);
+        let output = self.output.as_deref().filter(|_| met && !self.list);
+        if let Some(output) = output {
+            analysis.model().save(&edit()?, output).map_err(RewriteError::from)?;
+        }
+        let report = Report::new(analysis, chosen, kind, output);
+        std::io::stdout().write_all(self.text(analysis, chosen, &report).as_bytes())?;
+        if let Some(expected) = self.expect.filter(|_| !met) {
+            eprintln!(
+                "isaac-rewrite: {count} layers are to be rewritten, --expect says {expected}; nothing was written"
+            );
+            return Ok(ExitCode::from(3));
+        }
+        Ok(ExitCode::SUCCESS)
     }
 
     /// What goes to standard output.

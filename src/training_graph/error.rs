@@ -1,0 +1,50 @@
+use std::path::PathBuf;
+
+use crate::autodiff::AutodiffError;
+use crate::model::{IndexError, Model, ModelError};
+use crate::rewrite::RewriteError;
+
+/// Why no training graph can be made from a model.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainingGraphError {
+    /// The graph cannot be differentiated.
+    #[error(transparent)]
+    Autodiff(#[from] AutodiffError),
+    /// The products of the backward pass cannot be replaced.
+    #[error(transparent)]
+    Rewrite(#[from] RewriteError),
+    /// A file cannot be written.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The graph cannot be executed.
+    #[error("{}: {source}", path.display())]
+    Graph {
+        /// The model file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: IndexError,
+    },
+    /// The operator set is too old.
+    #[error("{}: training graphs are written in operators of opset 14 or later, and the model imports {opset}", path.display())]
+    Opset {
+        /// The model file.
+        path: PathBuf,
+        /// The imported version.
+        opset: i64,
+    },
+    /// The request does not fit the model.
+    #[error("{}: {what}", path.display())]
+    Request {
+        /// The model file.
+        path: PathBuf,
+        /// What does not fit, and what there is.
+        what: String,
+    },
+}
+
+impl TrainingGraphError {
+    pub(super) fn graph(model: &Model, source: IndexError) -> Self {
+        Self::Graph { path: model.path().to_owned(), source }
+    }
+}

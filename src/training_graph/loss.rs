@@ -1,0 +1,390 @@
+//! Losses, as nodes: the value, its gradient, and gradients for labels that are sampled from the model.
+//!
+//! Each loss is a mean over the batch; the formulas are those of PyTorch's losses of the same names. z is the model's prediction,
+//! t the label.
+
+use super::random::Random;
+use crate::model::{Builder, Dim, NodeExt, TensorType};
+use crate::proto::tensor_proto::DataType;
+use crate::proto::{NodeProto, TensorProto, ValueInfoProto};
+
+const INT64: i32 = DataType::Int64 as i32;
+
+/// What is to be made small.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Loss {
+    /// A distance between an output of the model and labels that are fed.
+    Labelled(Labelled),
+    /// A scalar output that the model has.
+    Output(String),
+}
+
+/// A distance between a prediction and labels.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Labelled {
+    /// Which.
+    pub distance: Distance,
+    /// The output of the model that is compared; `None`: its only one.
+    pub prediction: Option<String>,
+    /// Whether each example of a batch has a weight, which is fed. The loss is then the weighted mean.
+    pub example_weights: bool,
+}
+
+/// How a prediction is compared with a label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Distance {
+    /// -log softmax(z)ₜ, for the index t of a class.
+    CrossEntropy {
+        /// The axis of z along which classes lie; `None`: the last one.
+        class_axis: Option<i64>,
+        /// A label that does not count.
+        ignore_index: Option<i64>,
+    },
+    /// -Σ t · log softmax(z), for probabilities t of the classes.
+    SoftCrossEntropy {
+        /// The axis of z along which classes lie; `None`: the last one.
+        class_axis: Option<i64>,
+    },
+    /// (z - t)².
+    MeanSquaredError,
+    /// -t log σ(z) - (1 - t) log (1 - σ(z)).
+    BinaryCrossEntropy,
+    /// |z - t|.
+    L1,
+}
+
+/// What a written loss consists of.
+pub(super) struct Written {
+    /// The scalar.
+    pub(super) loss: String,
+    /// Its gradient with respect to the prediction.
+    pub(super) gradient: String,
+    /// Inputs that are fed beside the data.
+    pub(super) inputs: Vec<ValueInfoProto>,
+    /// The model's distribution of labels; `None` where the loss stands for none.
+    pub(super) distribution: Option<Distribution>,
+}
+
+/// The distribution of labels whose negative logarithm a loss is.
+#[derive(Debug)]
+pub(super) struct Distribution {
+    kind: Kind,
+    prediction: String,
+    tensor: TensorType,
+    working: i32,
+    /// One where a label counts, zero elsewhere.
+    mask: Option<String>,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// With these probabilities along the axis `axis`.
+    Categorical { probabilities: String, classes: Classes },
+    /// Of ones and zeros, with these probabilities of one.
+    Bernoulli { probabilities: String },
+    /// Around the prediction.
+    Normal,
+}
+
+/// The classes of a cross-entropy.
+#[derive(Debug)]
+struct Classes {
+    axis: i64,
+    /// Their numbers, in a shape that broadcasts against the prediction.
+    numbers: String,
+}
+
+/// The prediction while its loss is written.
+struct Writer<'a, 'b, 'i> {
+    b: &'a mut Builder<'i>,
+    name: &'b str,
+    tensor: &'b TensorType,
+    /// The prediction in the type in which the loss is computed.
+    z: String,
+    working: i32,
+    inputs: Vec<ValueInfoProto>,
+    mask: Option<String>,
+}
+
+/// What a distance says of each element that it compares.
+struct Compared {
+    /// The distances.
+    each: String,
+    /// Their derivatives with respect to the prediction, in its shape.
+    slope: String,
+    /// The axis of the prediction that `each` does not have.
+    reduced: Option<i64>,
+    kind: Option<Kind>,
+}
+
+impl Labelled {
+    /// Writes the loss of the prediction `name`.
+    ///
+    /// # Errors
+    /// What of the prediction does not fit.
+    pub(super) fn write(&self, b: &mut Builder<'_>, name: &str, tensor: &TensorType) -> Result<Written, String> {
+        let working = if tensor.elem == DataType::Double as i32 { tensor.elem } else { DataType::Float as i32 };
+        let z = if tensor.elem == working { name.to_owned() } else { b.cast(name, working) };
+        let mut writer = Writer { b, name, tensor, z, working, inputs: Vec::new(), mask: None };
+        let compared = writer.compare(self.distance)?;
+        let weights = self.example_weights.then(|| writer.example_weights(&compared)).transpose()?;
+        Ok(writer.average(compared, weights))
+    }
+}
+
+impl Writer<'_, '_, '_> {
+    fn compare(&mut self, distance: Distance) -> Result<Compared, String> {
+        Ok(match distance {
+            Distance::CrossEntropy { class_axis, ignore_index } => self.cross_entropy(class_axis, ignore_index)?,
+            Distance::SoftCrossEntropy { class_axis } => self.soft_cross_entropy(class_axis)?,
+            Distance::MeanSquaredError => {
+                let t = self.labels_like_prediction();
+                let error = self.b.op("Sub", &[&self.z, &t]);
+                let each = self.b.op("Mul", &[&error, &error]);
+                let two = self.b.scalar(2.0, self.working);
+                let slope = self.b.op("Mul", &[&error, &two]);
+                Compared { each, slope, reduced: None, kind: Some(Kind::Normal) }
+            }
+            Distance::BinaryCrossEntropy => {
+                let t = self.labels_like_prediction();
+                let softplus = self.b.op("Softplus", &[&self.z]);
+                let product = self.b.op("Mul", &[&self.z, &t]);
+                let each = self.b.op("Sub", &[&softplus, &product]);
+                let probabilities = self.b.op("Sigmoid", &[&self.z]);
+                let slope = self.b.op("Sub", &[&probabilities, &t]);
+                Compared { each, slope, reduced: None, kind: Some(Kind::Bernoulli { probabilities }) }
+            }
+            Distance::L1 => {
+                let t = self.labels_like_prediction();
+                let error = self.b.op("Sub", &[&self.z, &t]);
+                let [each, slope] = ["Abs", "Sign"].map(|op| self.b.op(op, &[&error]));
+                Compared { each, slope, reduced: None, kind: None }
+            }
+        })
+    }
+
+    fn cross_entropy(&mut self, class_axis: Option<i64>, ignore_index: Option<i64>) -> Result<Compared, String> {
+        let classes = self.classes(class_axis)?;
+        let mut shape = self.tensor.shape.clone().unwrap_or_default();
+        shape.remove(classes.axis as usize);
+        let labels = self.input("labels", &TensorType { elem: INT64, shape: Some(shape) });
+        let mut index = labels.clone();
+        if let Some(ignored) = ignore_index {
+            let [ignored, zero] = [ignored, 0].map(|label| self.b.constant(TensorProto::of_int(label)));
+            let is_ignored = self.b.op("Equal", &[&labels, &ignored]);
+            index = self.b.op("Where", &[&is_ignored, &zero, &labels]);
+            let counts = self.b.op("Not", &[&is_ignored]);
+            self.mask = Some(self.b.cast(&counts, self.working));
+        }
+        let index = self.b.unsqueeze(&index, &[classes.axis]);
+        let [logarithms, probabilities] = self.softmax(&classes);
+        // A label that is no class is an error of this operator.
+        let of_label =
+            self.b.with("GatherElements", &[&logarithms, &index], |node| node.with_int("axis", classes.axis));
+        let of_label = self.b.squeeze(&of_label, &[classes.axis]);
+        let each = self.b.op("Neg", &[&of_label]);
+        let slope = distance_from_class(self.b, &probabilities, &index, &classes, self.working);
+        let reduced = Some(classes.axis);
+        Ok(Compared { each, slope, reduced, kind: Some(Kind::Categorical { probabilities, classes }) })
+    }
+
+    fn soft_cross_entropy(&mut self, class_axis: Option<i64>) -> Result<Compared, String> {
+        let classes = self.classes(class_axis)?;
+        let t = self.labels_like_prediction();
+        let [logarithms, probabilities] = self.softmax(&classes);
+        let product = self.b.op("Mul", &[&t, &logarithms]);
+        let sum = self.b.sum(&product, &[classes.axis], false);
+        let each = self.b.op("Neg", &[&sum]);
+        let total = self.b.sum(&t, &[classes.axis], true);
+        let expected = self.b.op("Mul", &[&probabilities, &total]);
+        let slope = self.b.op("Sub", &[&expected, &t]);
+        let reduced = Some(classes.axis);
+        Ok(Compared { each, slope, reduced, kind: Some(Kind::Categorical { probabilities, classes }) })
+    }
+
+    /// log softmax(z) and softmax(z).
+    fn softmax(&mut self, classes: &Classes) -> [String; 2] {
+        let logarithms = self.b.with("LogSoftmax", &[&self.z], |node| node.with_int("axis", classes.axis));
+        let probabilities = self.b.op("Exp", &[&logarithms]);
+        [logarithms, probabilities]
+    }
+
+    fn classes(&mut self, axis: Option<i64>) -> Result<Classes, String> {
+        let shape = self.shape()?;
+        let rank = shape.len();
+        if rank < 2 {
+            return Err(format!("cross-entropy compares [examples, classes, …], and '{}' has {rank} axes", self.name));
+        }
+        if axis.is_none() && rank > 3 {
+            return Err(format!(
+                "'{}' has {rank} axes: --class-axis says along which of them the classes lie (1 in PyTorch's convention)",
+                self.name
+            ));
+        }
+        let axis = axis.unwrap_or(-1);
+        let from_front = if axis < 0 { axis + rank as i64 } else { axis };
+        let axis = from_front.clamp(1, rank as i64 - 1);
+        if axis != from_front {
+            return Err(format!(
+                "--class-axis {from_front} for '{}', which has {rank} axes, the first for examples",
+                self.name
+            ));
+        }
+        let mut broadcast = vec![1; rank - axis as usize];
+        let numbers = match shape[axis as usize].known() {
+            Some(count) => {
+                broadcast[0] = count as i64;
+                let numbers: Vec<i64> = (0..count as i64).collect();
+                self.b.constant(TensorProto { dims: broadcast, ..TensorProto::of_ints(&numbers) })
+            }
+            None => {
+                broadcast[0] = -1;
+                let sizes = self.b.op("Shape", &[&self.z]);
+                let [at, zero, one] = [axis, 0, 1].map(|value| self.b.constant(TensorProto::of_int(value)));
+                let count = self.b.op("Gather", &[&sizes, &at]);
+                let numbers = self.b.op("Range", &[&zero, &count, &one]);
+                let broadcast = self.b.ints(&broadcast);
+                self.b.op("Reshape", &[&numbers, &broadcast])
+            }
+        };
+        Ok(Classes { axis, numbers })
+    }
+
+    fn shape(&self) -> Result<Vec<Dim>, String> {
+        self.tensor.shape.clone().ok_or_else(|| format!("the number of axes of '{}' is not known", self.name))
+    }
+
+    fn input(&mut self, name: &str, tensor: &TensorType) -> String {
+        let name = self.b.named(name);
+        self.inputs.push(tensor.declare(&name));
+        name
+    }
+
+    /// Labels of the prediction's shape and type.
+    fn labels_like_prediction(&mut self) -> String {
+        let tensor = self.tensor.clone();
+        let labels = self.input("labels", &tensor);
+        if tensor.elem == self.working { labels } else { self.b.cast(&labels, self.working) }
+    }
+
+    /// The fed weights, in a shape that broadcasts against the distances.
+    fn example_weights(&mut self, compared: &Compared) -> Result<String, String> {
+        let shape = self.shape()?;
+        let examples = shape.first().cloned().ok_or("a prediction without axes has no examples")?;
+        let weights = TensorType { elem: self.working, shape: Some(vec![examples]) };
+        let weights = self.input("example_weights", &weights);
+        let rank = shape.len() as i64 - i64::from(compared.reduced.is_some());
+        let axes: Vec<i64> = (1..rank).collect();
+        Ok(if axes.is_empty() { weights } else { self.b.unsqueeze(&weights, &axes) })
+    }
+
+    /// The mean of the distances, weighted where there are weights or labels that do not count.
+    fn average(mut self, compared: Compared, weights: Option<String>) -> Written {
+        let b = &mut *self.b;
+        let weights = match (weights, &self.mask) {
+            (Some(weights), Some(mask)) => Some(b.op("Mul", &[&weights, mask])),
+            (Some(weights), None) => {
+                // Each example's weight counts for each of its distances.
+                let shape = b.op("Shape", &[&compared.each]);
+                Some(b.op("Expand", &[&weights, &shape]))
+            }
+            (None, mask) => mask.clone(),
+        };
+        let count = match &weights {
+            Some(weights) => b.with("ReduceSum", &[weights], |node| node.with_int("keepdims", 0)),
+            None => {
+                let size = b.op("Size", &[&compared.each]);
+                b.cast(&size, self.working)
+            }
+        };
+        let (mut each, mut slope) = (compared.each, compared.slope);
+        if let Some(weights) = weights {
+            each = b.op("Mul", &[&each, &weights]);
+            let weights = compared.reduced.map(|axis| b.unsqueeze(&weights, &[axis])).unwrap_or(weights);
+            slope = b.op("Mul", &[&slope, &weights]);
+        }
+        let sum = b.with("ReduceSum", &[&each], |node| node.with_int("keepdims", 0));
+        let loss = b.named("loss");
+        b.push(NodeProto::build("", "Div", &[&sum, &count], &[&loss]));
+        let gradient = b.op("Div", &[&slope, &count]);
+        let gradient = if self.tensor.elem == self.working { gradient } else { b.cast(&gradient, self.tensor.elem) };
+        let distribution = compared.kind.map(|kind| Distribution {
+            kind,
+            prediction: self.z,
+            tensor: self.tensor.clone(),
+            working: self.working,
+            mask: self.mask.take(),
+        });
+        Written { loss, gradient, inputs: self.inputs, distribution }
+    }
+}
+
+impl Distribution {
+    /// Draws labels, and writes the gradient of each example's loss with respect to the prediction, not divided by the batch. The
+    /// expectation of its outer products is the Hessian of the loss (ISAAC Newton, section 3).
+    pub(super) fn sampled_gradient(&self, b: &mut Builder<'_>, random: &mut Random) -> String {
+        let elem = self.working;
+        let gradient = match &self.kind {
+            Kind::Categorical { probabilities, classes } => {
+                let axis = b.constant(TensorProto::of_int(classes.axis));
+                let distribution = b.op("CumSum", &[probabilities, &axis]);
+                let total = b.over_axes("ReduceMax", 18, &distribution, &[classes.axis], |node| node);
+                let uniform = random.uniform(b, &total, elem);
+                let threshold = b.op("Mul", &[&uniform, &total]);
+                let is_below = b.op("LessOrEqual", &[&distribution, &threshold]);
+                let is_below = b.cast(&is_below, INT64);
+                let index = b.sum(&is_below, &[classes.axis], true);
+                distance_from_class(b, probabilities, &index, classes, elem)
+            }
+            Kind::Bernoulli { probabilities } => {
+                let uniform = random.uniform(b, probabilities, elem);
+                let label = b.op("Less", &[&uniform, probabilities]);
+                let label = b.cast(&label, elem);
+                let difference = b.op("Sub", &[probabilities, &label]);
+                self.over_root_of_size(b, &difference, 1.0)
+            }
+            Kind::Normal => {
+                let noise = random.normal(b, &self.prediction, elem);
+                self.over_root_of_size(b, &noise, std::f64::consts::SQRT_2)
+            }
+        };
+        let gradient = match (&self.mask, &self.kind) {
+            (Some(mask), Kind::Categorical { classes, .. }) => {
+                let mask = b.unsqueeze(mask, &[classes.axis]);
+                b.op("Mul", &[&gradient, &mask])
+            }
+            _ => gradient,
+        };
+        if self.tensor.elem == elem { gradient } else { b.cast(&gradient, self.tensor.elem) }
+    }
+
+    /// `value` · factor / √(elements of one example).
+    fn over_root_of_size(&self, b: &mut Builder<'_>, value: &str, factor: f64) -> String {
+        let sizes = self.tensor.shape.as_deref().and_then(|shape| shape.get(1..));
+        let known = sizes.and_then(|sizes| sizes.iter().try_fold(1.0, |size, dim| Some(size * dim.known()? as f64)));
+        match known {
+            Some(size) => {
+                let factor = b.scalar(factor / size.sqrt(), self.working);
+                b.op("Mul", &[value, &factor])
+            }
+            None => {
+                let [shape, size] = ["Shape", "Size"].map(|op| b.op(op, &[&self.prediction]));
+                let zero = b.constant(TensorProto::of_int(0));
+                let examples = b.op("Gather", &[&shape, &zero]);
+                let size = b.op("Div", &[&size, &examples]);
+                let size = b.cast(&size, self.working);
+                let root = b.op("Sqrt", &[&size]);
+                let factor = b.scalar(factor, self.working);
+                let factor = b.op("Div", &[&factor, &root]);
+                b.op("Mul", &[value, &factor])
+            }
+        }
+    }
+}
+
+/// probabilities - (1 for the class `index`, 0 for others), with `index` of size one along the class axis.
+fn distance_from_class(b: &mut Builder<'_>, probabilities: &str, index: &str, classes: &Classes, elem: i32) -> String {
+    let is_class = b.op("Equal", &[index, &classes.numbers]);
+    let one_hot = b.cast(&is_class, elem);
+    b.op("Sub", &[probabilities, &one_hot])
+}

@@ -1,0 +1,169 @@
+//! Training graphs from forward models: loss, backward pass and update in standard ONNX operators.
+//!
+//! A [`Recipe`] makes a [`TrainingGraph`] from a forward model. It is one valid ONNX file: parameters and what the optimizer carries are inputs
+//! with defaults, their updated values are outputs, rates are scalar inputs, and the metadata property `isaac.training` holds a
+//! [`TrainingMap`], which says which is which. Its weight-gradient products are then conditioned like those of any other training graph
+//! (see [`crate::rewrite`]); for ζ and K-FAC, [`TrainingGraph::conditioned`] adds a second backward pass, with labels that are sampled from the model.
+//!
+//! ```
+//! use isaac::model::Model;
+//! use isaac::optimizer::{Optimizer, Update};
+//! use isaac::rewrite::{Analysis, Choice};
+//! use isaac::training_graph::{Damping, Distance, Labelled, Loss, Method, Recipe, Selection, TrainingGraph};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let output = tempfile::NamedTempFile::new()?;
+//! let model = Model::load("tests/fixtures/mlp_gemm_ts17/forward.onnx".as_ref())?;
+//! let distance = Distance::CrossEntropy { class_axis: None, ignore_index: None };
+//! let recipe = Recipe {
+//!     loss: Loss::Labelled(Labelled { distance, prediction: None, example_weights: false }),
+//!     update: Some(Update { optimizer: Optimizer::Sgd, weight_decay: 0.0, clip_norm: None }),
+//!         selection: Selection::default(),
+//! };
+//! let graph = TrainingGraph::new(&model, &recipe)?;
+//! let analysis = Analysis::new(graph.model(), &[])?;
+//! let chosen = analysis.choose(&Choice::default())?;
+//! let edit = graph.conditioned(&chosen, Method::ZetaStar, Damping { lambda_a: 1.0, lambda_g: f32::INFINITY })?;
+//! graph.model().save(&edit, output.path())?;
+//! # assert_eq!(chosen.rewritten().count(), 3);
+//! # Ok(())
+//! # }
+//! ```
+
+mod condition;
+mod deliver;
+mod error;
+mod loss;
+mod parameters;
+mod prepare;
+mod random;
+mod target;
+
+use std::collections::BTreeSet;
+
+use crate::autodiff::Backward;
+use crate::model::{Builder, Edit, GraphEdit, GraphId, Model, ONNX_DOMAIN, TRAINING_METADATA, TrainingMap, Types};
+use crate::optimizer::Update;
+use crate::proto::NodeProto;
+use deliver::Trained;
+use loss::Distribution;
+use prepare::{Prepared, prepare};
+use random::Random;
+
+pub use condition::{Damping, Method};
+pub use error::TrainingGraphError;
+pub use loss::{Distance, Labelled, Loss};
+pub use parameters::Selection;
+
+/// The oldest version of the ONNX IR in which an input may have a default that a host can override, and all operators of
+/// the opsets that are written.
+const IR_VERSION: i64 = 8;
+
+/// What training graph to make.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// What is made small.
+    pub loss: Loss,
+    /// What is done with the gradients; `None`: they are the outputs.
+    pub update: Option<Update>,
+    /// What is trained.
+    pub selection: Selection,
+}
+
+/// A forward model with its loss, its backward pass and the update.
+#[derive(Debug)]
+pub struct TrainingGraph {
+    /// The model as it runs in training, without what is new in `model`.
+    forward: Model,
+    model: Model,
+    map: TrainingMap,
+    /// The position in `model` of the first node of the backward pass.
+    backward_start: usize,
+    /// The nodes of the backward pass.
+    backward: Vec<NodeProto>,
+    /// The gradient of the loss with respect to the prediction, from which the backward pass begins.
+    seed: String,
+    /// The prediction, and the distribution of its labels.
+    sampled: Option<(String, Distribution)>,
+    random: Option<Random>,
+}
+
+impl TrainingGraph {
+    /// Makes the training graph of `model`.
+    ///
+    /// # Errors
+    /// A recipe that does not fit the model, or operators that cannot be differentiated: all of them.
+    pub fn new(model: &Model, recipe: &Recipe) -> Result<Self, TrainingGraphError> {
+        let Prepared { model: forward, random, statistics } = prepare(model, &recipe.selection)?;
+        let path = model.path();
+        let request = |what| TrainingGraphError::Request { path: path.to_owned(), what };
+        let graph = forward.graph();
+        let index = forward.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(&forward, source))?;
+        let types = Types::infer(graph, &index);
+        let opset = forward.opset(ONNX_DOMAIN).unwrap_or(1);
+        let candidates = recipe.selection.candidates(graph, &index).map_err(request)?;
+
+        let mut b = Builder::new(&index, opset, "loss/");
+        let target = recipe.loss.target(&mut b, model, &index, &types).map_err(request)?;
+        let mut edit = GraphEdit { more_nodes: b.into_nodes(), ..GraphEdit::default() };
+        let backward_start = graph.nodes().len() + edit.more_nodes.len();
+
+        let mut b = Builder::new(&index, opset, "gradient/");
+        let gradients =
+            Backward::new(graph, &index, &types, path).gradients(&mut b, &[target.seed.clone()], &candidates)?;
+        if gradients.is_empty() {
+            return Err(request(format!(
+                "the loss '{}' depends on no floating-point initializer that is trained",
+                target.loss
+            )));
+        }
+        let mut backward = b.into_nodes();
+
+        let trained = Trained::new(graph, &index, &gradients, &mut edit);
+        let mut map = TrainingMap {
+            data: data_inputs(model),
+            labels: target.labels.iter().map(|input| input.name().to_owned()).collect(),
+            loss: Some(target.loss.clone()),
+            state: statistics,
+            ..TrainingMap::new()
+        };
+        let mut b = Builder::new(&index, opset, "update/");
+        match &recipe.update {
+            None => trained.deliver(&mut b, &mut backward, &mut edit, &mut map),
+            Some(update) => trained.update(&mut b, update, &mut edit, &mut map),
+        }
+        if let Some(random) = &random {
+            map.scalars.insert("seed".into(), random.seed().to_owned());
+        }
+        edit.more_nodes.extend(backward.iter().cloned());
+        edit.more_nodes.extend(b.into_nodes());
+        edit.more_inputs.extend(target.labels);
+        edit.more_outputs.extend(target.new_output.map(|tensor| tensor.declare(&target.loss)));
+        let edit = Edit {
+            graphs: [(GraphId::Main, edit)].into(),
+            metadata: [(TRAINING_METADATA.to_owned(), map.to_json())].into(),
+            ir_version: Some(model.ir_version().max(IR_VERSION)),
+            ..Edit::default()
+        };
+        let with_loss = forward.edited(&edit)?;
+        let (prediction, seed) = (index.value(target.seed.0).name.clone(), target.seed.1);
+        let sampled = target.distribution.map(|distribution| (prediction, distribution));
+        Ok(Self { forward, model: with_loss, map, backward_start, backward, seed, sampled, random })
+    }
+
+    /// The training graph with plain gradients.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Which of its inputs and outputs is which.
+    pub fn map(&self) -> &TrainingMap {
+        &self.map
+    }
+}
+
+/// Inputs without a default.
+fn data_inputs(model: &Model) -> Vec<String> {
+    let defaults: BTreeSet<&str> = model.graph().initializers().iter().map(|initializer| initializer.name()).collect();
+    let inputs = model.graph().inputs().iter().map(|input| input.name());
+    inputs.filter(|name| !defaults.contains(name)).map(str::to_owned).collect()
+}

@@ -1,0 +1,72 @@
+//! Which initializers of a forward model are trained.
+
+use std::collections::BTreeSet;
+
+use wildmatch::WildMatch;
+
+use crate::autodiff;
+use crate::model::{Graph, Index, Initializer, Producer, TensorType, ValueId};
+
+/// What the user says of it: globs on names.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Selection {
+    /// Only these are trained, scalars too; if there is none, all tensors with at least one axis.
+    pub trained: Vec<String>,
+    /// These are not.
+    pub frozen: Vec<String>,
+}
+
+impl Selection {
+    /// Whether the user froze the initializer of that name.
+    pub(super) fn is_frozen(&self, name: &str) -> bool {
+        self.frozen.iter().any(|glob| fits(glob, name))
+    }
+
+    /// The initializers that may be trained: floating-point numbers that some operator reads where it has a derivative.
+    ///
+    /// # Errors
+    /// A glob that fits nothing.
+    pub(super) fn candidates(&self, graph: &Graph, index: &Index) -> Result<BTreeSet<ValueId>, String> {
+        let trainable: Vec<(ValueId, &Initializer)> =
+            initializers(graph, index).filter(|&(id, _)| has_derivative(graph, index, id)).collect();
+        for glob in self.trained.iter().chain(&self.frozen) {
+            let is_known = |name: &str| fits(glob, name);
+            if !initializers(graph, index).any(|(_, initializer)| is_known(initializer.name())) {
+                let known: Vec<&str> = trainable.iter().map(|(_, initializer)| initializer.name()).collect();
+                return Err(format!(
+                    "no floating-point initializer is called '{glob}'; there are: {}",
+                    known.join(", ")
+                ));
+            }
+        }
+        let is_chosen = |initializer: &Initializer| {
+            if self.trained.is_empty() {
+                initializer.tensor_type().rank().is_some_and(|rank| rank > 0)
+            } else {
+                self.trained.iter().any(|glob| fits(glob, initializer.name()))
+            }
+        };
+        let chosen = trainable.iter().filter(|(_, i)| is_chosen(i) && !self.is_frozen(i.name()));
+        Ok(chosen.map(|(id, _)| *id).collect())
+    }
+}
+
+/// Dense floating-point initializers, whether or not they are inputs too.
+fn initializers<'a>(graph: &'a Graph, index: &Index) -> impl Iterator<Item = (ValueId, &'a Initializer)> {
+    let dense = graph.initializers().iter().filter(|initializer| {
+        let TensorType { shape, .. } = initializer.tensor_type();
+        initializer.tensor_type().is_float() && shape.is_some()
+    });
+    dense.filter_map(|initializer| Some((index.find(initializer.name())?, initializer)))
+}
+
+fn has_derivative(graph: &Graph, index: &Index, id: ValueId) -> bool {
+    let value = index.value(id);
+    let is_own = matches!(value.producer, Producer::Initializer(_) | Producer::Input(_));
+    let mut uses = value.consumers.iter();
+    is_own && uses.any(|&(node, slot)| autodiff::is_differentiable(&graph.nodes()[node.0], slot))
+}
+
+fn fits(glob: &str, name: &str) -> bool {
+    glob == name || WildMatch::new(glob).matches(name)
+}

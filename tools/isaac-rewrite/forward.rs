@@ -1,0 +1,145 @@
+//! The options for forward models: which training graph to make of one.
+
+use clap::{Args, ValueEnum};
+use isaac::optimizer::{Moments, Optimizer, Update};
+use isaac::training_graph::{Distance, Labelled, Loss, Recipe, Selection};
+
+/// Options that belong to forward models. clap shows them under a heading of their own.
+#[derive(Args)]
+#[command(next_help_heading = "For forward models")]
+pub(crate) struct Forward {
+    /// Build the training graph, with this loss, a mean over the batch.
+    #[arg(long, value_enum)]
+    loss: Option<LossName>,
+    /// Build the training graph, with this scalar output of the model as the loss.
+    #[arg(long, value_name = "NAME", conflicts_with = "loss")]
+    loss_output: Option<String>,
+    /// The output that the loss compares with labels, if there are several.
+    #[arg(long, value_name = "NAME", requires = "loss")]
+    prediction: Option<String>,
+    /// The axis along which classes lie. [default: the last one, for up to three axes]
+    #[arg(long, value_name = "AXIS", requires = "loss", allow_negative_numbers = true)]
+    class_axis: Option<i64>,
+    /// A label that does not count.
+    #[arg(long, value_name = "LABEL", requires = "loss", allow_negative_numbers = true)]
+    ignore_index: Option<i64>,
+    /// Feed a weight for each example; the loss is the weighted mean.
+    #[arg(long, requires = "loss")]
+    example_weights: bool,
+    /// The update rule; none gives gradients as outputs.
+    #[arg(long, value_enum, default_value_t = OptimizerName::Sgd)]
+    optimizer: OptimizerName,
+    /// How much of the last change momentum keeps.
+    #[arg(long, value_name = "M", default_value = "0.9", value_parser = fraction)]
+    momentum: f64,
+    /// Nesterov's momentum.
+    #[arg(long)]
+    nesterov: bool,
+    /// The rates at which Adam's means of gradients and of their squares decay.
+    #[arg(long, value_name = "B", num_args = 2, default_values = ["0.9", "0.999"], value_parser = fraction)]
+    betas: Vec<f64>,
+    /// What Adam adds to the root of the mean square.
+    #[arg(long, value_name = "E", default_value = "1e-8", value_parser = non_negative)]
+    epsilon: f64,
+    /// The part of each parameter that is added to its gradient; of adamw, the rate at which parameters decay.
+    #[arg(long, value_name = "D", default_value = "0", value_parser = non_negative)]
+    weight_decay: f64,
+    /// Shorten gradients to this common 2-norm where it is larger.
+    #[arg(long, value_name = "NORM", value_parser = positive)]
+    clip_norm: Option<f64>,
+    /// Initializers that are not trained; for the statistics of a batch normalization, that it stays in inference mode.
+    #[arg(long, value_name = "GLOB")]
+    freeze: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LossName {
+    /// -log softmax of the class whose index is the label.
+    CrossEntropy,
+    /// The same for labels that are probabilities of the classes.
+    SoftCrossEntropy,
+    /// The mean squared error.
+    Mse,
+    /// Binary cross-entropy; the prediction is the logit.
+    Bce,
+    /// The mean absolute error.
+    L1,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum OptimizerName {
+    /// No update: the outputs are gradients.
+    None,
+    /// Stochastic gradient descent.
+    Sgd,
+    /// With momentum.
+    Momentum,
+    /// Adam.
+    Adam,
+    /// Adam with decoupled weight decay.
+    Adamw,
+}
+
+impl Forward {
+    /// What training graph is asked for; `None` if none is. `trained` are globs on names of initializers.
+    pub(crate) fn recipe(&self, trained: &[String]) -> Result<Option<Recipe>, String> {
+        let Some(loss) = self.loss()? else {
+            return Ok(None);
+        };
+        let selection = Selection { trained: trained.to_vec(), frozen: self.freeze.clone() };
+        Ok(Some(Recipe { loss, update: self.update(), selection }))
+    }
+
+    fn loss(&self) -> Result<Option<Loss>, String> {
+        if let Some(name) = &self.loss_output {
+            return Ok(Some(Loss::Output(name.clone())));
+        }
+        let Some(loss) = self.loss else {
+            return Ok(None);
+        };
+        let Self { class_axis, ignore_index, .. } = *self;
+        if ignore_index.is_some() && loss != LossName::CrossEntropy {
+            return Err("--ignore-index belongs to --loss cross-entropy".into());
+        }
+        if class_axis.is_some() && !matches!(loss, LossName::CrossEntropy | LossName::SoftCrossEntropy) {
+            return Err("--class-axis belongs to --loss cross-entropy and soft-cross-entropy".into());
+        }
+        let distance = match loss {
+            LossName::CrossEntropy => Distance::CrossEntropy { class_axis, ignore_index },
+            LossName::SoftCrossEntropy => Distance::SoftCrossEntropy { class_axis },
+            LossName::Mse => Distance::MeanSquaredError,
+            LossName::Bce => Distance::BinaryCrossEntropy,
+            LossName::L1 => Distance::L1,
+        };
+        let (prediction, example_weights) = (self.prediction.clone(), self.example_weights);
+        Ok(Some(Loss::Labelled(Labelled { distance, prediction, example_weights })))
+    }
+
+    fn update(&self) -> Option<Update> {
+        let moments = Moments { beta1: self.betas[0], beta2: self.betas[1], epsilon: self.epsilon };
+        let optimizer = match self.optimizer {
+            OptimizerName::None => return None,
+            OptimizerName::Sgd => Optimizer::Sgd,
+            OptimizerName::Momentum => Optimizer::Momentum { momentum: self.momentum, nesterov: self.nesterov },
+            OptimizerName::Adam => Optimizer::Adam(moments),
+            OptimizerName::Adamw => Optimizer::AdamW(moments),
+        };
+        Some(Update { optimizer, weight_decay: self.weight_decay, clip_norm: self.clip_norm })
+    }
+}
+
+fn fraction(text: &str) -> Result<f64, String> {
+    number(text, |value| (0.0..1.0).contains(&value), "from 0 to below 1")
+}
+
+fn non_negative(text: &str) -> Result<f64, String> {
+    number(text, |value| value >= 0.0 && value.is_finite(), "of 0 or more")
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    number(text, |value| value > 0.0 && value.is_finite(), "above 0")
+}
+
+fn number(text: &str, is_allowed: impl Fn(f64) -> bool, range: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|&value| is_allowed(value)).ok_or_else(|| format!("this is a number {range}"))
+}
