@@ -42,7 +42,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wildmatch::WildMatch;
 
-use crate::model::{Edit, GraphId, Index, Model, NodeExt, NodeId, ONNX_DOMAIN, Producer, ValueId};
+use crate::model::{Edit, GraphId, Index, Model, NodeExt, NodeId, ONNX_DOMAIN, Producer, TRAINING_METADATA, ValueId};
 use emit::Emitter;
 use flow::Flow;
 use matching::Matching;
@@ -116,11 +116,6 @@ impl<'a> Analysis<'a> {
     /// The model.
     pub fn model(&self) -> &'a Model {
         self.model
-    }
-
-    /// Whether anything in the model is for training.
-    pub fn is_training_graph(&self) -> bool {
-        self.is_training_graph
     }
 
     /// Refuses a model without a backward pass.
@@ -237,6 +232,12 @@ impl Chosen<'_> {
         }
         Ok(edit)
     }
+}
+
+/// Whether a model has operators that only training needs, or the metadata of a training graph that we wrote.
+pub fn is_marked_for_training(model: &Model) -> bool {
+    model.metadata(TRAINING_METADATA).is_some()
+        || model.graphs().any(|(_, graph)| graph.nodes().iter().any(sinks::is_training_only))
 }
 
 /// The parameters that the user names, or else the metadata of a training graph that we wrote.

@@ -8,7 +8,9 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 use isaac::autodiff::{self, AutodiffError};
 use isaac::model::{Edit, Model};
-use isaac::rewrite::{Analysis, Choice, Chosen, Direction, Explanation, Kind, Reason, Report, RewriteError, Selector};
+use isaac::rewrite::{
+    self, Analysis, Choice, Chosen, Direction, Explanation, Kind, Reason, Report, RewriteError, Selector,
+};
 use isaac::training_graph::{Damping, Method, Recipe, TrainingGraph, TrainingGraphError};
 
 mod forward;
@@ -177,7 +179,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 /// Makes a training graph of a forward model, and conditions its gradients.
 fn train(arguments: &Arguments, model: &Model, recipe: &Recipe) -> Result<ExitCode, Failure> {
-    if Analysis::new(model, &[])?.is_training_graph() {
+    if rewrite::is_marked_for_training(model) {
         return Err(Failure::Usage(format!(
             "--loss makes a training graph of a forward model, and {} has a backward pass",
             arguments.model.display()
