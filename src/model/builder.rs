@@ -163,3 +163,16 @@ impl<'a> Builder<'a> {
         self.op("Expand", &[value, &shape])
     }
 }
+
+/// Those of `nodes`, which are in an order of execution, that these values depend on.
+pub(crate) fn needed_for(nodes: Vec<NodeProto>, mut values: BTreeSet<String>) -> Vec<NodeProto> {
+    let mut needed = Vec::new();
+    for node in nodes.into_iter().rev() {
+        if node.output.iter().any(|output| values.contains(output)) {
+            values.extend(node.input.iter().cloned());
+            needed.push(node);
+        }
+    }
+    needed.reverse();
+    needed
+}

@@ -37,7 +37,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use prost::Message;
 
-pub(crate) use builder::Builder;
+pub(crate) use builder::{Builder, needed_for};
 pub use edit::{Edit, GraphEdit};
 pub use error::ModelError;
 pub use graph::{Graph, Initializer};
