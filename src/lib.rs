@@ -40,3 +40,4 @@ pub mod optimizer;
 pub mod proto;
 pub mod rewrite;
 pub mod training_graph;
+pub mod weights;

@@ -12,6 +12,7 @@ use isaac::rewrite::{
     self, Analysis, Choice, Chosen, Direction, Explanation, Kind, Reason, Report, RewriteError, Selector,
 };
 use isaac::training_graph::{Damping, Method, Recipe, TrainingGraph, TrainingGraphError};
+use isaac::weights::{Weights, WeightsError};
 
 mod forward;
 mod table;
@@ -64,6 +65,9 @@ struct Arguments {
     /// Fail with status 3, and write nothing, unless exactly N layers are rewritten.
     #[arg(long, value_name = "N")]
     expect: Option<usize>,
+    /// Put the tensors of a .safetensors or .npz file in the place of the model's initializers of the same names, and do nothing else.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "loss", "loss_output"])]
+    weights: Option<PathBuf>,
     #[command(flatten)]
     forward: Forward,
 }
@@ -102,6 +106,8 @@ enum Failure {
     Autodiff(#[from] AutodiffError),
     #[error(transparent)]
     TrainingGraph(#[from] TrainingGraphError),
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     #[error("{0}")]
     Usage(String),
     #[error("cannot write to standard output")]
@@ -114,7 +120,7 @@ impl Failure {
         match self {
             Self::Usage(_) => true,
             Self::Rewrite(error) => matches!(error, RewriteError::Select(_) | RewriteError::UnknownParameter { .. }),
-            Self::Model(_) | Self::Autodiff(_) | Self::TrainingGraph(_) | Self::Print(_) => false,
+            Self::Model(_) | Self::Autodiff(_) | Self::TrainingGraph(_) | Self::Weights(_) | Self::Print(_) => false,
         }
     }
 }
@@ -155,6 +161,10 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     arguments.check()?;
     let loaded = Model::load(&arguments.model)?;
+    if let (Some(weights), Some(output)) = (&arguments.weights, &arguments.output) {
+        loaded.save(&Weights::load(weights)?.edit(&loaded)?, output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(recipe) = arguments.forward.recipe(&arguments.param).map_err(Failure::Usage)? {
         return train(arguments, &loaded, &recipe);
     }
