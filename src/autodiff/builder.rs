@@ -91,28 +91,34 @@ impl<'a> Builder<'a> {
 
     /// The sum over some axes.
     pub(crate) fn sum(&mut self, value: &str, axes: &[i64], keep: bool) -> String {
-        self.over_axes("ReduceSum", value, axes, |node| node.with_int("keepdims", keep.into()))
+        self.over_axes("ReduceSum", 13, value, axes, |node| node.with_int("keepdims", keep.into()))
+    }
+
+    /// The mean over some axes, which are kept as ones.
+    pub(crate) fn mean(&mut self, value: &str, axes: &[i64]) -> String {
+        self.over_axes("ReduceMean", 18, value, axes, |node| node.with_int("keepdims", 1))
     }
 
     /// `value` with axes of size one put in.
     pub(crate) fn unsqueeze(&mut self, value: &str, axes: &[i64]) -> String {
-        self.over_axes("Unsqueeze", value, axes, |node| node)
+        self.over_axes("Unsqueeze", 13, value, axes, |node| node)
     }
 
     /// `value` without these axes of size one.
     pub(crate) fn squeeze(&mut self, value: &str, axes: &[i64]) -> String {
-        self.over_axes("Squeeze", value, axes, |node| node)
+        self.over_axes("Squeeze", 13, value, axes, |node| node)
     }
 
-    /// An operator that takes its axes as an attribute before opset 13, and as an input from then on.
+    /// An operator that takes its axes as an input from opset `since` on, and as an attribute before.
     fn over_axes(
         &mut self,
         op_type: &str,
+        since: i64,
         value: &str,
         axes: &[i64],
         attributes: impl FnOnce(NodeProto) -> NodeProto,
     ) -> String {
-        if self.opset < 13 {
+        if self.opset < since {
             return self.with(op_type, &[value], |node| attributes(node).with_ints("axes", axes));
         }
         let axes = self.ints(axes);
