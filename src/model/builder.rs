@@ -125,6 +125,11 @@ impl<'a> Builder<'a> {
         self.over_axes("ReduceSum", 13, value, axes, |node| node.with_int("keepdims", keep.into()))
     }
 
+    /// The mean over some axes, which are kept as ones.
+    pub(crate) fn mean(&mut self, value: &str, axes: &[i64]) -> String {
+        self.over_axes("ReduceMean", 18, value, axes, |node| node.with_int("keepdims", 1))
+    }
+
     /// `value` with axes of size one put in.
     pub(crate) fn unsqueeze(&mut self, value: &str, axes: &[i64]) -> String {
         self.over_axes("Unsqueeze", 13, value, axes, |node| node)

@@ -69,13 +69,23 @@ impl TensorProto {
 
     /// A scalar of a floating-point type (`TensorProto.DataType`); of any other type, a float.
     pub fn of_float(value: f64, elem: i32) -> Self {
-        let (data_type, bytes) = match DataType::try_from(elem) {
-            Ok(DataType::Double) => (elem, value.to_le_bytes().to_vec()),
-            Ok(DataType::Float16) => (elem, half::f16::from_f64(value).to_le_bytes().to_vec()),
-            Ok(DataType::Bfloat16) => (elem, half::bf16::from_f64(value).to_le_bytes().to_vec()),
-            _ => (DataType::Float as i32, (value as f32).to_le_bytes().to_vec()),
+        Self::of_floats(&[value], &[], elem)
+    }
+
+    /// A tensor of the sizes `dims` and a floating-point type (`TensorProto.DataType`); of any other type, of floats.
+    pub fn of_floats(values: &[f64], dims: &[i64], elem: i32) -> Self {
+        let values = values.iter();
+        let (data_type, bytes): (i32, Vec<u8>) = match DataType::try_from(elem) {
+            Ok(DataType::Double) => (elem, values.flat_map(|value| value.to_le_bytes()).collect()),
+            Ok(DataType::Float16) => {
+                (elem, values.flat_map(|&value| half::f16::from_f64(value).to_le_bytes()).collect())
+            }
+            Ok(DataType::Bfloat16) => {
+                (elem, values.flat_map(|&value| half::bf16::from_f64(value).to_le_bytes()).collect())
+            }
+            _ => (DataType::Float as i32, values.flat_map(|&value| (value as f32).to_le_bytes()).collect()),
         };
-        Self { data_type: Some(data_type), raw_data: Some(bytes.into()), ..Self::default() }
+        Self { dims: dims.to_vec(), data_type: Some(data_type), raw_data: Some(bytes.into()), ..Self::default() }
     }
 
     /// The elements of an int64 tensor that is stored in the file.
@@ -99,6 +109,15 @@ impl TensorProto {
             DataType::Double => Some(self.double_data.iter().flat_map(|value| value.to_le_bytes()).collect()),
             _ => None,
         }
+    }
+
+    /// The elements of a float tensor that is stored in the file.
+    pub fn float_elements(&self) -> Option<Vec<f32>> {
+        if self.data_type() != DataType::Float as i32 {
+            return None;
+        }
+        let bytes = self.element_bytes()?;
+        Some(bytes.chunks_exact(4).filter_map(|chunk| Some(f32::from_le_bytes(chunk.try_into().ok()?))).collect())
     }
 
     /// The element of a floating-point tensor that has just one.

@@ -16,7 +16,7 @@ fn zeros(s: &mut Step<'_, '_>) -> String {
 }
 
 /// The same node with the attribute that adds where indices meet.
-fn adding(node: NodeProto) -> NodeProto {
+pub(super) fn adding(node: NodeProto) -> NodeProto {
     use crate::proto::AttributeProto;
     use crate::proto::attribute_proto::AttributeType;
     let mut node = node;

@@ -9,10 +9,13 @@ mod convolution;
 mod elementwise;
 mod gather;
 mod layout;
+mod linear;
 mod matmul;
 mod normalization;
+mod pooling;
 mod reduce;
 mod softmax;
+mod window;
 
 use super::step::{Refusal, Step};
 use crate::proto::NodeProto;
@@ -59,8 +62,10 @@ const RULES: &[&[(&str, Rule)]] = &[
     elementwise::RULES,
     gather::RULES,
     layout::RULES,
+    linear::RULES,
     matmul::RULES,
     normalization::RULES,
+    pooling::RULES,
     reduce::RULES,
     softmax::RULES,
 ];

@@ -6,6 +6,7 @@
 
 mod axes;
 mod content;
+mod spatial;
 
 use super::{Dim, Graph, Index, NodeExt, NodeId, Producer, TensorType, ValueId};
 use crate::proto::{NodeProto, TensorProto, tensor_proto::DataType};
@@ -74,6 +75,7 @@ impl Types {
         for slot in 0..node.output.len() {
             let Some(output) = index.output(node, slot) else { continue };
             let at = output.index();
+            let elem = if slot > 0 { further_elem(node, elem) } else { elem };
             self.elems[at] = self.elems[at].or(elem);
             if self.shapes[at].is_none() {
                 self.shapes[at] = shapes.get(slot).cloned().flatten();
@@ -82,6 +84,15 @@ impl Types {
                 self.contents[at].clone_from(&content);
             }
         }
+    }
+}
+
+/// The element type of the results behind the first, which is of type `first`.
+fn further_elem(node: &NodeProto, first: Option<i32>) -> Option<i32> {
+    match node.op_type() {
+        "MaxPool" => Some(INT64),
+        "Dropout" => Some(BOOL),
+        _ => first,
     }
 }
 
@@ -209,11 +220,18 @@ impl Call<'_> {
             op if op.starts_with("Reduce") || op.starts_with("Arg") => one(self.reduce()),
             "LayerNormalization" | "Dropout" => vec![first()],
             "BatchNormalization" | "InstanceNormalization" | "GroupNormalization" | "LRN" => one(first()),
-            "GlobalAveragePool" | "GlobalMaxPool" => one(first().map(|mut shape| {
+            "MeanVarianceNormalization" | "LpNormalization" => one(first()),
+            "GlobalAveragePool" | "GlobalMaxPool" | "GlobalLpPool" => one(first().map(|mut shape| {
                 shape.iter_mut().skip(2).for_each(|dim| *dim = Dim::Known(1));
                 shape
             })),
-            "Conv" | "MaxPool" | "AveragePool" => one(self.window()),
+            "Conv" | "MaxPool" | "AveragePool" | "LpPool" => vec![self.window(); self.node.output.len()],
+            "ConvTranspose" => one(self.conv_transpose()),
+            "Col2Im" => one(self.col2im()),
+            "Pad" => one(self.pad()),
+            "Resize" => one(self.resize()),
+            "DepthToSpace" => one(self.blocks(true)),
+            "SpaceToDepth" => one(self.blocks(false)),
             op if lists(KEEP_SHAPE, op) || lists(MICROSOFT, op) => one(first()),
             _ => Vec::new(),
         }
