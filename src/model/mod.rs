@@ -20,6 +20,7 @@
 
 mod constant;
 mod edit;
+mod equation;
 mod error;
 mod external;
 mod graph;
@@ -36,6 +37,7 @@ use bytes::Bytes;
 use prost::Message;
 
 pub use edit::{Edit, GraphEdit};
+pub use equation::Equation;
 pub use error::ModelError;
 pub use graph::{Graph, Initializer};
 pub use index::{Index, IndexError, NodeId, Producer, Value, ValueId};
@@ -43,7 +45,7 @@ pub use infer::{Types, broadcast};
 pub use node::NodeExt;
 pub use types::{Dim, TensorType, is_float};
 
-use crate::proto::{OperatorSetIdProto, StringStringEntryProto};
+use crate::proto::{FunctionProto, OperatorSetIdProto, StringStringEntryProto};
 use wire::Field;
 
 /// The default operator domain, `ai.onnx`, as files write it.
@@ -89,6 +91,7 @@ pub struct Model {
     metadata: Vec<StringStringEntryProto>,
     graph: Graph,
     training_info: Vec<TrainingInfo>,
+    functions: Vec<FunctionProto>,
 }
 
 impl Model {
@@ -119,6 +122,7 @@ impl Model {
         let mut opset_imports = Vec::new();
         let mut metadata = Vec::new();
         let mut training_info = Vec::new();
+        let mut functions = Vec::new();
         for field in wire::fields(&bytes, 0..bytes.len()).map_err(malformed)? {
             let payload = || bytes.slice(field.payload.clone());
             match field.number {
@@ -127,6 +131,7 @@ impl Model {
                 14 => {
                     metadata.push(StringStringEntryProto::decode(payload()).map_err(invalid("metadata_props".into()))?)
                 }
+                25 => functions.push(FunctionProto::decode(payload()).map_err(invalid("functions".into()))?),
                 20 if field.delimited => training_info.push(decode_training_info(path, &bytes, field)?),
                 _ => {}
             }
@@ -137,7 +142,7 @@ impl Model {
                 return Err(ModelError::GraphCount { path: path.into(), count });
             }
         };
-        Ok(Self { path: path.into(), file: None, bytes, opset_imports, metadata, graph, training_info })
+        Ok(Self { path: path.into(), file: None, bytes, opset_imports, metadata, graph, training_info, functions })
     }
 
     /// Where the model was loaded from.
@@ -177,6 +182,11 @@ impl Model {
     /// The training infos.
     pub fn training_info(&self) -> &[TrainingInfo] {
         &self.training_info
+    }
+
+    /// The functions that nodes may call (ONNX IR specification, "Functions").
+    pub fn functions(&self) -> &[FunctionProto] {
+        &self.functions
     }
 
     /// The value of a metadata property.

@@ -11,6 +11,8 @@ pub trait NodeExt {
     fn with_ints(self, name: &str, values: &[i64]) -> Self;
     /// The same node with a float attribute.
     fn with_float(self, name: &str, value: f32) -> Self;
+    /// The same node with a text attribute.
+    fn with_string(self, name: &str, value: &str) -> Self;
     /// The same node with a tensor attribute.
     fn with_tensor(self, name: &str, value: TensorProto) -> Self;
     /// The same node under another name.
@@ -59,6 +61,12 @@ impl NodeExt for NodeProto {
 
     fn with_float(mut self, name: &str, value: f32) -> Self {
         self.attribute.push(AttributeProto { f: Some(value), ..attribute(name, AttributeType::Float) });
+        self
+    }
+
+    fn with_string(mut self, name: &str, value: &str) -> Self {
+        let value = value.as_bytes().to_vec().into();
+        self.attribute.push(AttributeProto { s: Some(value), ..attribute(name, AttributeType::String) });
         self
     }
 

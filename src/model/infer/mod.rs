@@ -6,6 +6,8 @@
 
 mod axes;
 mod content;
+mod recurrent;
+mod selection;
 
 use super::{Dim, Graph, Index, NodeExt, NodeId, Producer, TensorType, ValueId};
 use crate::proto::{NodeProto, TensorProto, tensor_proto::DataType};
@@ -69,12 +71,13 @@ impl Types {
         let node = &graph.nodes()[id.0];
         let call = Call { types: self, graph, index, node };
         let elem = call.elem();
+        let second = if node.is_onnx("TopK") { Some(INT64) } else { elem };
         let shapes = call.shapes();
         let content = call.content().filter(|content| content.len() <= MAX_CONTENT);
         for slot in 0..node.output.len() {
             let Some(output) = index.output(node, slot) else { continue };
             let at = output.index();
-            self.elems[at] = self.elems[at].or(elem);
+            self.elems[at] = self.elems[at].or(if slot == 1 { second } else { elem });
             if self.shapes[at].is_none() {
                 self.shapes[at] = shapes.get(slot).cloned().flatten();
             }
@@ -206,6 +209,11 @@ impl Call<'_> {
             "ConstantOfShape" => one(self.content_at(0).map(<[Dim]>::to_vec)),
             "Slice" => one(self.slice()),
             "Split" => self.split(),
+            "RNN" | "GRU" | "LSTM" => self.recurrent(),
+            "Einsum" => one(self.einsum()),
+            "NegativeLogLikelihoodLoss" | "SoftmaxCrossEntropyLoss" => self.loss(),
+            "TopK" => self.top_k(),
+            "Compress" => one(self.compress()),
             op if op.starts_with("Reduce") || op.starts_with("Arg") => one(self.reduce()),
             "LayerNormalization" | "Dropout" => vec![first()],
             "BatchNormalization" | "InstanceNormalization" | "GroupNormalization" | "LRN" => one(first()),
@@ -334,7 +342,8 @@ impl Call<'_> {
 /// Operators whose (first) result has the shape of the first input.
 const KEEP_SHAPE: &str = "Identity Cast CastLike Relu Tanh Sigmoid Exp Log Sqrt Neg Abs Erf Gelu Softmax LogSoftmax Clip \
      Reciprocal Floor Ceil Sign Not Elu Selu LeakyRelu HardSigmoid HardSwish Softplus Softsign Mish Celu \
-     ThresholdedRelu Sin Cos Tan Sinh Cosh Asin Acos Atan ScatterND ScatterElements";
+     ThresholdedRelu Sin Cos Tan Sinh Cosh Asin Acos Atan ScatterND ScatterElements CumSum Trilu \
+     RotaryEmbedding";
 
 /// Operators of ONNX Runtime whose first result has type and shape of the first input.
 const MICROSOFT: &str =

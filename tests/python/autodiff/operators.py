@@ -1,11 +1,12 @@
 """The operators whose gradient is tested on the node suite, and what the rules refuse of it."""
 
 COVERED = """
-Abs Acos Acosh Add Asin Asinh Atan Atanh BatchNormalization Cast Celu Clip Concat Conv Cos Cosh DepthToSpace Div Dropout Elu Erf Exp
-Expand Flatten Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish Identity
-InstanceNormalization LayerNormalization LeakyRelu Log LogSoftmax MatMul Max Mean Min Mish Mod Mul Neg PRelu Pad Pow Reciprocal ReduceL1
-ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Selu Sigmoid Sin
-Sinh Slice Softmax Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile Transpose Unsqueeze Where
+Abs Acos Acosh Add Asin Asinh Atan Atanh BatchNormalization Cast CastLike Celu Clip Compress Concat Conv Cos Cosh CumSum DepthToSpace
+Div Dropout Einsum Elu Erf Exp Expand Flatten GRU Gather GatherElements GatherND Gelu Gemm GlobalAveragePool GlobalMaxPool HardSigmoid
+HardSwish Identity InstanceNormalization LSTM LayerNormalization LeakyRelu Log LogSoftmax MatMul Max Mean Min Mish Mod Mul Neg
+NegativeLogLikelihoodLoss PRelu Pad Pow RNN Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin
+ReduceProd ReduceSum ReduceSumSquare Relu Reshape ScatterElements ScatterND Selu Sigmoid Sin Sinh Slice Softmax SoftmaxCrossEntropyLoss
+Softplus Softsign SpaceToDepth Split Sqrt Squeeze Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where
 """.split()
 
 # By operator: parts of the messages that may say why a case is refused.
