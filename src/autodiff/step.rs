@@ -118,9 +118,7 @@ impl<'a> Step<'a, '_> {
 
     /// The value of a constant boolean input.
     pub(crate) fn bool_input(&self, slot: usize) -> Option<bool> {
-        let tensor = self.graph.constant(self.index, self.value(slot)?)?;
-        let first = tensor.raw_data.as_deref().and_then(|bytes| bytes.first().map(|&byte| byte != 0));
-        first.or_else(|| tensor.int32_data.first().map(|&value| value != 0))
+        self.graph.constant_bools(self.index, self.value(slot)?)?.first().copied()
     }
 
     /// A scalar of the first input's type.

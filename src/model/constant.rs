@@ -32,9 +32,15 @@ impl Graph {
         }
     }
 
-    /// The elements of a constant int64 tensor.
+    /// The elements of a constant tensor of int64 or int32.
     pub fn constant_ints(&self, index: &Index, value: ValueId) -> Option<Vec<i64>> {
-        self.constant(index, value)?.int64_elements()
+        let tensor = self.constant(index, value)?;
+        tensor.int64_elements().or_else(|| tensor.int32_elements())
+    }
+
+    /// The elements of a constant tensor of booleans.
+    pub fn constant_bools(&self, index: &Index, value: ValueId) -> Option<Vec<bool>> {
+        self.constant(index, value)?.bool_elements()
     }
 
     /// The element of a constant floating-point tensor that has just one.
@@ -98,6 +104,33 @@ impl TensorProto {
                 bytes.chunks_exact(8).filter_map(|chunk| Some(i64::from_le_bytes(chunk.try_into().ok()?))).collect(),
             ),
             _ => Some(self.int64_data.clone()),
+        }
+    }
+
+    /// The elements of an int32 tensor that is stored in the file.
+    pub fn int32_elements(&self) -> Option<Vec<i64>> {
+        if self.data_type() != DataType::Int32 as i32 {
+            return None;
+        }
+        match self.raw_data.as_deref() {
+            Some(bytes) if !bytes.is_empty() => Some(
+                bytes
+                    .chunks_exact(4)
+                    .filter_map(|chunk| Some(i32::from_le_bytes(chunk.try_into().ok()?).into()))
+                    .collect(),
+            ),
+            _ => Some(self.int32_data.iter().map(|&value| value.into()).collect()),
+        }
+    }
+
+    /// The elements of a tensor of booleans that is stored in the file.
+    pub fn bool_elements(&self) -> Option<Vec<bool>> {
+        if self.data_type() != DataType::Bool as i32 {
+            return None;
+        }
+        match self.raw_data.as_deref() {
+            Some(bytes) if !bytes.is_empty() => Some(bytes.iter().map(|&byte| byte != 0).collect()),
+            _ => Some(self.int32_data.iter().map(|&value| value != 0).collect()),
         }
     }
 

@@ -6,6 +6,8 @@
 
 mod axes;
 mod content;
+mod recurrent;
+mod selection;
 mod spatial;
 
 use super::{Dim, Graph, Index, NodeExt, NodeId, Producer, TensorType, ValueId};
@@ -90,7 +92,7 @@ impl Types {
 /// The element type of the results behind the first, which is of type `first`.
 fn further_elem(node: &NodeProto, first: Option<i32>) -> Option<i32> {
     match node.op_type() {
-        "MaxPool" => Some(INT64),
+        "MaxPool" | "TopK" => Some(INT64),
         "Dropout" => Some(BOOL),
         _ => first,
     }
@@ -217,6 +219,11 @@ impl Call<'_> {
             "ConstantOfShape" => one(self.content_at(0).map(<[Dim]>::to_vec)),
             "Slice" => one(self.slice()),
             "Split" => self.split(),
+            "RNN" | "GRU" | "LSTM" => self.recurrent(),
+            "Einsum" => one(self.einsum()),
+            "NegativeLogLikelihoodLoss" | "SoftmaxCrossEntropyLoss" => self.loss(),
+            "TopK" => self.top_k(),
+            "Compress" => one(self.compress()),
             op if op.starts_with("Reduce") || op.starts_with("Arg") => one(self.reduce()),
             "LayerNormalization" | "Dropout" => vec![first()],
             "BatchNormalization" | "InstanceNormalization" | "GroupNormalization" | "LRN" => one(first()),
@@ -352,7 +359,8 @@ impl Call<'_> {
 /// Operators whose (first) result has the shape of the first input.
 const KEEP_SHAPE: &str = "Identity Cast CastLike Relu Tanh Sigmoid Exp Log Sqrt Neg Abs Erf Gelu Softmax LogSoftmax Clip \
      Reciprocal Floor Ceil Sign Not Elu Selu LeakyRelu HardSigmoid HardSwish Softplus Softsign Mish Celu \
-     ThresholdedRelu Sin Cos Tan Sinh Cosh Asin Acos Atan ScatterND ScatterElements";
+     ThresholdedRelu Sin Cos Tan Sinh Cosh Asin Acos Atan ScatterND ScatterElements CumSum Trilu \
+     RotaryEmbedding";
 
 /// Operators of ONNX Runtime whose first result has type and shape of the first input.
 const MICROSOFT: &str =
