@@ -106,9 +106,12 @@ impl<'a> Attention<'a> {
         let copies = b.ints(&[1, 1, times, 1, 1]);
         let copies = b.op("Expand", &[&apart, &copies]);
         let shape = b.op("Shape", &[value]);
-        let sizes = b.split(&shape, 0, &[1, 1, 2]);
+        let [batch, matrix] = [&[0][..], &[2, 3]].map(|axes| {
+            let axes = b.ints(axes);
+            b.op("Gather", &[&shape, &axes])
+        });
         let heads = b.ints(&[self.heads]);
-        let shape = b.concat(&[sizes[0].clone(), heads, sizes[2].clone()], 0);
+        let shape = b.concat(&[batch, heads, matrix], 0);
         b.op("Reshape", &[&copies, &shape])
     }
 

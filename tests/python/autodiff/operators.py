@@ -7,7 +7,7 @@ GlobalMaxPool GroupNormalization HardSigmoid HardSwish Identity InstanceNormaliz
 LpPool MatMul Max MaxPool Mean MeanVarianceNormalization Min Mish Mod Mul Neg NegativeLogLikelihoodLoss PRelu Pad Pow RNN Reciprocal
 ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare Relu Reshape Resize
 ScatterElements ScatterND Selu Sigmoid Sin Sinh Slice Softmax SoftmaxCrossEntropyLoss Softplus Softsign SpaceToDepth Split Sqrt Squeeze
-Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose Trilu Unsqueeze Where
+Sub Sum Tan Tanh ThresholdedRelu Tile TopK Transpose Unsqueeze Where
 """.split()
 
 # By operator: parts of the messages that may say why a case is refused.
@@ -16,6 +16,11 @@ REFUSED = {
     "Clip": ["not differentiable with respect to its input 1", "not differentiable with respect to its input 2"],
     "DepthToSpace": ["mode CRD"],
     "Dropout": ["not differentiable with respect to its input 1", "its ratio is not constant", "without a mask", "imports 11"],
+    "GRU": ["its sequences may be shorter"],
+    "LSTM": ["its sequences may be shorter"],
     "Mod": ["not differentiable with respect to its input 1"],
+    "NegativeLogLikelihoodLoss": ["not differentiable with respect to its input 2"],
     "Pad": ["not differentiable with respect to its input 2"],
+    "RNN": ["its sequences may be shorter"],
+    "SoftmaxCrossEntropyLoss": ["not differentiable with respect to its input 2"],
 }
