@@ -26,7 +26,7 @@ pub enum TrainingGraphError {
         source: IndexError,
     },
     /// The operator set is too old.
-    #[error("{}: training graphs are written in operators of opset 14 or later, and the model imports {opset}", path.display())]
+    #[error("{}: training graphs are written in operators of opset 13 or later, and the model imports {opset}", path.display())]
     Opset {
         /// The model file.
         path: PathBuf,

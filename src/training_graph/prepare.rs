@@ -5,14 +5,18 @@ use std::collections::BTreeMap;
 use super::error::TrainingGraphError;
 use super::parameters::Selection;
 use super::random::Random;
+use crate::autodiff;
 use crate::model::{
     Builder, Edit, GraphEdit, GraphId, Index, Model, NodeExt, ONNX_DOMAIN, Producer, StateEntry, TensorType, Types,
 };
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{NodeProto, TensorProto};
 
-/// The oldest version of the default domain in which batch normalization has a training mode.
-const OLDEST_OPSET: i64 = 14;
+/// The oldest version of the default domain in whose operators losses are written.
+const OLDEST_OPSET: i64 = 13;
+
+/// The oldest one in which batch normalization has a training mode.
+const BATCH_NORMALIZATION_OPSET: i64 = 14;
 
 /// A model that is ready to be differentiated.
 pub(super) struct Prepared {
@@ -28,6 +32,11 @@ pub(super) struct Prepared {
 /// # Errors
 /// An operator set that is too old, or a dropout whose ratio is not constant.
 pub(super) fn prepare(model: &Model, selection: &Selection) -> Result<Prepared, TrainingGraphError> {
+    let expanded = autodiff::expanded(model)?.map(|edit| model.edited(&edit)).transpose()?;
+    in_training_mode(expanded.as_ref().unwrap_or(model), selection)
+}
+
+fn in_training_mode(model: &Model, selection: &Selection) -> Result<Prepared, TrainingGraphError> {
     let path = model.path();
     let opset = model.opset(ONNX_DOMAIN).unwrap_or(1);
     if opset < OLDEST_OPSET {
@@ -47,12 +56,14 @@ pub(super) fn prepare(model: &Model, selection: &Selection) -> Result<Prepared, 
     };
     for &id in index.order() {
         let node = &graph.nodes()[id.0];
-        if node.is_onnx("Dropout") {
-            let fail = |what| TrainingGraphError::Request { path: path.to_owned(), what };
-            preparation.dropout(id.0, node).map_err(fail)?;
+        let done = if node.is_onnx("Dropout") {
+            preparation.dropout(id.0, node)
         } else if node.is_onnx("BatchNormalization") {
-            preparation.batch_normalization(id.0, node, selection);
-        }
+            preparation.batch_normalization(id.0, node, selection)
+        } else {
+            Ok(())
+        };
+        done.map_err(|what| TrainingGraphError::Request { path: path.to_owned(), what })?;
     }
     let statistics = preparation.declare_statistics();
     let Preparation { edit, random, .. } = preparation;
@@ -117,12 +128,22 @@ impl Preparation<'_> {
     }
 
     /// Normalizes with the statistics of the batch, and updates the running ones, where those are initializers that are not frozen.
-    fn batch_normalization(&mut self, at: usize, node: &NodeProto, selection: &Selection) {
+    fn batch_normalization(&mut self, at: usize, node: &NodeProto, selection: &Selection) -> Result<(), String> {
         let statistics = [3, 4].map(|slot| node.input_name(slot).unwrap_or_default());
         let initializers = self.model.graph().initializers();
         let is_stored = |name: &&str| initializers.iter().any(|i| i.name() == *name) && !selection.is_frozen(name);
         if !statistics.iter().all(is_stored) {
-            return;
+            return Ok(());
+        }
+        if self.b.opset() < BATCH_NORMALIZATION_OPSET {
+            return Err(format!(
+                "{}: its training mode came with opset {BATCH_NORMALIZATION_OPSET}, and the model imports {}; --freeze with the names of its \
+                 statistics ({}, {}) leaves it in inference mode",
+                node.label(),
+                self.b.opset(),
+                statistics[0],
+                statistics[1]
+            ));
         }
         let mut training = node.clone();
         training.attribute.retain(|attribute| attribute.name() != "training_mode");
@@ -136,6 +157,7 @@ impl Preparation<'_> {
             training.output.push(updated);
         }
         self.edit.nodes.insert(at, vec![training.with_int("training_mode", 1)]);
+        Ok(())
     }
 
     /// Makes inputs of the statistics and outputs of their newest values.

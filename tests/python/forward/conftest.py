@@ -1,7 +1,6 @@
 """Tests of the training graphs that isaac-rewrite makes of forward models, in the ONNX Runtime at hand.
 
-ISAAC_REWRITE is the path of the isaac-rewrite program, ISAAC_LIBRARY that of libisaac.so, ISAAC_OTHER_PYTHON an interpreter with
-another ONNX Runtime. Tests about files alone run once, in the newest stock one.
+ISAAC_REWRITE is the path of the isaac-rewrite program, ISAAC_LIBRARY that of libisaac.so.
 """
 
 import os
@@ -19,6 +18,6 @@ pytest.register_assert_rewrite("graphs", "dense", "losses")
 
 
 def pytest_configure():
-    for variable in ("ISAAC_REWRITE", "ISAAC_LIBRARY", "ISAAC_OTHER_PYTHON"):
+    for variable in ("ISAAC_REWRITE", "ISAAC_LIBRARY"):
         if not Path(os.environ.get(variable, "")).is_file():
             raise pytest.UsageError(f"{variable} has to be the path of a file")
