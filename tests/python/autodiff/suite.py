@@ -31,6 +31,10 @@ TOLERANCE = 1e-4
 TOLERANCE_OF_FLOAT_REFERENCE = 1e-3
 FLOAT_REFERENCE = ("Cast", "Erf", "Gelu", "RNN")
 ELEMENTS = 30
+# The reference evaluator, which is written in Python, takes minutes for larger tensors.
+LARGEST = 20_000
+# ONNX Runtime's shape inference gives another size here than its own kernel and the operator's definition.
+RUNTIME_IS_WRONG = {"test_maxpool_2d_ceil_output_size_reduce_by_one"}
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 Case = collections.namedtuple("Case", "name operator model feeds wanted output")
@@ -75,7 +79,8 @@ def cases(operators):
             graph.input.remove(info)
         outputs = [info for info in graph.output if info.type.tensor_type.elem_type in FLOATS]
         feeds = {name: value for name, value in feeds.items() if value.size}
-        if not feeds or not outputs:
+        is_too_large = any(value.size > LARGEST for value in feeds.values())
+        if not feeds or not outputs or is_too_large or folder.name in RUNTIME_IS_WRONG:
             continue
         sets = [list(feeds)] if len(feeds) == 1 else [list(feeds), *([name] for name in feeds)]
         for wanted in sets:
