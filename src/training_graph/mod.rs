@@ -111,8 +111,11 @@ impl<'a> TrainingGraph<'a> {
         let backward_start = graph.nodes().len() + edit.more_nodes.len();
 
         let mut b = Builder::new(&index, opset, "gradient/");
-        let gradients =
-            Backward::new(graph, &index, &types, path).gradients(&mut b, &[target.seed.clone()], &candidates)?;
+        let gradients = Backward::new(graph, &index, &types, path).gradients(
+            &mut b,
+            std::slice::from_ref(&target.seed),
+            &candidates,
+        )?;
         if gradients.is_empty() {
             return Err(request(format!(
                 "the loss '{}' depends on no floating-point initializer that is trained",
