@@ -1,6 +1,6 @@
 //! The same elements in another shape, order or type; parts and copies of them.
 
-use super::linear::{identity_matrix, multiplied};
+use super::linear::{multiplied, places, selection};
 use super::{Rule, all, first};
 use crate::autodiff::step::{Refusal, Step};
 use crate::model::{Dim, NodeExt};
@@ -162,7 +162,7 @@ fn slice(s: &mut Step<'_, '_>) -> Done {
                 pads[rank + axis] = size - end;
                 if pads.iter().all(|&pad| pad == 0) { gradient } else { padded(s, &gradient, &pads) }
             }
-            _ => scattered(s, &gradient, axis, rank, [starts[i], ends[i], steps[i]])?,
+            _ => scattered(s, &gradient, axis, rank, [starts[i], ends[i], steps[i]]),
         };
     }
     s.give(0, gradient);
@@ -175,17 +175,12 @@ fn padded(s: &mut Step<'_, '_>, value: &str, pads: &[i64]) -> String {
 }
 
 /// `value` at the places along `axis` that a slice took it from, zeros elsewhere; sizes are read at run time.
-fn scattered(
-    s: &mut Step<'_, '_>,
-    value: &str,
-    axis: usize,
-    rank: usize,
-    [start, end, step]: [i64; 3],
-) -> Result<String, Refusal> {
-    let identity = identity_matrix(s, axis)?;
-    let [starts, ends, rows, steps] = [start, end, 0, step].map(|at| s.b.ints(&[at]));
-    let picked = s.b.op("Slice", &[&identity, &starts, &ends, &rows, &steps]);
-    Ok(multiplied(s, value, &picked, axis, rank))
+fn scattered(s: &mut Step<'_, '_>, value: &str, axis: usize, rank: usize, [start, end, step]: [i64; 3]) -> String {
+    let places = places(s, axis);
+    let [starts, ends, first, steps] = [start, end, 0, step].map(|at| s.b.ints(&[at]));
+    let taken = s.b.op("Slice", &[&places, &starts, &ends, &first, &steps]);
+    let selection = selection(s, &taken, &places);
+    multiplied(s, value, &selection, axis, rank)
 }
 
 /// The sum over the copies: each axis is seen as (copy, element).

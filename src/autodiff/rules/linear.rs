@@ -13,22 +13,31 @@ type Done = Result<(), Refusal>;
 /// The identity of a longer axis would fill the memory.
 const MAX_AXIS: u64 = 1 << 13;
 
+/// 0, 1, 2, … along the first input's `axis`.
+pub(super) fn places(s: &mut Step<'_, '_>, axis: usize) -> String {
+    let shape = s.b.op("Shape", &[s.x(0)]);
+    let int = |value: i64| TensorProto { dims: Vec::new(), ..TensorProto::of_ints(&[value]) };
+    let [at, zero, one] = [axis as i64, 0, 1].map(|value| s.b.constant(int(value)));
+    let count = s.b.op("Gather", &[&shape, &at]);
+    s.b.op("Range", &[&zero, &count, &one])
+}
+
+/// A matrix with a row for each of the `chosen` places, which has its one there.
+pub(super) fn selection(s: &mut Step<'_, '_>, chosen: &str, places: &str) -> String {
+    let column = s.b.unsqueeze(chosen, &[1]);
+    let is_same = s.b.op("Equal", &[&column, places]);
+    let elem = s.elem(0).into();
+    s.b.with("Cast", &[&is_same], |node| node.with_int("to", elem))
+}
+
 /// The identity matrix of the first input's `axis`.
-pub(super) fn identity_matrix(s: &mut Step<'_, '_>, axis: usize) -> Result<String, Refusal> {
+fn identity_matrix(s: &mut Step<'_, '_>, axis: usize) -> Result<String, Refusal> {
     let size = s.shape(0).and_then(|shape| shape.get(axis)?.known());
     if let Some(size) = size.filter(|&size| size > MAX_AXIS) {
         return Err(format!("its gradient is a product with a matrix of {size} rows"));
     }
-    let shape = s.b.op("Shape", &[s.x(0)]);
-    let int = |value: i64| TensorProto { dims: Vec::new(), ..TensorProto::of_ints(&[value]) };
-    let at = s.b.constant(int(axis as i64));
-    let count = s.b.op("Gather", &[&shape, &at]);
-    let [zero, one] = [0, 1].map(|value| s.b.constant(int(value)));
-    let places = s.b.op("Range", &[&zero, &count, &one]);
-    let column = s.b.unsqueeze(&places, &[1]);
-    let is_same = s.b.op("Equal", &[&column, &places]);
-    let elem = s.elem(0).into();
-    Ok(s.b.with("Cast", &[&is_same], |node| node.with_int("to", elem)))
+    let places = places(s, axis);
+    Ok(selection(s, &places, &places))
 }
 
 /// The product of `value` with a matrix [its size, new size] along one of `rank` axes.

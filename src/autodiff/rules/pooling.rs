@@ -47,6 +47,11 @@ fn scattered(s: &mut Step<'_, '_>) -> String {
 fn compared(s: &mut Step<'_, '_>) -> Result<String, Refusal> {
     let window = Window::over_input(s)?;
     let spatial = window.kernel.len();
+    if s.node.int("ceil_mode", 0) != 0 && window.rest.contains(&None) {
+        return Err(
+            "how many windows ceil_mode makes depends on sizes, and its gradient without them needs opset 16".into()
+        );
+    }
     // Padding is smaller than all elements.
     let beyond: Vec<i64> = window.rest.iter().map(|rest| -rest.unwrap_or(0).min(0)).collect();
     let ends = window.ends.iter().zip(&beyond).map(|(end, beyond)| end + beyond);
