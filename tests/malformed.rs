@@ -8,6 +8,7 @@ use std::path::Path;
 
 use isaac::autodiff::lower_gradients;
 use isaac::model::{Model, NodeExt};
+use isaac::optimizer::{Optimizer, Update};
 use isaac::proto::attribute_proto::AttributeType;
 use isaac::proto::type_proto::Value;
 use isaac::proto::{
@@ -15,6 +16,7 @@ use isaac::proto::{
     ValueInfoProto,
 };
 use isaac::rewrite::{Analysis, Choice, Direction, Reason};
+use isaac::training_graph::{Damping, Distance, Labelled, Loss, Method, Recipe, Selection, TrainingGraph};
 use prost::Message;
 
 use common::{fixture, model, onnx_files, tensor};
@@ -133,6 +135,26 @@ fn rewrite(model: &Model) {
 fn differentiate(model: &Model) {
     if let Ok(edit) = lower_gradients(model) {
         model.to_bytes(&edit);
+    }
+}
+
+fn recipe() -> Recipe {
+    let distance = Distance::CrossEntropy { class_axis: Some(1), ignore_index: Some(-1) };
+    let optimizer = Optimizer::Momentum { momentum: 0.9, nesterov: false };
+    Recipe {
+        loss: Loss::Labelled(Labelled { distance, prediction: None, example_weights: true }),
+        update: Some(Update { optimizer, weight_decay: 0.1, clip_norm: Some(1.0) }),
+        selection: Selection::default(),
+    }
+}
+
+/// Makes a training graph with a second backward pass.
+fn train(model: &Model) {
+    let Ok(graph) = TrainingGraph::new(model, &recipe()) else { return };
+    let analysis = Analysis::new(graph.model(), &[]).expect("our own graph");
+    let chosen = analysis.choose(&Choice::default()).expect("all layers");
+    if let Ok(edit) = graph.conditioned(&chosen, Method::Zeta, Damping { lambda_a: 1.0, lambda_g: 1.0 }) {
+        graph.model().to_bytes(&edit);
     }
 }
 
@@ -321,7 +343,12 @@ fn bent_forward_graphs_never_panic() {
     let fixtures =
         ["mlp_gemm_ts17", "lora_merged_ts17", "clip_contrastive_ts17", "handmade_rnn_ts17", "mlp3d_ts15_dynshape"];
     let forward = fixtures.map(|name| (name, load(&fixture(name).join("forward.onnx"))));
+    for (name, proto) in &forward {
+        let straight = Model::from_bytes(name, proto.encode_to_vec().into()).expect("a model");
+        TrainingGraph::new(&straight, &recipe()).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
     for (name, proto) in forward.into_iter().chain([("shapely", shapely()), ("spatial", spatial())]) {
+        for_each_bend(&proto, &mut |what, bent| survive(&mut panics, name, what, bent, train));
         let proto = with_gradient(proto);
         let straight = Model::from_bytes(name, proto.encode_to_vec().into()).expect("a model");
         lower_gradients(&straight).unwrap_or_else(|error| panic!("{name}: {error}"));

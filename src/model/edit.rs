@@ -106,7 +106,11 @@ impl Edit {
         // The usual permissions of a new file (the umask is applied), not the private ones of a temporary file.
         let permissions = std::fs::Permissions::from_mode(0o666);
         let mut file = Builder::new().permissions(permissions).prefix(".isaac-").tempfile_in(folder(path))?;
-        for piece in self.pieces(model) {
+        let pieces = self.pieces(model);
+        if pieces.iter().map(Piece::len).sum::<usize>() > i32::MAX as usize {
+            return Err(std::io::Error::other("the model would be larger than 2 GB, which protobuf does not allow"));
+        }
+        for piece in pieces {
             match piece {
                 Piece::Old(range) => copy_range(model, range, file.as_file_mut())?,
                 Piece::New(bytes) => file.write_all(&bytes)?,

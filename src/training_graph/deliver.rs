@@ -9,6 +9,9 @@ use crate::optimizer::{Update, Updates, clipped};
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{NodeProto, TensorProto};
 
+/// As many floats as fill a protobuf message.
+const LARGEST: u64 = (1 << 31) / 4;
+
 /// A trained parameter with its gradient.
 struct Parameter {
     name: String,
@@ -21,23 +24,31 @@ pub(super) struct Trained(Vec<Parameter>);
 
 impl Trained {
     /// The initializers that have gradients. They become inputs, where they are none.
+    ///
+    /// # Errors
+    /// A parameter that is larger than a file can hold.
     pub(super) fn new(
         graph: &Graph,
         index: &Index,
         gradients: &BTreeMap<ValueId, String>,
         edit: &mut GraphEdit,
-    ) -> Self {
+    ) -> Result<Self, String> {
         let mut trained = Vec::new();
         for initializer in graph.initializers() {
             let Some(value) = index.find(initializer.name()) else { continue };
             let Some(gradient) = gradients.get(&value) else { continue };
             let (name, tensor) = (initializer.name().to_owned(), initializer.tensor_type());
+            let sizes = tensor.shape.iter().flatten().map(|dim| dim.known());
+            let count = sizes.into_iter().try_fold(1_u64, |count, size| count.checked_mul(size?));
+            if count.is_none_or(|count| count > LARGEST) {
+                return Err(format!("'{name}' has more than {LARGEST} elements, which no ONNX file holds"));
+            }
             if matches!(index.value(value).producer, Producer::Initializer(_)) {
                 edit.more_inputs.push(tensor.declare(&name));
             }
             trained.push(Parameter { name, tensor, gradient: gradient.clone() });
         }
-        Self(trained)
+        Ok(Self(trained))
     }
 
     /// The parameters of a training graph that delivers gradients. They and the gradients become inputs.

@@ -126,7 +126,7 @@ impl<'a> TrainingGraph<'a> {
         }
         let mut backward = b.into_nodes();
 
-        let trained = Trained::new(graph, &index, &gradients, &mut edit);
+        let trained = Trained::new(graph, &index, &gradients, &mut edit).map_err(request)?;
         let mut map = TrainingMap {
             data: data_inputs(model),
             labels: target.labels.iter().map(|input| input.name().to_owned()).collect(),
