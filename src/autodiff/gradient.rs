@@ -37,7 +37,7 @@ pub fn lower_gradients(model: &Model) -> Result<Edit, AutodiffError> {
 fn lowered(model: &Model) -> Result<Replaced, AutodiffError> {
     let path = model.path();
     let graph = model.graph();
-    let index = model.index(GraphId::Main).map_err(|source| AutodiffError::Graph { path: path.to_owned(), source })?;
+    let index = model.index(GraphId::Main)?;
     let opset = model.opset(ONNX_DOMAIN).unwrap_or(1);
     if opset < OLDEST_OPSET {
         return Err(AutodiffError::Opset { path: path.to_owned(), opset });

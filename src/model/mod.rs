@@ -186,18 +186,19 @@ impl Model {
     /// The index of one of [`Model::graphs`]. The algorithm of a training info also sees the initializers of the main graph.
     ///
     /// # Errors
-    /// A value that is defined twice or not at all, or a cycle.
+    /// [`ModelError::Graph`]: a value that is defined twice or not at all, or a cycle.
     ///
     /// # Panics
     /// If the model has no such graph.
-    pub fn index(&self, id: GraphId) -> Result<Index, IndexError> {
-        match id {
+    pub fn index(&self, id: GraphId) -> Result<Index, ModelError> {
+        let index = match id {
             GraphId::Main => Index::new(&self.graph, &[]),
             GraphId::Algorithm(i) => {
                 let graph = self.training_info[i].algorithm().expect("a graph of this model");
                 Index::new(graph, self.graph.initializers())
             }
-        }
+        };
+        index.map_err(|source| ModelError::Graph { path: self.path.clone(), source })
     }
 
     /// The training infos.

@@ -93,8 +93,7 @@ impl<'a> Analysis<'a> {
                 let path = model.path().to_owned();
                 return Err(RewriteError::SymbolicGradient { path, node: node.label() });
             }
-            let index =
-                model.index(id).map_err(|source| RewriteError::Graph { path: model.path().to_owned(), source })?;
+            let index = model.index(id)?;
             let flow = Flow::new(graph, &index);
             let updates: Vec<(&str, &str)> = match id {
                 GraphId::Main => Vec::new(),

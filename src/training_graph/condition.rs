@@ -58,7 +58,7 @@ impl TrainingGraph<'_> {
         if method == Method::Gradient || chosen.rewritten().next().is_none() {
             return Ok(Edit::default());
         }
-        let index = self.model.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(&self.model, source))?;
+        let index = self.model.index(GraphId::Main)?;
         let mut scalars =
             Scalars { b: Builder::new(&index, 0, ""), graph: GraphEdit::default(), map: self.map.clone() };
         let lambda_a = scalars.damping("lambda_a", damping.lambda_a);
@@ -94,8 +94,7 @@ impl TrainingGraph<'_> {
             return Err(TrainingGraphError::Request { path: path.to_owned(), what: what.into() });
         };
         let graph = self.prepared.graph();
-        let index =
-            self.prepared.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(&self.prepared, source))?;
+        let index = self.prepared.index(GraphId::Main)?;
         let types = Types::infer(graph, &index);
         let opset = self.prepared.opset(ONNX_DOMAIN).unwrap_or(1);
         let mut random = self.random.clone().unwrap_or_else(|| Random::new(scalars.seed()));

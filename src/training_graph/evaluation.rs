@@ -16,7 +16,7 @@ impl TrainingGraph<'_> {
         let model = self.forward;
         let request = |what| TrainingGraphError::Request { path: model.path().to_owned(), what };
         let graph = model.graph();
-        let index = model.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(model, source))?;
+        let index = model.index(GraphId::Main)?;
         let types = Types::infer(graph, &index);
         let mut b = Builder::new(&index, model.opset(ONNX_DOMAIN).unwrap_or(1), "loss/");
         let target = recipe.loss.target(&mut b, model, &index, &types).map_err(request)?;

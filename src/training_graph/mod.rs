@@ -100,7 +100,7 @@ impl<'a> TrainingGraph<'a> {
         let path = model.path();
         let request = |what| TrainingGraphError::Request { path: path.to_owned(), what };
         let graph = prepared.graph();
-        let index = prepared.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(&prepared, source))?;
+        let index = prepared.index(GraphId::Main)?;
         let types = Types::infer(graph, &index);
         let opset = prepared.opset(ONNX_DOMAIN).unwrap_or(1);
         let mut candidates = recipe.selection.candidates(graph, &index).map_err(request)?;

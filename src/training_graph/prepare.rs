@@ -43,7 +43,7 @@ fn in_training_mode(model: &Model, selection: &Selection) -> Result<Prepared, Tr
         return Err(TrainingGraphError::Opset { path: path.to_owned(), opset });
     }
     let graph = model.graph();
-    let index = model.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(model, source))?;
+    let index = model.index(GraphId::Main)?;
     let types = Types::infer(graph, &index);
     let mut preparation = Preparation {
         model,

@@ -23,7 +23,7 @@ impl TrainingGraph<'_> {
         };
         let name = format!("the update of {}", self.forward.path().display());
         let model = Model::from_bytes(&name, empty.encode_to_vec().into())?;
-        let index = model.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(&model, source))?;
+        let index = model.index(GraphId::Main)?;
         let opset = self.forward.opset(ONNX_DOMAIN).unwrap_or(1);
         let mut edit = GraphEdit::default();
         let mut map = TrainingMap::new();

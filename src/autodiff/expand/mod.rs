@@ -101,8 +101,7 @@ pub(super) fn followed_by(mut first: Replaced, mut next: Replaced, count: usize)
 /// What can be written out at once.
 fn round(model: &Model) -> Result<Replaced, AutodiffError> {
     let graph = model.graph();
-    let fail = |source| AutodiffError::Graph { path: model.path().to_owned(), source };
-    let index = model.index(GraphId::Main).map_err(fail)?;
+    let index = model.index(GraphId::Main)?;
     let types = Types::infer(graph, &index);
     let opset = model.opset(ONNX_DOMAIN).unwrap_or(1);
     let scene = Scene { graph, index: &index, types: &types, functions: model.functions(), opset };
