@@ -6,9 +6,7 @@ use super::error::TrainingGraphError;
 use super::parameters::Selection;
 use super::random::Random;
 use crate::autodiff;
-use crate::model::{
-    Builder, Edit, GraphEdit, GraphId, Index, Model, NodeExt, ONNX_DOMAIN, Producer, StateEntry, TensorType, Types,
-};
+use crate::model::{Builder, GraphEdit, GraphId, Index, Model, NodeExt, ONNX_DOMAIN, StateEntry, Types};
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{NodeProto, TensorProto};
 
@@ -67,8 +65,7 @@ fn in_training_mode(model: &Model, selection: &Selection) -> Result<Prepared, Tr
     }
     let statistics = preparation.declare_statistics();
     let Preparation { edit, random, .. } = preparation;
-    let edit = Edit { graphs: [(GraphId::Main, edit)].into(), ..Edit::default() };
-    Ok(Prepared { model: model.edited(&edit)?, random, statistics })
+    Ok(Prepared { model: model.edited(&edit.into())?, random, statistics })
 }
 
 struct Preparation<'a> {
@@ -103,9 +100,7 @@ impl Preparation<'_> {
             Some(random) => random,
             none => {
                 let seed = b.named("seed");
-                let tensor = TensorType::scalar(DataType::Int64 as i32);
-                self.edit.more_inputs.push(tensor.declare(&seed));
-                self.edit.more_initializers.push(TensorProto { name: Some(seed.clone()), ..TensorProto::of_int(0) });
+                self.edit.add_input(&seed, TensorProto::of_int(0));
                 none.insert(Random::new(seed))
             }
         };
@@ -163,11 +158,9 @@ impl Preparation<'_> {
     /// Makes inputs of the statistics and outputs of their newest values.
     fn declare_statistics(&mut self) -> Vec<StateEntry> {
         let declare = |(name, updated): (&String, &String)| {
-            let value = self.index.find(name)?;
-            let tensor = self.index.value(value).tensor_type.clone()?;
-            if matches!(self.index.value(value).producer, Producer::Initializer(_)) {
-                self.edit.more_inputs.push(tensor.declare(name));
-            }
+            let value = self.index.value(self.index.find(name)?);
+            let tensor = value.tensor_type.as_ref()?;
+            self.edit.feed(value, tensor);
             self.edit.more_outputs.push(tensor.declare(updated));
             Some(StateEntry { name: name.clone(), input: name.clone(), updated: updated.clone() })
         };

@@ -1,7 +1,7 @@
 //! Conditions that follow from the graph: exporters compare sizes that are known.
 
 use super::scene::Scene;
-use crate::model::{Dim, Producer, ValueId};
+use crate::model::{Dim, NodeExt, Producer, ValueId};
 
 /// No condition is followed further back.
 const MAX_DEPTH: usize = 20;
@@ -22,7 +22,7 @@ fn follow(scene: &Scene<'_>, value: ValueId, depth: usize) -> Option<bool> {
     let number = |slot| single(scene.types.content(input(slot)?)?).and_then(Dim::known);
     let compared = |test: fn(&u64, &u64) -> bool| Some(test(&number(0)?, &number(1)?));
     match node.op_type() {
-        _ if !matches!(node.domain(), "" | "ai.onnx") => None,
+        _ if !node.is_standard() => None,
         "Identity" | "Squeeze" | "Unsqueeze" | "Reshape" => of(0),
         "Cast" => of(0).or_else(|| number(0).map(|number| number != 0)),
         "Not" => of(0).map(|truth| !truth),

@@ -35,8 +35,8 @@ fn identity(s: &mut Step<'_, '_>) -> Done {
 
 /// Of CastLike, the second input gives the type only: it has no gradient.
 fn cast(s: &mut Step<'_, '_>) -> Done {
-    let elem = s.elem(0).into();
-    let gradient = s.b.with("Cast", &[&s.dy()], |node| node.with_int("to", elem));
+    let elem = s.elem(0);
+    let gradient = s.b.cast(&s.dy(), elem);
     s.give(0, gradient);
     Ok(())
 }
@@ -63,7 +63,7 @@ fn transpose(s: &mut Step<'_, '_>) -> Done {
             for (to, &from) in perm.iter().enumerate() {
                 *inverse.get_mut(from as usize).ok_or("perm is no permutation")? = to as i64;
             }
-            s.b.with("Transpose", &[&s.dy()], |node| node.with_ints("perm", &inverse))
+            s.b.transpose(&s.dy(), &inverse)
         }
         None => s.b.op("Transpose", &[&s.dy()]),
     };
@@ -217,8 +217,8 @@ fn dropout(s: &mut Step<'_, '_>) -> Done {
     let mut kept = match ratio {
         Some(ratio) => s.scalar(1.0 - ratio),
         None => {
-            let elem = s.elem(0).into();
-            let ratio = s.b.with("Cast", &[s.x(1)], |node| node.with_int("to", elem));
+            let elem = s.elem(0);
+            let ratio = s.b.cast(s.x(1), elem);
             s.b.op("Sub", &[&one, &ratio])
         }
     };
@@ -242,13 +242,13 @@ fn space_to_depth(s: &mut Step<'_, '_>) -> Done {
 fn depth_to_space(s: &mut Step<'_, '_>) -> Done {
     let size = s.node.int("blocksize", 1);
     let mut gradient = s.b.with("SpaceToDepth", &[&s.dy()], |node| node.with_int("blocksize", size));
-    if s.string("mode", "DCR") == b"CRD" {
+    if s.node.string("mode", "DCR") == b"CRD" {
         let channels = s.shape(0).and_then(|shape| i64::try_from(shape.get(1)?.known()?).ok());
         let places = size.checked_mul(size).filter(|&places| places > 0).ok_or_else(|| format!("blocksize {size}"))?;
         let channels = channels.ok_or("mode CRD, and its channels are not known")? / places;
         let apart = s.b.ints(&[0, places, channels, -1]);
         let apart = s.b.op("Reshape", &[&gradient, &apart]);
-        let turned = s.b.with("Transpose", &[&apart], |node| node.with_ints("perm", &[0, 2, 1, 3]));
+        let turned = s.b.transpose(&apart, &[0, 2, 1, 3]);
         gradient = s.b.reshape_like(&turned, s.x(0));
     }
     s.give(0, gradient);
