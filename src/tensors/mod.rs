@@ -149,7 +149,7 @@ impl Tensor {
     /// # Panics
     /// If they do not fill the shape.
     pub fn of<E: Element>(shape: &[usize], elements: &[E]) -> Self {
-        assert_eq!(elements.len(), shape.iter().product(), "the elements fill the shape");
+        assert_eq!(elements.len(), shape.iter().product::<usize>(), "the elements fill the shape");
         let mut data = Vec::with_capacity(size_of_val(elements));
         elements.iter().for_each(|element| element.append(&mut data));
         Self { elem: E::TYPE, shape: shape.to_vec(), data: data.into() }
