@@ -27,8 +27,7 @@ use safetensors::{Dtype, SafeTensors};
 use zip::ZipArchive;
 
 use crate::model::{Dim, Edit, GraphEdit, Model, TensorType};
-use crate::proto::TensorProto;
-use crate::proto::tensor_proto::{DataLocation, DataType};
+use crate::proto::tensor_proto::DataType;
 
 /// Why weights cannot be read, or do not fit a model.
 #[derive(Debug, thiserror::Error)]
@@ -113,18 +112,7 @@ impl Weights {
                 let file = self.path.display();
                 mismatch(format!("'{name}' is {}, and in {file} {}", described(&own), described(&tensor.tensor_type)))
             })?;
-            let new = TensorProto {
-                raw_data: Some(tensor.data.clone()),
-                data_location: old.data_location.map(|_| DataLocation::Default as i32),
-                external_data: Vec::new(),
-                float_data: Vec::new(),
-                int32_data: Vec::new(),
-                int64_data: Vec::new(),
-                double_data: Vec::new(),
-                uint64_data: Vec::new(),
-                ..old
-            };
-            edit.initializers.insert(at, new);
+            edit.initializers.insert(at, old.with_payload(tensor.data.clone()));
         }
         Ok(edit.into())
     }

@@ -10,7 +10,7 @@ use rustix::fs::SeekFrom;
 use tempfile::NamedTempFile;
 
 use super::edit::folder;
-use super::{Model, ModelError};
+use super::{GraphEdit, Model, ModelError};
 use crate::proto::StringStringEntryProto;
 
 /// Where a tensor's payload lies.
@@ -32,6 +32,15 @@ impl Reference {
             return Err(format!("the location '{}' leaves the model's folder", location.display()));
         }
         Ok(Self { location, offset: number("offset")?.unwrap_or(0), length: number("length")? })
+    }
+
+    /// The payload.
+    fn read(&self, folder: &Path) -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(folder.join(&self.location))?;
+        std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(self.offset))?;
+        let mut payload = Vec::new();
+        file.take(self.length.unwrap_or(u64::MAX)).read_to_end(&mut payload)?;
+        Ok(payload)
     }
 
     /// Whether the data file in `folder` is there, inside it, and long enough.
@@ -73,6 +82,23 @@ pub(super) fn check(model: &Model) -> Result<(), ModelError> {
         reference.check(folder).map_err(|what| ModelError::ExternalData { path: model.path.clone(), tensor, what })?;
     }
     Ok(())
+}
+
+/// The tensors of `model` that have external data as initializers, with their data inside.
+pub(super) fn embedded(model: &Model) -> Result<GraphEdit, ModelError> {
+    let folder = folder(&model.path);
+    let mut edit = GraphEdit::default();
+    for (at, initializer) in model.graph.initializers().iter().enumerate() {
+        let (Some(entries), Some(tensor)) = (initializer.external_data(), initializer.tensor()) else { continue };
+        let unusable = |what| {
+            let (path, tensor) = (model.path.clone(), initializer.name().to_owned());
+            ModelError::ExternalData { path, tensor, what }
+        };
+        let reference = Reference::parse(entries).map_err(unusable)?;
+        let payload = reference.read(folder).map_err(|error| unusable(error.to_string()))?;
+        edit.initializers.insert(at, tensor.with_payload(payload.into()));
+    }
+    Ok(edit)
 }
 
 /// Copies the data files of `model` to the folder of `target`, where that is another folder.

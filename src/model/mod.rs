@@ -247,6 +247,14 @@ impl Model {
         Self::decode(&self.path, self.to_bytes(edit).into())
     }
 
+    /// The model with the external data of its initializers inside, so that it needs no other file.
+    ///
+    /// # Errors
+    /// Data that cannot be read.
+    pub fn embedded(&self) -> Result<Self, ModelError> {
+        self.edited(&external::embedded(self)?.into())
+    }
+
     /// The bytes of the model with `edit` applied.
     pub fn to_bytes(&self, edit: &Edit) -> Vec<u8> {
         edit.bytes(self)

@@ -6,7 +6,7 @@ mod library;
 mod onnxruntime;
 mod value;
 
-use crate::model::{Model, ModelError, TrainingMap};
+use crate::model::{Model, ModelError, TRAINING_METADATA, TrainingMap};
 use crate::tensors::Tensor;
 
 pub use onnxruntime::OnnxRuntime;
@@ -103,6 +103,23 @@ pub trait Engine {
 }
 
 impl Program {
+    /// The program of a training graph, whose metadata says what its inputs and outputs are for. Nothing evaluates beside it.
+    ///
+    /// # Errors
+    /// Metadata that is missing or no [`TrainingMap`], or external data that cannot be read.
+    pub fn new(training: &Model) -> Result<Self, RuntimeError> {
+        let path = training.path().display();
+        let text = training.metadata(TRAINING_METADATA).ok_or_else(|| {
+            RuntimeError::Program(format!(
+                "{path}: it has no metadata property {TRAINING_METADATA}, which training graphs of isaac-rewrite have"
+            ))
+        })?;
+        let map = serde_json::from_str(text).map_err(|error| {
+            RuntimeError::Program(format!("{path}: metadata property {TRAINING_METADATA}: {error}"))
+        })?;
+        Ok(Self { training: training.embedded()?, map, evaluation: None })
+    }
+
     /// What is carried from step to step: parameters first, then state.
     pub fn carried(&self) -> Vec<Carried> {
         let carried = |name: &str, input: &str, updated: &str| Carried {
