@@ -41,6 +41,7 @@ pub mod model;
 pub mod ops;
 pub mod optimizer;
 pub mod proto;
+mod replace;
 pub mod rewrite;
 pub mod runtime;
 pub mod tensors;

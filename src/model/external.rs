@@ -2,16 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::SeekFrom;
-use tempfile::NamedTempFile;
 
-use super::edit::folder;
 use super::{GraphEdit, Model, ModelError};
 use crate::proto::StringStringEntryProto;
+use crate::replace::{folder, replace};
 
 /// Where a tensor's payload lies.
 struct Reference {
@@ -147,26 +145,23 @@ fn same_content(a: File, b: File) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// Copies a file with its holes, so that a sparse file stays one: a temporary file first, then a rename.
+/// Copies a file with its permissions and its holes, so that a sparse file stays one.
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::create_dir_all(folder(to))?;
     let source = File::open(from)?;
-    let size = source.metadata()?.len();
-    let mut target = NamedTempFile::new_in(folder(to))?;
-    target.as_file().set_len(size)?;
-    let mut at = 0;
-    while let Some(start) = next_data(&source, at)? {
-        let end = rustix::fs::seek(&source, SeekFrom::Hole(start))?;
-        rustix::fs::seek(&source, SeekFrom::Start(start))?;
-        rustix::fs::seek(target.as_file().as_fd(), SeekFrom::Start(start))?;
-        std::io::copy(&mut (&source).take(end - start), target.as_file_mut())?;
-        at = end;
-    }
-    target.flush()?;
-    fs::set_permissions(target.path(), fs::metadata(from)?.permissions())?;
-    target.as_file().sync_all()?;
-    target.persist(to)?;
-    Ok(())
+    let metadata = source.metadata()?;
+    replace(to, |target| {
+        target.set_len(metadata.len())?;
+        let mut at = 0;
+        while let Some(start) = next_data(&source, at)? {
+            let end = rustix::fs::seek(&source, SeekFrom::Hole(start))?;
+            rustix::fs::seek(&source, SeekFrom::Start(start))?;
+            rustix::fs::seek(&*target, SeekFrom::Start(start))?;
+            std::io::copy(&mut (&source).take(end - start), target)?;
+            at = end;
+        }
+        target.set_permissions(metadata.permissions())
+    })
 }
 
 /// Where the next data of `file` begins, at or behind `at`.

@@ -55,7 +55,7 @@ struct Arguments {
     /// Fail with status 3, and write nothing, unless exactly N layers are rewritten.
     #[arg(long, value_name = "N")]
     expect: Option<usize>,
-    /// Put the tensors of a .safetensors or .npz file in the place of the model's initializers of the same names, and do nothing else.
+    /// Put the tensors of a .safetensors, .npz or .npy file in the place of the model's initializers of the same names, and do nothing else.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "loss", "loss_output"])]
     weights: Option<PathBuf>,
     #[command(flatten)]
