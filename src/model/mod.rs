@@ -47,7 +47,7 @@ pub use graph::{Graph, Initializer};
 pub use index::{Index, IndexError, NodeId, Producer, Value, ValueId};
 pub use infer::{Types, broadcast};
 pub use node::NodeExt;
-pub use training_map::{ParameterEntry, StateEntry, TRAINING_METADATA, TrainingMap};
+pub use training_map::{Carried, ParameterEntry, StateEntry, TRAINING_METADATA, TrainingMap};
 pub(crate) use types::working_type;
 pub use types::{Dim, TensorType, is_float};
 
