@@ -35,10 +35,20 @@ pub struct Settings {
     pub rates: Rates,
     /// What the order of the examples, dropout and sampled labels follow from.
     pub seed: u64,
+    /// End after so many steps, if there are more.
+    pub max_steps: Option<u64>,
     /// End when the loss of the evaluation has not sunk for so many epochs, and go back to the best one.
     pub patience: Option<u64>,
     /// Where to save checkpoints, and after how many steps each.
     pub checkpoints: Option<(PathBuf, u64)>,
+}
+
+impl Settings {
+    /// The number of steps of a run.
+    fn steps(&self, per_epoch: u64) -> u64 {
+        let steps = per_epoch.saturating_mul(self.epochs);
+        self.max_steps.map_or(steps, |max| max.min(steps))
+    }
 }
 
 /// Examples that a run is evaluated with, after every epoch.
@@ -50,6 +60,17 @@ pub struct Examination {
     pub metrics: Vec<Metric>,
     /// The input of the labels, and what they say; for metrics.
     pub labels: Option<(String, Labels)>,
+}
+
+/// What is trained, and with what.
+#[derive(Debug)]
+pub struct Task {
+    /// What the inputs and outputs of the training graph are for.
+    pub map: TrainingMap,
+    /// The examples.
+    pub batches: Batches,
+    /// What is evaluated after every epoch.
+    pub examination: Option<Examination>,
 }
 
 /// How a run ended.
@@ -93,10 +114,8 @@ pub enum TrainError {
 /// A run of training.
 pub struct Trainer<'a> {
     engine: &'a mut dyn Engine,
-    map: &'a TrainingMap,
+    task: &'a Task,
     carried: Vec<Carried>,
-    batches: &'a Batches,
-    examination: Option<&'a Examination>,
     settings: &'a Settings,
     progress: Progress,
     /// What was carried after the best epoch.
@@ -104,16 +123,10 @@ pub struct Trainer<'a> {
 }
 
 impl<'a> Trainer<'a> {
-    /// A run from where the engine stands. `map` is that of the engine's training graph.
-    pub fn new(
-        engine: &'a mut dyn Engine,
-        map: &'a TrainingMap,
-        batches: &'a Batches,
-        examination: Option<&'a Examination>,
-        settings: &'a Settings,
-    ) -> Self {
-        let (carried, progress) = (map.carried(), Progress::default());
-        Self { engine, map, carried, batches, examination, settings, progress, best: Vec::new() }
+    /// A run from where the engine stands.
+    pub fn new(engine: &'a mut dyn Engine, task: &'a Task, settings: &'a Settings) -> Self {
+        let carried = task.map.carried();
+        Self { engine, task, carried, settings, progress: Progress::default(), best: Vec::new() }
     }
 
     /// How far it has come.
@@ -147,7 +160,7 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// Whatever fails. The last checkpoint is as it was.
-    pub fn run(&mut self, observers: &mut [Box<dyn Observer>], stop: &AtomicBool) -> Result<Ended, TrainError> {
+    pub fn run(&mut self, observers: &mut [&mut dyn Observer], stop: &AtomicBool) -> Result<Ended, TrainError> {
         let ended = self.steps(observers, stop)?;
         if ended == Ended::Stopped || self.settings.checkpoints.is_some() {
             self.save()?;
@@ -156,13 +169,14 @@ impl<'a> Trainer<'a> {
         Ok(ended)
     }
 
-    fn steps(&mut self, observers: &mut [Box<dyn Observer>], stop: &AtomicBool) -> Result<Ended, TrainError> {
-        let per_epoch = self.batches.per_epoch() as u64;
-        while self.progress.step < per_epoch * self.settings.epochs {
+    fn steps(&mut self, observers: &mut [&mut dyn Observer], stop: &AtomicBool) -> Result<Ended, TrainError> {
+        let per_epoch = self.task.batches.per_epoch() as u64;
+        let total = self.settings.steps(per_epoch);
+        while self.progress.step < total {
             if stop.load(Ordering::Relaxed) {
                 return Ok(Ended::Stopped);
             }
-            let record = self.step(per_epoch)?;
+            let record = self.step(per_epoch, total)?;
             observers.iter_mut().try_for_each(|observer| observer.step(&record)).map_err(TrainError::Report)?;
             if self.progress.step % per_epoch == 0 {
                 let record = self.epoch(per_epoch)?;
@@ -179,17 +193,16 @@ impl<'a> Trainer<'a> {
     }
 
     /// One step.
-    fn step(&mut self, per_epoch: u64) -> Result<StepRecord, TrainError> {
+    fn step(&mut self, per_epoch: u64, total: u64) -> Result<StepRecord, TrainError> {
         let start = Instant::now();
         let at = self.progress.step;
-        let total = per_epoch * self.settings.epochs;
         let rate = |schedule: &Schedule| schedule.at(at, total, per_epoch);
         let Rates { lr, lambda_a, lambda_g } = &self.settings.rates;
         let lr = rate(lr);
         let mut lambda = None;
-        let mut feeds = self.batches.batch(self.settings.seed, at / per_epoch, (at % per_epoch) as usize);
+        let mut feeds = self.task.batches.batch(self.settings.seed, at / per_epoch, (at % per_epoch) as usize);
         let examples = feeds.first().map_or(0, |(_, tensor)| tensor.shape()[0]) as u64;
-        for (role, input) in &self.map.scalars {
+        for (role, input) in &self.task.map.scalars {
             let value = match role.as_str() {
                 "lr" => Tensor::scalar(lr as f32),
                 "lambda_a" => Tensor::scalar(*lambda.insert(rate(lambda_a)) as f32),
@@ -225,7 +238,7 @@ impl<'a> Trainer<'a> {
 
     /// The loss and the metrics of the examples that are kept for that.
     fn examine(&mut self) -> Result<Option<BTreeMap<String, f64>>, TrainError> {
-        let Some(Examination { batches, metrics, labels }) = self.examination else {
+        let Some(Examination { batches, metrics, labels }) = &self.task.examination else {
             return Ok(None);
         };
         let mut accumulator = match labels {
@@ -284,7 +297,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn identity(&self) -> Identity {
-        let (batch_size, examples) = (self.batches.size(), self.batches.examples());
+        let (batch_size, examples) = (self.task.batches.size(), self.task.batches.examples());
         Identity { seed: self.settings.seed, batch_size, examples }
     }
 
