@@ -7,6 +7,7 @@
 //!
 //! - [`model`]: an ONNX model file in memory; what no edit touches is written back byte for byte.
 //! - [`rewrite`]: finds the weight-gradient products of a training graph, decides which may be replaced, and replaces them.
+//! - [`upgrade`]: brings a model of an old operator set to a newer one.
 //! - [`autodiff`]: writes out gradients in standard ONNX operators.
 //! - [`curvature`]: the mathematics, on plain arrays.
 //! - [`ops`]: the operator for ONNX Runtime. Built as a `cdylib`, this crate is `libisaac.so`, which any ONNX Runtime from 1.17 on
@@ -40,3 +41,4 @@ pub mod optimizer;
 pub mod proto;
 pub mod rewrite;
 pub mod training_graph;
+pub mod upgrade;

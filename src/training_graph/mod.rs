@@ -44,6 +44,7 @@ use crate::autodiff::Backward;
 use crate::model::{Builder, Edit, GraphEdit, GraphId, Model, ONNX_DOMAIN, TRAINING_METADATA, TrainingMap, Types};
 use crate::optimizer::Update;
 use crate::proto::NodeProto;
+use crate::upgrade::upgrade;
 use deliver::Trained;
 use loss::Distribution;
 use prepare::{Prepared, prepare};
@@ -93,6 +94,8 @@ impl TrainingGraph {
     /// # Errors
     /// A recipe that does not fit the model, or operators that cannot be differentiated: all of them.
     pub fn new(model: &Model, recipe: &Recipe) -> Result<Self, TrainingGraphError> {
+        let upgraded = upgrade(model)?.map(|edit| model.edited(&edit)).transpose()?;
+        let model = upgraded.as_ref().unwrap_or(model);
         let Prepared { model: forward, random, statistics } = prepare(model, &recipe.selection)?;
         let path = model.path();
         let request = |what| TrainingGraphError::Request { path: path.to_owned(), what };

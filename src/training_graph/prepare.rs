@@ -11,9 +11,6 @@ use crate::model::{
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{NodeProto, TensorProto};
 
-/// The oldest version of the default domain in which batch normalization has a training mode.
-const OLDEST_OPSET: i64 = 14;
-
 /// A model that is ready to be differentiated.
 pub(super) struct Prepared {
     pub(super) model: Model,
@@ -23,16 +20,13 @@ pub(super) struct Prepared {
     pub(super) statistics: Vec<StateEntry>,
 }
 
-/// The model with the operators in training mode whose results differ there.
+/// The model, of opset 14 or later, with the operators in training mode whose results differ there.
 ///
 /// # Errors
-/// An operator set that is too old, or a dropout whose ratio is not constant.
+/// A dropout whose ratio is not constant.
 pub(super) fn prepare(model: &Model, selection: &Selection) -> Result<Prepared, TrainingGraphError> {
     let path = model.path();
     let opset = model.opset(ONNX_DOMAIN).unwrap_or(1);
-    if opset < OLDEST_OPSET {
-        return Err(TrainingGraphError::Opset { path: path.to_owned(), opset });
-    }
     let graph = model.graph();
     let index = model.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(model, source))?;
     let types = Types::infer(graph, &index);

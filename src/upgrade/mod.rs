@@ -1,0 +1,123 @@
+//! Models of old operator sets, in operators of a newer one.
+//!
+//! [`upgrade`] brings a model of opset 6 or later to [`OPSET`]. Most operators only took more types or got further attributes with
+//! harmless defaults in between, and stay as they are; each whose definition changed has a [`Change`], in the file of its kind. A change
+//! sees one node and appends those that do the same in the newer operator set, or returns why it cannot; all nodes
+//! that stand in the way are reported at once.
+
+mod broadcast;
+mod coercion;
+mod error;
+mod inputs;
+mod modes;
+mod resize;
+mod step;
+
+use crate::model::{Builder, Edit, GraphEdit, GraphId, Model, NodeExt, ONNX_DOMAIN, Types};
+use crate::proto::NodeProto;
+pub use error::UpgradeError;
+use step::{Change, Refusal, Step};
+
+/// The version of the default domain that models are brought to.
+pub const OPSET: i64 = 14;
+
+/// The oldest version that is understood: before it, operators broadcast, and kept what they had consumed, in ways of their own.
+const OLDEST: i64 = 6;
+
+/// The version of the ONNX IR that came with [`OPSET`].
+const IR_VERSION: i64 = 7;
+
+/// Operators whose definition changed.
+const CHANGES: &[&[Change]] =
+    &[broadcast::CHANGES, coercion::CHANGES, inputs::CHANGES, modes::CHANGES, resize::CHANGES];
+
+/// Experimental operators of old opsets, which are in no later one.
+const REMOVED: &[&str] = &[
+    "ATen",
+    "Affine",
+    "ConstantFill",
+    "Crop",
+    "DynamicSlice",
+    "GRUUnit",
+    "GivenTensorFill",
+    "ImageScaler",
+    "ParametricSoftplus",
+    "Scale",
+    "ScaledTanh",
+];
+
+/// The changes that bring a model to [`OPSET`]; `None` for one that is there or beyond.
+///
+/// # Errors
+/// An opset before 6, or operators that cannot be brought along: all of them.
+pub fn upgrade(model: &Model) -> Result<Option<Edit>, UpgradeError> {
+    let opset = model.opset(ONNX_DOMAIN).unwrap_or(1);
+    if opset >= OPSET {
+        return Ok(None);
+    }
+    let path = model.path();
+    if opset < OLDEST {
+        return Err(UpgradeError::TooOld { path: path.to_owned(), opset });
+    }
+    let graph = model.graph();
+    let index = model.index(GraphId::Main).map_err(|source| UpgradeError::Graph { path: path.to_owned(), source })?;
+    let types = Types::infer(graph, &index);
+    let mut b = Builder::new(&index, OPSET, "upgrade/");
+    let mut edit = GraphEdit::default();
+    let mut blocked = Vec::new();
+    for (at, node) in graph.nodes().iter().enumerate() {
+        let step = Step { graph, index: &index, types: &types, from: opset, node, b: &mut b };
+        match upgraded(step) {
+            Ok(None) => {}
+            Ok(Some(nodes)) => {
+                edit.nodes.insert(at, nodes);
+            }
+            Err(why) => blocked.push((node.label(), why)),
+        }
+    }
+    if !blocked.is_empty() {
+        return Err(UpgradeError::Unsupported { path: path.to_owned(), opset, blocked });
+    }
+    Ok(Some(Edit {
+        graphs: [(GraphId::Main, edit)].into(),
+        opsets: [(ONNX_DOMAIN.to_owned(), OPSET)].into(),
+        ir_version: Some(model.ir_version().max(IR_VERSION)),
+        ..Edit::default()
+    }))
+}
+
+/// The nodes that take the place of the step's node; `None` where it stays.
+fn upgraded(mut step: Step<'_, '_>) -> Result<Option<Vec<NodeProto>>, Refusal> {
+    let (node, opset) = (step.node, step.from);
+    if is_removed(node) {
+        return Err("it was removed from ONNX".into());
+    }
+    if let Some(inner) = changed_inside(node, opset) {
+        return Err(format!("the definition of {} in its body changed", inner.label()));
+    }
+    let Some(change) = change(node, opset) else { return Ok(None) };
+    (change.apply)(&mut step)?;
+    Ok(Some(step.b.take_nodes()))
+}
+
+fn is_default_domain(node: &NodeProto) -> bool {
+    matches!(node.domain(), "" | "ai.onnx")
+}
+
+fn is_removed(node: &NodeProto) -> bool {
+    is_default_domain(node) && REMOVED.contains(&node.op_type())
+}
+
+/// What has to be done with a node of this opset.
+fn change(node: &NodeProto, opset: i64) -> Option<&'static Change> {
+    let mut all = CHANGES.iter().copied().flatten();
+    all.find(|change| is_default_domain(node) && change.op_type == node.op_type() && opset < change.since)
+}
+
+/// The first node in the bodies of a node that would have to be changed.
+fn changed_inside(node: &NodeProto, opset: i64) -> Option<&NodeProto> {
+    node.subgraphs().flat_map(|graph| &graph.node).find_map(|inner| {
+        let is_changed = is_removed(inner) || change(inner, opset).is_some();
+        if is_changed { Some(inner) } else { changed_inside(inner, opset) }
+    })
+}
