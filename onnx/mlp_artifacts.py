@@ -11,41 +11,10 @@ import sys
 from pathlib import Path
 
 import onnx
-from onnx import TensorProto, helper, numpy_helper
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools" / "python"))
-from mlp import WIDTHS, initial_parameters  # noqa: E402
+from mlp import WIDTHS, forward_model  # noqa: E402
 from ort_training import artifacts  # noqa: E402
-
-OPSET = 17
-
-
-def forward_model(widths, seed):
-    """The network as PyTorch exports it: Gemm(transB=1) with Relu between, from `input` to `logits`."""
-    nodes, initializers = [], []
-    last = len(widths) - 2
-    value = "input"
-    for index, (weight, bias) in enumerate(initial_parameters(widths, seed)):
-        names = [f"fc{index}.weight", f"fc{index}.bias"]
-        initializers += [numpy_helper.from_array(array, name) for array, name in zip((weight, bias), names)]
-        output = "logits" if index == last else f"fc{index}"
-        nodes.append(helper.make_node("Gemm", [value, *names], [output], name=f"Gemm_{index}", transB=1))
-        value = output
-        if index != last:
-            value = f"relu{index}"
-            nodes.append(helper.make_node("Relu", [output], [value], name=f"Relu_{index}"))
-    graph = helper.make_graph(
-        nodes,
-        "mlp",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", widths[0]])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", widths[-1]])],
-        initializers,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="mlp_artifacts")
-    model.ir_version = 8
-    onnx.checker.check_model(model)
-    return model
-
 
 def write_artifacts(folder, widths=WIDTHS, seed=0):
     """Writes the forward model and the artifacts into `folder`; training and eval model also give the logits."""

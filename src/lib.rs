@@ -9,11 +9,14 @@
 //! - [`rewrite`]: finds the weight-gradient products of a training graph, decides which may be replaced, and replaces them.
 //! - [`upgrade`]: brings a model of an old operator set to a newer one.
 //! - [`autodiff`]: writes out gradients in standard ONNX operators.
+//! - [`optimizer`]: update rules, as graphs.
+//! - [`training_graph`]: makes a training graph from a forward model.
+//! - [`weights`]: puts trained weights back into the forward model.
 //! - [`curvature`]: the mathematics, on plain arrays.
 //! - [`ops`]: the operator for ONNX Runtime. Built as a `cdylib`, this crate is `libisaac.so`, which any ONNX Runtime from 1.17 on
 //!   loads.
 //!
-//! The program `isaac-rewrite` is a thin face of the first three:
+//! The program `isaac-rewrite` is a thin face of all but the last two:
 //!
 //! ```
 //! use isaac::model::Model;
@@ -42,3 +45,4 @@ pub mod proto;
 pub mod rewrite;
 pub mod training_graph;
 pub mod upgrade;
+pub mod weights;

@@ -13,7 +13,7 @@ use isaac::proto::type_proto::Value;
 use isaac::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, ValueInfoProto,
 };
-use isaac::rewrite::{Analysis, Choice, Reason};
+use isaac::rewrite::{Analysis, Choice, Direction, Reason};
 use prost::Message;
 
 use common::{fixture, model, onnx_files, tensor};
@@ -124,7 +124,7 @@ fn rewrite(model: &Model) {
     if let Ok(analysis) = Analysis::new(model, &[]) {
         let choice = Choice { allow: Reason::ALL.into(), ..Choice::default() };
         if let Ok(chosen) = analysis.choose(&choice) {
-            model.to_bytes(&chosen.edit(1.0));
+            model.to_bytes(&chosen.edit(&Direction::Fixed { lambda_a: 1.0 }).unwrap());
         }
     }
 }

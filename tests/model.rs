@@ -98,7 +98,7 @@ fn an_edit_changes_its_node_and_nothing_else() {
     for id in [GraphId::Main, GraphId::Algorithm(0)] {
         let replacement =
             vec![NodeProto::build("", "Tanh", &["a"], &["t"]), NodeProto::build("", "Abs", &["t"], &["b"])];
-        let graph_edit = GraphEdit { nodes: [(1, replacement.clone())].into() };
+        let graph_edit = GraphEdit { nodes: [(1, replacement.clone())].into(), ..GraphEdit::default() };
         let edited = model.to_bytes(&Edit { graphs: [(id, graph_edit)].into(), ..Edit::default() });
         assert!(edited.ends_with(&[0xfa, 0x3f, 2, b'h', b'i']));
         let mut expected = original.clone();
@@ -271,7 +271,7 @@ proptest! {
         prop_assert!(model.to_bytes(&Edit::default()) == bytes);
         // An edit that puts every node in its own place changes no more than how the graph's length is written.
         let nodes = model.graph().nodes().iter().enumerate().map(|(at, node)| (at, vec![node.clone()])).collect();
-        let edited = model.to_bytes(&Edit { graphs: [(GraphId::Main, GraphEdit { nodes })].into(), ..Edit::default() });
+        let edited = model.to_bytes(&Edit { graphs: [(GraphId::Main, GraphEdit { nodes, ..GraphEdit::default() })].into(), ..Edit::default() });
         prop_assert!(edited == bytes);
     }
 
@@ -279,4 +279,40 @@ proptest! {
     fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let _ = from_bytes(bytes);
     }
+}
+
+#[test]
+fn an_edit_adds_and_replaces() {
+    let relu = NodeProto::build("", "Relu", &["x"], &["y"]);
+    let mut original = model(vec![relu.clone()], vec![tensor("x", &[2])], vec![tensor("y", &[2])]);
+    let named = |name: &str, value: f64| TensorProto { name: Some(name.into()), ..TensorProto::of_float(value, 1) };
+    original.graph.as_mut().unwrap().initializer = vec![named("a", 1.0), named("b", 2.0)];
+    let entry = |key: &str, value: &str| StringStringEntryProto { key: Some(key.into()), value: Some(value.into()) };
+    original.metadata_props = vec![entry("k", "old"), entry("other", "stays"), entry("k", "again")];
+    let loaded = from_bytes(original.encode_to_vec()).unwrap();
+    let tanh = NodeProto::build("", "Tanh", &["y"], &["z"]);
+    let graph = GraphEdit {
+        initializers: [(1, named("b", 3.0))].into(),
+        more_nodes: vec![tanh.clone()],
+        more_inputs: vec![tensor("c", &[])],
+        more_outputs: vec![tensor("z", &[2])],
+        more_initializers: vec![named("c", 4.0)],
+        ..GraphEdit::default()
+    };
+    let edit = Edit {
+        graphs: [(GraphId::Main, graph)].into(),
+        opsets: [("ai.onnx".to_owned(), 19), ("ai.isaac".to_owned(), 1)].into(),
+        metadata: [("k".to_owned(), "new".to_owned()), ("l".to_owned(), "added".to_owned())].into(),
+        ir_version: Some(9),
+    };
+    let edited = ModelProto::decode(loaded.to_bytes(&edit).as_slice()).unwrap();
+    let graph = edited.graph.as_ref().unwrap();
+    assert_eq!(graph.node, [relu, tanh]);
+    assert_eq!(graph.initializer, [named("a", 1.0), named("b", 3.0), named("c", 4.0)]);
+    assert_eq!(graph.input, [tensor("x", &[2]), tensor("c", &[])]);
+    assert_eq!(graph.output, [tensor("y", &[2]), tensor("z", &[2])]);
+    assert_eq!(edited.metadata_props, [entry("k", "new"), entry("other", "stays"), entry("l", "added")]);
+    assert_eq!(edited.ir_version, Some(9));
+    let edited = from_bytes(edited.encode_to_vec()).unwrap();
+    assert_eq!((edited.opset(""), edited.opset("ai.isaac"), edited.ir_version()), (Some(19), Some(1), 9));
 }

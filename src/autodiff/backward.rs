@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::error::{AutodiffError, Blocked};
+use super::expand;
 use super::rules::{self, Rule};
 use super::step::Step;
 use crate::model::{Builder, Graph, Index, NodeExt, NodeId, Types, ValueId, is_float};
@@ -43,7 +44,7 @@ impl<'a> Backward<'a> {
             let inputs: Vec<bool> = (0..node.input.len())
                 .map(|slot| self.index.input(node, slot).is_some_and(|input| depends[input.index()]))
                 .collect();
-            if !reached || !inputs.contains(&true) {
+            if !reached || !self.index.reads(self.graph, id).any(|read| depends[read.index()]) {
                 continue;
             }
             let gradients: Vec<Option<String>> =
@@ -64,7 +65,7 @@ impl<'a> Backward<'a> {
                 Err(why) => {
                     blocked.push((id, why));
                     // Go on as if all were well, to find the others.
-                    for input in self.index.inputs(node).filter(|input| depends[input.index()]) {
+                    for input in self.index.reads(self.graph, id).filter(|input| depends[input.index()]) {
                         arriving.entry(input).or_default().push(String::new());
                     }
                 }
@@ -86,7 +87,8 @@ impl<'a> Backward<'a> {
         wanted: Vec<bool>,
     ) -> Result<Vec<Option<String>>, String> {
         let node = &self.graph.nodes()[id.0];
-        let rule = rules::find(node).ok_or("there is no gradient rule for this operator")?;
+        let rule = rules::find(node)
+            .ok_or_else(|| expand::why_not(self.graph, self.index, self.types, builder.opset(), node))?;
         let Rule { inputs, apply } = rule;
         if let Some(slot) = (0..wanted.len()).find(|&slot| wanted[slot] && !inputs.contains(slot)) {
             return Err(format!("it is not differentiable with respect to its input {slot}"));

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::model::IndexError;
+use crate::model::{IndexError, ModelError};
 
 /// An operator that stands between the loss and a parameter, and cannot be differentiated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,9 @@ pub enum AutodiffError {
         /// What is wrong with it.
         source: IndexError,
     },
+    /// An edit of the model left none.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// The operator set is too old.
     #[error("{}: the backward pass is written in operators of opset 12 or later, and the model imports {opset}", path.display())]
     Opset {

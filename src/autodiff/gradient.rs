@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use super::backward::Backward;
 use super::error::AutodiffError;
-use crate::model::{Builder, Edit, GraphEdit, GraphId, Model, NodeExt, ONNX_DOMAIN, Types, ValueId};
+use super::expand::{self, Replaced};
+use crate::model::{Builder, Edit, GraphId, Model, NodeExt, ONNX_DOMAIN, Types, ValueId};
 use crate::proto::{NodeProto, TensorProto};
 
 const DOMAIN: &str = "ai.onnx.preview.training";
@@ -21,11 +22,19 @@ pub fn has_gradient_operator(model: &Model) -> bool {
 ///
 /// `Gradient(x₁ … xₙ, z…)` with attributes `xs`, `zs`, `y` has the results dy/dx₁ … dy/dxₙ at the values given for xs and zs (ONNX
 /// operator specification). This reads the nodes between xs and y in the graph around the operator, at the values that the
-/// graph computes: each x has to be the value that the operator is fed for it.
+/// graph computes: each x has to be the value that the operator is fed for it. What is made of other operators is written out before
+/// ([`expanded`](super::expanded)).
 ///
 /// # Errors
 /// A Gradient operator that is fed other values, a y that is not there, or operators that cannot be differentiated.
 pub fn lower_gradients(model: &Model) -> Result<Edit, AutodiffError> {
+    let (expanded, between) = expand::replaced(model)?;
+    let lowered = lowered(between.as_ref().unwrap_or(model))?;
+    Ok(expand::edit(expand::followed_by(expanded, lowered, model.graph().nodes().len())))
+}
+
+/// By position in the main graph: what takes the place of each Gradient operator.
+fn lowered(model: &Model) -> Result<Replaced, AutodiffError> {
     let path = model.path();
     let graph = model.graph();
     let index = model.index(GraphId::Main).map_err(|source| AutodiffError::Graph { path: path.to_owned(), source })?;
@@ -35,7 +44,7 @@ pub fn lower_gradients(model: &Model) -> Result<Edit, AutodiffError> {
     }
     let types = Types::infer(graph, &index);
     let backward = Backward::new(graph, &index, &types, path);
-    let mut edit = GraphEdit::default();
+    let mut replaced = Replaced::new();
     for (at, node) in graph.nodes().iter().enumerate().filter(|(_, node)| node.is(DOMAIN, "Gradient")) {
         let fail = |what: String| AutodiffError::GradientOperator { path: path.to_owned(), node: node.label(), what };
         let names = |attribute: &str| -> Vec<String> {
@@ -65,9 +74,9 @@ pub fn lower_gradients(model: &Model) -> Result<Edit, AutodiffError> {
                 }
             }
         }
-        edit.nodes.insert(at, builder.into_nodes());
+        replaced.insert(at, builder.into_nodes());
     }
-    Ok(Edit { graphs: [(GraphId::Main, edit)].into(), ..Edit::default() })
+    Ok(replaced)
 }
 
 /// A tensor of ones in the shape of `value`.

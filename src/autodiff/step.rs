@@ -101,6 +101,16 @@ impl<'a> Step<'a, '_> {
         })
     }
 
+    /// The attribute `name` that is a string.
+    pub(crate) fn string(&self, name: &str, default: &'static str) -> &'a [u8] {
+        NodeExt::attribute(self.node, name).map_or(default.as_bytes(), |attribute| attribute.s())
+    }
+
+    /// The elements of a constant float input.
+    pub(crate) fn floats(&self, slot: usize) -> Option<Vec<f32>> {
+        self.graph.constant(self.index, self.value(slot)?)?.float_elements()
+    }
+
     /// The value of a constant scalar input.
     pub(crate) fn float_input(&self, slot: usize) -> Option<f64> {
         self.graph.constant_scalar(self.index, self.value(slot)?)
@@ -108,9 +118,7 @@ impl<'a> Step<'a, '_> {
 
     /// The value of a constant boolean input.
     pub(crate) fn bool_input(&self, slot: usize) -> Option<bool> {
-        let tensor = self.graph.constant(self.index, self.value(slot)?)?;
-        let first = tensor.raw_data.as_deref().and_then(|bytes| bytes.first().map(|&byte| byte != 0));
-        first.or_else(|| tensor.int32_data.first().map(|&value| value != 0))
+        self.graph.constant_bools(self.index, self.value(slot)?)?.first().copied()
     }
 
     /// A scalar of the first input's type.

@@ -125,6 +125,11 @@ impl<'a> Builder<'a> {
         self.over_axes("ReduceSum", 13, value, axes, |node| node.with_int("keepdims", keep.into()))
     }
 
+    /// The mean over some axes, which are kept as ones.
+    pub(crate) fn mean(&mut self, value: &str, axes: &[i64]) -> String {
+        self.over_axes("ReduceMean", 18, value, axes, |node| node.with_int("keepdims", 1))
+    }
+
     /// `value` with axes of size one put in.
     pub(crate) fn unsqueeze(&mut self, value: &str, axes: &[i64]) -> String {
         self.over_axes("Unsqueeze", 13, value, axes, |node| node)
@@ -133,6 +138,44 @@ impl<'a> Builder<'a> {
     /// `value` without these axes of size one.
     pub(crate) fn squeeze(&mut self, value: &str, axes: &[i64]) -> String {
         self.over_axes("Squeeze", 13, value, axes, |node| node)
+    }
+
+    /// The parts of `value` along `axis` that have these sizes.
+    pub(crate) fn split(&mut self, value: &str, axis: i64, sizes: &[i64]) -> Vec<String> {
+        let parts: Vec<String> = sizes.iter().map(|_| self.fresh("part")).collect();
+        let names: Vec<&str> = parts.iter().map(String::as_str).collect();
+        let node = if self.opset < 13 {
+            NodeProto::build("", "Split", &[value], &names).with_ints("split", sizes)
+        } else {
+            let sizes = self.ints(sizes);
+            NodeProto::build("", "Split", &[value, &sizes], &names)
+        };
+        self.nodes.push(node.with_int("axis", axis));
+        parts
+    }
+
+    /// `values` side by side along `axis`.
+    pub(crate) fn concat(&mut self, values: &[String], axis: i64) -> String {
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        self.with("Concat", &values, |node| node.with_int("axis", axis))
+    }
+
+    /// `value` with its axes in another order.
+    pub(crate) fn transpose(&mut self, value: &str, order: &[i64]) -> String {
+        self.with("Transpose", &[value], |node| node.with_ints("perm", order))
+    }
+
+    /// 0, 1, 2, … up to a number that a tensor with one element holds.
+    pub(crate) fn count_up(&mut self, count: &str) -> String {
+        let none = self.ints(&[]);
+        let count = self.op("Reshape", &[count, &none]);
+        let [zero, one] = [0, 1].map(|value| self.constant(TensorProto::of_int(value)));
+        self.op("Range", &[&zero, &count, &one])
+    }
+
+    /// `value` under a name that it already has elsewhere.
+    pub(crate) fn name(&mut self, value: &str, name: &str) {
+        self.nodes.push(NodeProto::build("", "Identity", &[value], &[name]));
     }
 
     /// An operator that takes its axes as an attribute before the opset `since`, and as an input from then on.
@@ -162,4 +205,17 @@ impl<'a> Builder<'a> {
         let shape = self.op("Shape", &[like]);
         self.op("Expand", &[value, &shape])
     }
+}
+
+/// Those of `nodes`, which are in an order of execution, that these values depend on.
+pub(crate) fn needed_for(nodes: Vec<NodeProto>, mut values: BTreeSet<String>) -> Vec<NodeProto> {
+    let mut needed = Vec::new();
+    for node in nodes.into_iter().rev() {
+        if node.output.iter().any(|output| values.contains(output)) {
+            values.extend(node.input.iter().cloned());
+            needed.push(node);
+        }
+    }
+    needed.reverse();
+    needed
 }

@@ -32,9 +32,15 @@ impl Graph {
         }
     }
 
-    /// The elements of a constant int64 tensor.
+    /// The elements of a constant tensor of int64 or int32.
     pub fn constant_ints(&self, index: &Index, value: ValueId) -> Option<Vec<i64>> {
-        self.constant(index, value)?.int64_elements()
+        let tensor = self.constant(index, value)?;
+        tensor.int64_elements().or_else(|| tensor.int32_elements())
+    }
+
+    /// The elements of a constant tensor of booleans.
+    pub fn constant_bools(&self, index: &Index, value: ValueId) -> Option<Vec<bool>> {
+        self.constant(index, value)?.bool_elements()
     }
 
     /// The element of a constant floating-point tensor that has just one.
@@ -69,13 +75,23 @@ impl TensorProto {
 
     /// A scalar of a floating-point type (`TensorProto.DataType`); of any other type, a float.
     pub fn of_float(value: f64, elem: i32) -> Self {
-        let (data_type, bytes) = match DataType::try_from(elem) {
-            Ok(DataType::Double) => (elem, value.to_le_bytes().to_vec()),
-            Ok(DataType::Float16) => (elem, half::f16::from_f64(value).to_le_bytes().to_vec()),
-            Ok(DataType::Bfloat16) => (elem, half::bf16::from_f64(value).to_le_bytes().to_vec()),
-            _ => (DataType::Float as i32, (value as f32).to_le_bytes().to_vec()),
+        Self::of_floats(&[value], &[], elem)
+    }
+
+    /// A tensor of the sizes `dims` and a floating-point type (`TensorProto.DataType`); of any other type, of floats.
+    pub fn of_floats(values: &[f64], dims: &[i64], elem: i32) -> Self {
+        let values = values.iter();
+        let (data_type, bytes): (i32, Vec<u8>) = match DataType::try_from(elem) {
+            Ok(DataType::Double) => (elem, values.flat_map(|value| value.to_le_bytes()).collect()),
+            Ok(DataType::Float16) => {
+                (elem, values.flat_map(|&value| half::f16::from_f64(value).to_le_bytes()).collect())
+            }
+            Ok(DataType::Bfloat16) => {
+                (elem, values.flat_map(|&value| half::bf16::from_f64(value).to_le_bytes()).collect())
+            }
+            _ => (DataType::Float as i32, values.flat_map(|&value| (value as f32).to_le_bytes()).collect()),
         };
-        Self { data_type: Some(data_type), raw_data: Some(bytes.into()), ..Self::default() }
+        Self { dims: dims.to_vec(), data_type: Some(data_type), raw_data: Some(bytes.into()), ..Self::default() }
     }
 
     /// The elements of an int64 tensor that is stored in the file.
@@ -91,6 +107,33 @@ impl TensorProto {
         }
     }
 
+    /// The elements of an int32 tensor that is stored in the file.
+    pub fn int32_elements(&self) -> Option<Vec<i64>> {
+        if self.data_type() != DataType::Int32 as i32 {
+            return None;
+        }
+        match self.raw_data.as_deref() {
+            Some(bytes) if !bytes.is_empty() => Some(
+                bytes
+                    .chunks_exact(4)
+                    .filter_map(|chunk| Some(i32::from_le_bytes(chunk.try_into().ok()?).into()))
+                    .collect(),
+            ),
+            _ => Some(self.int32_data.iter().map(|&value| value.into()).collect()),
+        }
+    }
+
+    /// The elements of a tensor of booleans that is stored in the file.
+    pub fn bool_elements(&self) -> Option<Vec<bool>> {
+        if self.data_type() != DataType::Bool as i32 {
+            return None;
+        }
+        match self.raw_data.as_deref() {
+            Some(bytes) if !bytes.is_empty() => Some(bytes.iter().map(|&byte| byte != 0).collect()),
+            _ => Some(self.int32_data.iter().map(|&value| value != 0).collect()),
+        }
+    }
+
     /// The elements of a tensor of numbers that is stored in the file, one after the other as `raw_data` has them.
     pub fn element_bytes(&self) -> Option<Vec<u8>> {
         match DataType::try_from(self.data_type()).ok()? {
@@ -99,6 +142,15 @@ impl TensorProto {
             DataType::Double => Some(self.double_data.iter().flat_map(|value| value.to_le_bytes()).collect()),
             _ => None,
         }
+    }
+
+    /// The elements of a float tensor that is stored in the file.
+    pub fn float_elements(&self) -> Option<Vec<f32>> {
+        if self.data_type() != DataType::Float as i32 {
+            return None;
+        }
+        let bytes = self.element_bytes()?;
+        Some(bytes.chunks_exact(4).filter_map(|chunk| Some(f32::from_le_bytes(chunk.try_into().ok()?))).collect())
     }
 
     /// The element of a floating-point tensor that has just one.

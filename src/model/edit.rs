@@ -16,6 +16,8 @@ use crate::proto::{NodeProto, OperatorSetIdProto, StringStringEntryProto, Tensor
 pub struct GraphEdit {
     /// By position in the file: the nodes that take a node's place; none to remove it.
     pub nodes: BTreeMap<usize, Vec<NodeProto>>,
+    /// By position: the tensors that take the place of dense initializers.
+    pub initializers: BTreeMap<usize, TensorProto>,
     /// Nodes behind all others.
     pub more_nodes: Vec<NodeProto>,
     /// Inputs behind all others.
@@ -162,7 +164,10 @@ fn graph_pieces(graph: &Graph, edit: &GraphEdit) -> Vec<Piece> {
         let new = nodes.iter().map(|node| Piece::New(wire::record(1, node))).collect();
         (&graph.node_records()[position], new)
     });
-    let mut pieces = splice(graph.record().payload.clone(), changed.collect());
+    let replaced = edit.initializers.iter().map(|(&position, tensor)| {
+        (graph.initializers()[position].record(), vec![Piece::New(wire::record(5, tensor))])
+    });
+    let mut pieces = splice(graph.record().payload.clone(), changed.chain(replaced).collect());
     pieces.extend(edit.more_nodes.iter().map(|node| Piece::New(wire::record(1, node))));
     pieces.extend(edit.more_initializers.iter().map(|tensor| Piece::New(wire::record(5, tensor))));
     pieces.extend(edit.more_inputs.iter().map(|input| Piece::New(wire::record(11, input))));

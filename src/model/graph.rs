@@ -36,6 +36,7 @@ pub struct Initializer {
     head: TensorHead,
     message: Bytes,
     sparse: bool,
+    record: Field,
 }
 
 impl Initializer {
@@ -58,6 +59,10 @@ impl Initializer {
     /// The message as the file has it.
     pub(crate) fn message(&self) -> &Bytes {
         &self.message
+    }
+
+    pub(super) fn record(&self) -> &Field {
+        &self.record
     }
 
     pub(super) fn external_data(&self) -> Option<&[StringStringEntryProto]> {
@@ -107,6 +112,7 @@ impl Graph {
                     head: TensorHead::decode(payload.clone()).map_err(invalid("initializer".into()))?,
                     message: payload,
                     sparse: false,
+                    record: field,
                 }),
                 11 => graph.inputs.push(ValueInfoProto::decode(payload).map_err(invalid("graph input".into()))?),
                 12 => graph.outputs.push(ValueInfoProto::decode(payload).map_err(invalid("graph output".into()))?),
@@ -118,6 +124,7 @@ impl Graph {
                         .unwrap_or_default(),
                     message: payload,
                     sparse: true,
+                    record: field,
                 }),
                 _ => {}
             }

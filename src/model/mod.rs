@@ -21,6 +21,7 @@
 mod builder;
 mod constant;
 mod edit;
+mod equation;
 mod error;
 mod external;
 mod graph;
@@ -37,8 +38,9 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use prost::Message;
 
-pub(crate) use builder::Builder;
+pub(crate) use builder::{Builder, needed_for};
 pub use edit::{Edit, GraphEdit};
+pub use equation::Equation;
 pub use error::ModelError;
 pub use graph::{Graph, Initializer};
 pub use index::{Index, IndexError, NodeId, Producer, Value, ValueId};
@@ -47,7 +49,7 @@ pub use node::NodeExt;
 pub use training_map::{ParameterEntry, StateEntry, TRAINING_METADATA, TrainingMap};
 pub use types::{Dim, TensorType, is_float};
 
-use crate::proto::{OperatorSetIdProto, StringStringEntryProto};
+use crate::proto::{FunctionProto, OperatorSetIdProto, StringStringEntryProto};
 use wire::Field;
 
 /// The default operator domain, `ai.onnx`, as files write it.
@@ -94,6 +96,7 @@ pub struct Model {
     metadata: Vec<(Field, StringStringEntryProto)>,
     graph: Graph,
     training_info: Vec<TrainingInfo>,
+    functions: Vec<FunctionProto>,
 }
 
 impl Model {
@@ -125,6 +128,7 @@ impl Model {
         let mut opset_imports = Vec::new();
         let mut metadata = Vec::new();
         let mut training_info = Vec::new();
+        let mut functions = Vec::new();
         for field in wire::fields(&bytes, 0..bytes.len()).map_err(malformed)? {
             let payload = || bytes.slice(field.payload.clone());
             match field.number {
@@ -138,6 +142,7 @@ impl Model {
                     let entry = StringStringEntryProto::decode(payload()).map_err(invalid("metadata_props".into()))?;
                     metadata.push((field, entry));
                 }
+                25 => functions.push(FunctionProto::decode(payload()).map_err(invalid("functions".into()))?),
                 20 if field.delimited => training_info.push(decode_training_info(path, &bytes, field)?),
                 _ => {}
             }
@@ -148,7 +153,17 @@ impl Model {
                 return Err(ModelError::GraphCount { path: path.into(), count });
             }
         };
-        Ok(Self { path: path.into(), file: None, bytes, ir_version, opset_imports, metadata, graph, training_info })
+        Ok(Self {
+            path: path.into(),
+            file: None,
+            bytes,
+            ir_version,
+            opset_imports,
+            metadata,
+            graph,
+            training_info,
+            functions,
+        })
     }
 
     /// Where the model was loaded from.
@@ -193,6 +208,11 @@ impl Model {
     /// The version of the ONNX IR that the file is written in.
     pub fn ir_version(&self) -> i64 {
         self.ir_version
+    }
+
+    /// The functions that nodes may call (ONNX IR specification, "Functions").
+    pub fn functions(&self) -> &[FunctionProto] {
+        &self.functions
     }
 
     /// The value of a metadata property.

@@ -41,7 +41,7 @@ pub struct ParameterEntry {
     pub name: String,
     /// The input that it is fed to.
     pub input: String,
-    /// The output that is the gradient, or what takes its place.
+    /// The output that is the gradient, or what takes its place; in a graph that holds the update only, the input.
     #[serde(default)]
     pub gradient: Option<String>,
     /// The output that is the parameter after the step.

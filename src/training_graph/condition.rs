@@ -8,6 +8,7 @@ use super::random::Random;
 use crate::autodiff::Backward;
 use crate::model::{
     Builder, Edit, GraphEdit, GraphId, ONNX_DOMAIN, TRAINING_METADATA, TensorType, TrainingMap, Types, ValueId,
+    needed_for,
 };
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{NodeProto, TensorProto};
@@ -42,7 +43,7 @@ struct SampledPass {
     twins: BTreeMap<String, String>,
 }
 
-impl TrainingGraph {
+impl TrainingGraph<'_> {
     /// The changes that put the operator in the place of the chosen layers' products in [`TrainingGraph::model`]. The dampings are scalar inputs, with
     /// these defaults; K-FAC takes one for both factors.
     ///
@@ -73,7 +74,7 @@ impl TrainingGraph {
             }
         };
         let graph = edit.graphs.entry(GraphId::Main).or_default();
-        let needed = needed(sampled, graph.nodes.values().flatten().flat_map(|node| node.input.clone()).collect());
+        let needed = needed_for(sampled, graph.nodes.values().flatten().flat_map(|node| node.input.clone()).collect());
         if !needed.is_empty() {
             let first = &self.model.graph().nodes()[self.backward_start];
             let at_start = graph.nodes.entry(self.backward_start).or_insert_with(|| vec![first.clone()]);
@@ -87,16 +88,16 @@ impl TrainingGraph {
 
     /// The backward pass once more, from the gradient for sampled labels. As it has the same nodes as the first, each value of that has its twin.
     fn sampled_pass(&self, scalars: &mut Scalars<'_>) -> Result<SampledPass, TrainingGraphError> {
-        let path = self.forward.path();
+        let path = self.prepared.path();
         let Some((prediction, distribution)) = &self.sampled else {
             let what = "ζ and K-FAC sample labels from the model's distribution, and this loss stands for none";
             return Err(TrainingGraphError::Request { path: path.to_owned(), what: what.into() });
         };
-        let graph = self.forward.graph();
+        let graph = self.prepared.graph();
         let index =
-            self.forward.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(&self.forward, source))?;
+            self.prepared.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(&self.prepared, source))?;
         let types = Types::infer(graph, &index);
-        let opset = self.forward.opset(ONNX_DOMAIN).unwrap_or(1);
+        let opset = self.prepared.opset(ONNX_DOMAIN).unwrap_or(1);
         let mut random = self.random.clone().unwrap_or_else(|| Random::new(scalars.seed()));
         let mut b = Builder::new(&index, opset, "labels/");
         let seed = distribution.sampled_gradient(&mut b, &mut random);
@@ -140,17 +141,4 @@ impl Scalars<'_> {
         self.map.scalars.insert(role.to_owned(), name.clone());
         name
     }
-}
-
-/// Those of `nodes`, which are in an order of execution, that these values depend on.
-fn needed(nodes: Vec<NodeProto>, mut values: BTreeSet<String>) -> Vec<NodeProto> {
-    let mut needed = Vec::new();
-    for node in nodes.into_iter().rev() {
-        if node.output.iter().any(|output| values.contains(output)) {
-            values.extend(node.input.iter().cloned());
-            needed.push(node);
-        }
-    }
-    needed.reverse();
-    needed
 }

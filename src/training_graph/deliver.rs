@@ -40,6 +40,19 @@ impl Trained {
         Self(trained)
     }
 
+    /// The parameters of a training graph that delivers gradients. They and the gradients become inputs.
+    pub(super) fn delivered(map: &TrainingMap, graph: &Graph, edit: &mut GraphEdit) -> Self {
+        let mut trained = Vec::new();
+        for entry in &map.parameters {
+            let initializer = graph.initializers().iter().find(|initializer| initializer.name() == entry.input);
+            let (Some(initializer), Some(gradient)) = (initializer, &entry.gradient) else { continue };
+            let tensor = initializer.tensor_type();
+            edit.more_inputs.extend([&entry.input, gradient].map(|name| tensor.declare(name)));
+            trained.push(Parameter { name: entry.input.clone(), tensor, gradient: gradient.clone() });
+        }
+        Self(trained)
+    }
+
     /// Makes the gradients outputs, under the name `<parameter>.gradient`.
     pub(super) fn deliver(
         self,

@@ -3,7 +3,6 @@ use std::path::PathBuf;
 use crate::autodiff::AutodiffError;
 use crate::model::{IndexError, Model, ModelError};
 use crate::rewrite::RewriteError;
-use crate::upgrade::UpgradeError;
 
 /// Why no training graph can be made from a model.
 #[derive(Debug, thiserror::Error)]
@@ -26,9 +25,14 @@ pub enum TrainingGraphError {
         /// What is wrong with it.
         source: IndexError,
     },
-    /// The operator set is too old, and the model cannot be brought to a newer one.
-    #[error(transparent)]
-    Upgrade(#[from] UpgradeError),
+    /// The operator set is too old.
+    #[error("{}: training graphs are written in operators of opset 14 or later, and the model imports {opset}", path.display())]
+    Opset {
+        /// The model file.
+        path: PathBuf,
+        /// The imported version.
+        opset: i64,
+    },
     /// The request does not fit the model.
     #[error("{}: {what}", path.display())]
     Request {

@@ -147,7 +147,7 @@ impl Writer<'_, '_, '_> {
             }
             Distance::BinaryCrossEntropy => {
                 let t = self.labels_like_prediction();
-                let softplus = self.b.op("Softplus", &[&self.z]);
+                let softplus = self.softplus();
                 let product = self.b.op("Mul", &[&self.z, &t]);
                 let each = self.b.op("Sub", &[&softplus, &product]);
                 let probabilities = self.b.op("Sigmoid", &[&self.z]);
@@ -207,6 +207,18 @@ impl Writer<'_, '_, '_> {
         let logarithms = self.b.with("LogSoftmax", &[&self.z], |node| node.with_int("axis", classes.axis));
         let probabilities = self.b.op("Exp", &[&logarithms]);
         [logarithms, probabilities]
+    }
+
+    /// ln(1 + exp z) as max(z, 0) + ln(1 + exp(-|z|)): ONNX Runtime has no Softplus in double.
+    fn softplus(&mut self) -> String {
+        let size = self.b.op("Abs", &[&self.z]);
+        let negative = self.b.op("Neg", &[&size]);
+        let power = self.b.op("Exp", &[&negative]);
+        let one = self.b.scalar(1.0, self.working);
+        let sum = self.b.op("Add", &[&power, &one]);
+        let rest = self.b.op("Log", &[&sum]);
+        let positive = self.b.op("Relu", &[&self.z]);
+        self.b.op("Add", &[&positive, &rest])
     }
 
     fn classes(&mut self, axis: Option<i64>) -> Result<Classes, String> {

@@ -32,10 +32,12 @@
 mod condition;
 mod deliver;
 mod error;
+mod evaluation;
 mod loss;
 mod parameters;
 mod prepare;
 mod random;
+mod separate;
 mod target;
 
 use std::collections::BTreeSet;
@@ -44,7 +46,6 @@ use crate::autodiff::Backward;
 use crate::model::{Builder, Edit, GraphEdit, GraphId, Model, ONNX_DOMAIN, TRAINING_METADATA, TrainingMap, Types};
 use crate::optimizer::Update;
 use crate::proto::NodeProto;
-use crate::upgrade::upgrade;
 use deliver::Trained;
 use loss::Distribution;
 use prepare::{Prepared, prepare};
@@ -72,9 +73,10 @@ pub struct Recipe {
 
 /// A forward model with its loss, its backward pass and the update.
 #[derive(Debug)]
-pub struct TrainingGraph {
-    /// The model as it runs in training, without what is new in `model`.
-    forward: Model,
+pub struct TrainingGraph<'a> {
+    forward: &'a Model,
+    /// The forward model as it runs in training.
+    prepared: Model,
     model: Model,
     map: TrainingMap,
     /// The position in `model` of the first node of the backward pass.
@@ -88,21 +90,19 @@ pub struct TrainingGraph {
     random: Option<Random>,
 }
 
-impl TrainingGraph {
-    /// Makes the training graph of `model`.
+impl<'a> TrainingGraph<'a> {
+    /// Makes the training graph of `model`, which has to import opset 14 or later (see [`crate::upgrade`]).
     ///
     /// # Errors
-    /// A recipe that does not fit the model, or operators that cannot be differentiated: all of them.
-    pub fn new(model: &Model, recipe: &Recipe) -> Result<Self, TrainingGraphError> {
-        let upgraded = upgrade(model)?.map(|edit| model.edited(&edit)).transpose()?;
-        let model = upgraded.as_ref().unwrap_or(model);
-        let Prepared { model: forward, random, statistics } = prepare(model, &recipe.selection)?;
+    /// An older operator set, a recipe that does not fit the model, or operators that cannot be differentiated: all of them.
+    pub fn new(model: &'a Model, recipe: &Recipe) -> Result<Self, TrainingGraphError> {
+        let Prepared { model: prepared, random, statistics } = prepare(model, &recipe.selection)?;
         let path = model.path();
         let request = |what| TrainingGraphError::Request { path: path.to_owned(), what };
-        let graph = forward.graph();
-        let index = forward.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(&forward, source))?;
+        let graph = prepared.graph();
+        let index = prepared.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(&prepared, source))?;
         let types = Types::infer(graph, &index);
-        let opset = forward.opset(ONNX_DOMAIN).unwrap_or(1);
+        let opset = prepared.opset(ONNX_DOMAIN).unwrap_or(1);
         let candidates = recipe.selection.candidates(graph, &index).map_err(request)?;
 
         let mut b = Builder::new(&index, opset, "loss/");
@@ -111,8 +111,11 @@ impl TrainingGraph {
         let backward_start = graph.nodes().len() + edit.more_nodes.len();
 
         let mut b = Builder::new(&index, opset, "gradient/");
-        let gradients =
-            Backward::new(graph, &index, &types, path).gradients(&mut b, &[target.seed.clone()], &candidates)?;
+        let gradients = Backward::new(graph, &index, &types, path).gradients(
+            &mut b,
+            std::slice::from_ref(&target.seed),
+            &candidates,
+        )?;
         if gradients.is_empty() {
             return Err(request(format!(
                 "the loss '{}' depends on no floating-point initializer that is trained",
@@ -147,10 +150,10 @@ impl TrainingGraph {
             ir_version: Some(model.ir_version().max(IR_VERSION)),
             ..Edit::default()
         };
-        let with_loss = forward.edited(&edit)?;
+        let with_loss = prepared.edited(&edit)?;
         let (prediction, seed) = (index.value(target.seed.0).name.clone(), target.seed.1);
         let sampled = target.distribution.map(|distribution| (prediction, distribution));
-        Ok(Self { forward, model: with_loss, map, backward_start, backward, seed, sampled, random })
+        Ok(Self { forward: model, prepared, model: with_loss, map, backward_start, backward, seed, sampled, random })
     }
 
     /// The training graph with plain gradients.

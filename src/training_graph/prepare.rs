@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use super::error::TrainingGraphError;
 use super::parameters::Selection;
 use super::random::Random;
+use crate::autodiff;
 use crate::model::{
     Builder, Edit, GraphEdit, GraphId, Index, Model, NodeExt, ONNX_DOMAIN, Producer, StateEntry, TensorType, Types,
 };
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{NodeProto, TensorProto};
+
+/// The oldest version of the default domain in whose operators training graphs are written.
+const OLDEST_OPSET: i64 = 14;
 
 /// A model that is ready to be differentiated.
 pub(super) struct Prepared {
@@ -20,13 +24,21 @@ pub(super) struct Prepared {
     pub(super) statistics: Vec<StateEntry>,
 }
 
-/// The model, of opset 14 or later, with the operators in training mode whose results differ there.
+/// The model with the operators in training mode whose results differ there.
 ///
 /// # Errors
-/// A dropout whose ratio is not constant.
+/// An operator set that is too old, or a dropout whose ratio is not constant.
 pub(super) fn prepare(model: &Model, selection: &Selection) -> Result<Prepared, TrainingGraphError> {
+    let expanded = autodiff::expanded(model)?.map(|edit| model.edited(&edit)).transpose()?;
+    in_training_mode(expanded.as_ref().unwrap_or(model), selection)
+}
+
+fn in_training_mode(model: &Model, selection: &Selection) -> Result<Prepared, TrainingGraphError> {
     let path = model.path();
     let opset = model.opset(ONNX_DOMAIN).unwrap_or(1);
+    if opset < OLDEST_OPSET {
+        return Err(TrainingGraphError::Opset { path: path.to_owned(), opset });
+    }
     let graph = model.graph();
     let index = model.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(model, source))?;
     let types = Types::infer(graph, &index);
@@ -41,12 +53,14 @@ pub(super) fn prepare(model: &Model, selection: &Selection) -> Result<Prepared, 
     };
     for &id in index.order() {
         let node = &graph.nodes()[id.0];
-        if node.is_onnx("Dropout") {
-            let fail = |what| TrainingGraphError::Request { path: path.to_owned(), what };
-            preparation.dropout(id.0, node).map_err(fail)?;
+        let done = if node.is_onnx("Dropout") {
+            preparation.dropout(id.0, node)
         } else if node.is_onnx("BatchNormalization") {
-            preparation.batch_normalization(id.0, node, selection);
-        }
+            preparation.batch_normalization(id.0, node, selection)
+        } else {
+            Ok(())
+        };
+        done.map_err(|what| TrainingGraphError::Request { path: path.to_owned(), what })?;
     }
     let statistics = preparation.declare_statistics();
     let Preparation { edit, random, .. } = preparation;
@@ -111,12 +125,12 @@ impl Preparation<'_> {
     }
 
     /// Normalizes with the statistics of the batch, and updates the running ones, where those are initializers that are not frozen.
-    fn batch_normalization(&mut self, at: usize, node: &NodeProto, selection: &Selection) {
+    fn batch_normalization(&mut self, at: usize, node: &NodeProto, selection: &Selection) -> Result<(), String> {
         let statistics = [3, 4].map(|slot| node.input_name(slot).unwrap_or_default());
         let initializers = self.model.graph().initializers();
         let is_stored = |name: &&str| initializers.iter().any(|i| i.name() == *name) && !selection.is_frozen(name);
         if !statistics.iter().all(is_stored) {
-            return;
+            return Ok(());
         }
         let mut training = node.clone();
         training.attribute.retain(|attribute| attribute.name() != "training_mode");
@@ -130,6 +144,7 @@ impl Preparation<'_> {
             training.output.push(updated);
         }
         self.edit.nodes.insert(at, vec![training.with_int("training_mode", 1)]);
+        Ok(())
     }
 
     /// Makes inputs of the statistics and outputs of their newest values.

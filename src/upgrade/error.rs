@@ -1,12 +1,15 @@
 use std::path::PathBuf;
 
 use super::OLDEST;
-use crate::model::IndexError;
+use crate::model::{IndexError, ModelError};
 
 /// Why a model cannot be brought to a newer operator set.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpgradeError {
+    /// The upgraded model cannot be read.
+    #[error(transparent)]
+    Model(#[from] ModelError),
     /// The graph cannot be executed.
     #[error("{}: {source}", path.display())]
     Graph {

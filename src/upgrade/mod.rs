@@ -1,6 +1,6 @@
 //! Models of old operator sets, in operators of a newer one.
 //!
-//! [`upgrade`] brings a model of opset 6 or later to [`OPSET`]. Most operators only took more types or got further attributes with
+//! [`upgraded`] brings a model of opset 6 or later to [`OPSET`]. Most operators only took more types or got further attributes with
 //! harmless defaults in between, and stay as they are; each whose definition changed has a [`Change`], in the file of its kind. A change
 //! sees one node and appends those that do the same in the newer operator set, or returns why it cannot; all nodes
 //! that stand in the way are reported at once.
@@ -46,15 +46,20 @@ const REMOVED: &[&str] = &[
     "ScaledTanh",
 ];
 
-/// The changes that bring a model to [`OPSET`]; `None` for one that is there or beyond.
+/// The model in the operators of [`OPSET`]; itself, if it is there or beyond.
 ///
 /// # Errors
 /// An opset before 6, or operators that cannot be brought along: all of them.
-pub fn upgrade(model: &Model) -> Result<Option<Edit>, UpgradeError> {
+pub fn upgraded(model: Model) -> Result<Model, UpgradeError> {
     let opset = model.opset(ONNX_DOMAIN).unwrap_or(1);
     if opset >= OPSET {
-        return Ok(None);
+        return Ok(model);
     }
+    Ok(model.edited(&edit(&model, opset)?)?)
+}
+
+/// The changes that bring a model of an older operator set to [`OPSET`].
+fn edit(model: &Model, opset: i64) -> Result<Edit, UpgradeError> {
     let path = model.path();
     if opset < OLDEST {
         return Err(UpgradeError::TooOld { path: path.to_owned(), opset });
@@ -67,7 +72,7 @@ pub fn upgrade(model: &Model) -> Result<Option<Edit>, UpgradeError> {
     let mut blocked = Vec::new();
     for (at, node) in graph.nodes().iter().enumerate() {
         let step = Step { graph, index: &index, types: &types, from: opset, node, b: &mut b };
-        match upgraded(step) {
+        match replaced(step) {
             Ok(None) => {}
             Ok(Some(nodes)) => {
                 edit.nodes.insert(at, nodes);
@@ -78,16 +83,16 @@ pub fn upgrade(model: &Model) -> Result<Option<Edit>, UpgradeError> {
     if !blocked.is_empty() {
         return Err(UpgradeError::Unsupported { path: path.to_owned(), opset, blocked });
     }
-    Ok(Some(Edit {
+    Ok(Edit {
         graphs: [(GraphId::Main, edit)].into(),
         opsets: [(ONNX_DOMAIN.to_owned(), OPSET)].into(),
         ir_version: Some(model.ir_version().max(IR_VERSION)),
         ..Edit::default()
-    }))
+    })
 }
 
 /// The nodes that take the place of the step's node; `None` where it stays.
-fn upgraded(mut step: Step<'_, '_>) -> Result<Option<Vec<NodeProto>>, Refusal> {
+fn replaced(mut step: Step<'_, '_>) -> Result<Option<Vec<NodeProto>>, Refusal> {
     let (node, opset) = (step.node, step.from);
     if is_removed(node) {
         return Err("it was removed from ONNX".into());

@@ -1,5 +1,7 @@
 //! The options for forward models: which training graph to make of one.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, ValueEnum};
 use isaac::optimizer::{Moments, Optimizer, Update};
 use isaac::training_graph::{Distance, Labelled, Loss, Recipe, Selection};
@@ -47,6 +49,12 @@ pub(crate) struct Forward {
     /// Shorten gradients to this common 2-norm where it is larger.
     #[arg(long, value_name = "NORM", value_parser = positive)]
     clip_norm: Option<f64>,
+    /// Write the update to a graph of its own, here; OUT then gives gradients.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) update_out: Option<PathBuf>,
+    /// Write a graph that evaluates the trained parameters: the forward model and the loss.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) eval_out: Option<PathBuf>,
     /// Initializers that are not trained; for the statistics of a batch normalization, that it stays in inference mode.
     #[arg(long, value_name = "GLOB")]
     freeze: Vec<String>,
@@ -87,7 +95,20 @@ impl Forward {
             return Ok(None);
         };
         let selection = Selection { trained: trained.to_vec(), frozen: self.freeze.clone() };
-        Ok(Some(Recipe { loss, update: self.update(), selection }))
+        let update = if self.update_out.is_some() { None } else { self.update() };
+        Ok(Some(Recipe { loss, update, selection }))
+    }
+
+    /// The update that is a graph of its own, with the file to write it to.
+    ///
+    /// # Errors
+    /// A file for no update.
+    pub(crate) fn separate_update(&self) -> Result<Option<(&Path, Update)>, String> {
+        let Some(path) = &self.update_out else {
+            return Ok(None);
+        };
+        let update = self.update().ok_or("--optimizer none has no update that --update-out could write")?;
+        Ok(Some((path, update)))
     }
 
     fn loss(&self) -> Result<Option<Loss>, String> {

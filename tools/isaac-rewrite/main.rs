@@ -1,17 +1,19 @@
 //! `isaac-rewrite`: puts `ai.isaac::IsaacGemm` in the place of the weight-gradient products of a training graph.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, ValueEnum};
 use isaac::autodiff::{self, AutodiffError};
-use isaac::model::{Edit, Model};
+use isaac::model::{Edit, Model, ModelError};
 use isaac::rewrite::{
     self, Analysis, Choice, Chosen, Direction, Explanation, Kind, Reason, Report, RewriteError, Selector,
 };
 use isaac::training_graph::{Damping, Method, Recipe, TrainingGraph, TrainingGraphError};
+use isaac::upgrade::{UpgradeError, upgraded};
+use isaac::weights::{Weights, WeightsError};
 
 mod forward;
 mod table;
@@ -64,6 +66,9 @@ struct Arguments {
     /// Fail with status 3, and write nothing, unless exactly N layers are rewritten.
     #[arg(long, value_name = "N")]
     expect: Option<usize>,
+    /// Put the tensors of a .safetensors or .npz file in the place of the model's initializers of the same names, and do nothing else.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "loss", "loss_output"])]
+    weights: Option<PathBuf>,
     #[command(flatten)]
     forward: Forward,
 }
@@ -95,11 +100,17 @@ impl From<MethodName> for Method {
 #[derive(Debug, thiserror::Error)]
 enum Failure {
     #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
     Rewrite(#[from] RewriteError),
     #[error(transparent)]
     Autodiff(#[from] AutodiffError),
     #[error(transparent)]
     TrainingGraph(#[from] TrainingGraphError),
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     #[error("{0}")]
     Usage(String),
     #[error("cannot write to standard output")]
@@ -112,7 +123,12 @@ impl Failure {
         match self {
             Self::Usage(_) => true,
             Self::Rewrite(error) => matches!(error, RewriteError::Select(_) | RewriteError::UnknownParameter { .. }),
-            Self::Autodiff(_) | Self::TrainingGraph(_) | Self::Print(_) => false,
+            Self::Model(_)
+            | Self::Autodiff(_)
+            | Self::TrainingGraph(_)
+            | Self::Upgrade(_)
+            | Self::Weights(_)
+            | Self::Print(_) => false,
         }
     }
 }
@@ -152,12 +168,16 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     arguments.check()?;
-    let loaded = Model::load(&arguments.model).map_err(RewriteError::from)?;
+    let loaded = Model::load(&arguments.model)?;
+    if let (Some(weights), Some(output)) = (&arguments.weights, &arguments.output) {
+        loaded.save(&Weights::load(weights)?.edit(&loaded)?, output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if let Some(recipe) = arguments.forward.recipe(&arguments.param).map_err(Failure::Usage)? {
-        return train(arguments, &loaded, &recipe);
+        return train(arguments, loaded, &recipe);
     }
     let lowered = if autodiff::has_gradient_operator(&loaded) {
-        Some(loaded.edited(&autodiff::lower_gradients(&loaded)?).map_err(RewriteError::from)?)
+        Some(loaded.edited(&autodiff::lower_gradients(&loaded)?)?)
     } else {
         None
     };
@@ -174,23 +194,33 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     let chosen = arguments.choose(&analysis)?;
     let direction = Direction::Fixed { lambda_a: arguments.lambda };
-    arguments.finish(&analysis, &chosen, Kind::TrainingGraph, || Ok(chosen.edit(&direction)?))
+    arguments
+        .finish(&analysis, &chosen, Kind::TrainingGraph, |output| Ok(model.save(&chosen.edit(&direction)?, output)?))
 }
 
 /// Makes a training graph of a forward model, and conditions its gradients.
-fn train(arguments: &Arguments, model: &Model, recipe: &Recipe) -> Result<ExitCode, Failure> {
-    if rewrite::is_marked_for_training(model) {
+fn train(arguments: &Arguments, model: Model, recipe: &Recipe) -> Result<ExitCode, Failure> {
+    if rewrite::is_marked_for_training(&model) {
         return Err(Failure::Usage(format!(
             "--loss makes a training graph of a forward model, and {} has a backward pass",
             arguments.model.display()
         )));
     }
-    let graph = TrainingGraph::new(model, recipe)?;
+    let separate = arguments.forward.separate_update().map_err(Failure::Usage)?;
+    let model = upgraded(model)?;
+    let graph = TrainingGraph::new(&model, recipe)?;
     let analysis = Analysis::new(graph.model(), &[])?;
     let chosen = arguments.choose(&analysis)?;
     let damping = Damping { lambda_a: arguments.lambda, lambda_g: arguments.lambda_g };
-    arguments.finish(&analysis, &chosen, Kind::Forward, || {
-        Ok(graph.conditioned(&chosen, arguments.method.into(), damping)?)
+    arguments.finish(&analysis, &chosen, Kind::Forward, |output| {
+        let edit = graph.conditioned(&chosen, arguments.method.into(), damping)?;
+        if let Some(path) = &arguments.forward.eval_out {
+            model.save(&graph.evaluation(recipe)?, path)?;
+        }
+        if let Some((path, update)) = &separate {
+            graph.separate_update(update)?.save(&Edit::default(), path)?;
+        }
+        Ok(graph.model().save(&edit, output)?)
     })
 }
 
@@ -219,13 +249,13 @@ impl Arguments {
         analysis: &Analysis<'_>,
         chosen: &Chosen<'_>,
         kind: Kind,
-        edit: impl FnOnce() -> Result<Edit, Failure>,
+        write: impl FnOnce(&Path) -> Result<(), Failure>,
     ) -> Result<ExitCode, Failure> {
         let count = chosen.rewritten().count();
         let met = self.expect.is_none_or(|expected| expected == count);
         let output = self.output.as_deref().filter(|_| met && !self.list);
         if let Some(output) = output {
-            analysis.model().save(&edit()?, output).map_err(RewriteError::from)?;
+            write(output)?;
         }
         let report = Report::new(analysis, chosen, kind, output);
         std::io::stdout().write_all(self.text(analysis, chosen, &report).as_bytes())?;

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+OPSET = 17
 WIDTHS = [784, 400, 400, 400, 400, 10]
 
 
@@ -15,3 +16,33 @@ def initial_parameters(widths, seed):
         bias = generator.uniform(-bound, bound, fan_out)
         parameters.append((weight.astype(np.float32), bias.astype(np.float32)))
     return parameters
+
+
+def forward_model(widths, seed):
+    """The network as PyTorch exports it: Gemm(transB=1) with Relu between, from `input` to `logits`."""
+    import onnx  # PyTorch's environment has none
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes, initializers = [], []
+    last = len(widths) - 2
+    value = "input"
+    for index, (weight, bias) in enumerate(initial_parameters(widths, seed)):
+        names = [f"fc{index}.weight", f"fc{index}.bias"]
+        initializers += [numpy_helper.from_array(array, name) for array, name in zip((weight, bias), names)]
+        output = "logits" if index == last else f"fc{index}"
+        nodes.append(helper.make_node("Gemm", [value, *names], [output], name=f"Gemm_{index}", transB=1))
+        value = output
+        if index != last:
+            value = f"relu{index}"
+            nodes.append(helper.make_node("Relu", [output], [value], name=f"Relu_{index}"))
+    graph = helper.make_graph(
+        nodes,
+        "mlp",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", widths[0]])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", widths[-1]])],
+        initializers,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="mlp")
+    model.ir_version = 8
+    onnx.checker.check_model(model)
+    return model

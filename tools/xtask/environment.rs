@@ -19,9 +19,12 @@ pub(crate) enum Environment {
     Training,
     /// The newest stock runtime.
     StockNewest,
+    /// PyTorch, with the authors' layers and BackPACK: for benchmarks only.
+    Pytorch,
 }
 
 impl Environment {
+    /// Those that the demo and the tests need.
     pub(crate) const ALL: [Environment; 3] = [Self::StockOldest, Self::Training, Self::StockNewest];
 
     /// The name of its folder and of its requirements file.
@@ -30,6 +33,7 @@ impl Environment {
             Self::StockOldest => "stock-oldest",
             Self::Training => "training",
             Self::StockNewest => "stock-newest",
+            Self::Pytorch => "pytorch",
         }
     }
 

@@ -1,5 +1,6 @@
-//! The project's own commands: `cargo xtask setup`, `cargo xtask demo`, `cargo xtask test`.
+//! The project's own commands: `cargo xtask setup`, `cargo xtask demo`, `cargo xtask bench`, `cargo xtask test`.
 
+mod bench;
 mod build;
 mod command;
 mod demo;
@@ -26,6 +27,8 @@ enum Task {
     Setup,
     /// Train on MNIST with the gradient and with zeta*, and draw the loss curves
     Demo(demo::Options),
+    /// Run a benchmark: layer, accuracy, step
+    Bench(bench::Options),
     /// Run everything that CI runs, or only the named steps
     Test(test::Options),
 }
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Task::Setup => environment::make_all(),
         Task::Demo(options) => demo::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Test(options) => test::run(&options),
     };
     match result {

@@ -88,6 +88,10 @@ pub(crate) fn steps() -> Vec<Step> {
             ..Step::pytest(folder, what, Environment::StockNewest)
         });
     }
+    for environment in [Environment::StockNewest, Environment::StockOldest] {
+        let step = Step::pytest("forward", "training graphs from forward models", environment);
+        steps.push(Step { name: format!("forward-{}", environment.name()), ..step });
+    }
     steps.push(Step::pytest("training", "training with ONNX Runtime's training API", Environment::Training));
     steps.push(Step {
         environments: vec![Environment::StockNewest, Environment::Training],

@@ -1,112 +1,107 @@
-//! Convolution.
+//! Convolution and its transpose.
 
-use super::{Rule, all};
+use super::window::{Window, each_channel, sizes_from, spatial_axes};
+use super::{Rule, all, first};
 use crate::autodiff::step::{Refusal, Step};
-use crate::model::{Dim, NodeExt};
-use crate::proto::NodeProto;
+use crate::model::NodeExt;
 
-pub(super) const RULES: &[(&str, Rule)] = &[("Conv", all(conv))];
+pub(super) const RULES: &[(&str, Rule)] =
+    &[("Conv", all(conv)), ("ConvTranspose", all(conv_transpose)), ("Col2Im", first(1, col2im))];
 
-/// The window of a convolution, an entry for each spatial axis.
-struct Window {
-    strides: Vec<i64>,
-    dilations: Vec<i64>,
-    /// Begins, then ends.
-    pads: Vec<i64>,
-    kernel: Vec<i64>,
-    input: Vec<i64>,
-}
-
-impl Window {
-    fn read(s: &Step<'_, '_>) -> Result<Self, Refusal> {
-        let sizes = |slot: usize| -> Option<Vec<i64>> {
-            let size = |dim: &Dim| dim.known().and_then(|size| i64::try_from(size).ok()).filter(|&size| size < 1 << 31);
-            s.shape(slot)?.get(2..)?.iter().map(size).collect()
-        };
-        let input = sizes(0).ok_or("its input's spatial sizes are not known")?;
-        let kernel = sizes(1).ok_or("its kernel's sizes are not known")?;
-        let count = input.len();
-        if kernel.len() != count {
-            return Err(format!("a kernel with {} spatial axes for an input with {count}", kernel.len()));
-        }
-        // Sizes of real windows: no sum or product of them overflows.
-        let list = |name: &str, default: i64, least: i64, count: usize| match s.node.ints(name) {
-            Some(ints) if !ints.is_empty() => {
-                let is_right = ints.len() == count && ints.iter().all(|int| (least..1 << 31).contains(int));
-                if is_right { Ok(ints.to_vec()) } else { Err(format!("{name} = {ints:?}")) }
-            }
-            _ => Ok(vec![default; count]),
-        };
-        let (strides, dilations) = (list("strides", 1, 1, count)?, list("dilations", 1, 1, count)?);
-        let extent = |i: usize| (kernel[i] - 1) * dilations[i] + 1;
-        let auto_pad = NodeExt::attribute(s.node, "auto_pad").map_or(&b"NOTSET"[..], |attribute| attribute.s());
-        let pads = match auto_pad {
-            b"NOTSET" | b"" => list("pads", 0, 0, 2 * count)?,
-            b"VALID" => vec![0; 2 * count],
-            // As much padding as makes the output ceil(input / stride) long; an odd one goes to the end, or to the begin.
-            same => {
-                let total =
-                    |i: usize| ((input[i] + strides[i] - 1) / strides[i] - 1) * strides[i] + extent(i) - input[i];
-                let begin = |i: usize| {
-                    let total = total(i).max(0);
-                    if same == b"SAME_LOWER" { total - total / 2 } else { total / 2 }
-                };
-                (0..count).map(begin).chain((0..count).map(|i| total(i).max(0) - begin(i))).collect()
-            }
-        };
-        Ok(Self { strides, dilations, pads, kernel, input })
-    }
-
-    /// How many elements at the end of axis `i` no window reaches.
-    fn rest(&self, i: usize) -> i64 {
-        let padded = self.input[i] + self.pads[i] + self.pads[self.input.len() + i];
-        (padded - (self.kernel[i] - 1) * self.dilations[i] - 1) % self.strides[i]
-    }
-}
-
-/// y = w * x + b: dx is the transposed convolution of dy with w; dw the convolution of x with dy, in which strides and dilations change
-/// places; db the sum of dy.
+/// y = w * x + b: dx is the transposed convolution of dy with w.
 fn conv(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
-    let window = Window::read(s)?;
+    let window = Window::over_input(s)?;
     let group = s.node.int("group", 1);
-    let spatial = window.input.len();
+    let dy = s.dy();
     if s.wants(0) {
-        let extra: Vec<i64> = (0..spatial).map(|i| window.rest(i)).collect();
-        let gradient = s.b.with("ConvTranspose", &[&s.dy(), s.x(1)], |node| {
-            windowed(node, &window.strides, &window.dilations, &window.pads)
-                .with_ints("output_padding", &extra)
-                .with_int("group", group)
-        });
+        let gradient = window.spread(s, [&dy, s.x(1), s.x(0)], group);
         s.give(0, gradient);
     }
     if s.wants(1) {
-        if group != 1 {
-            return Err(format!("the gradient of its weight in {group} groups"));
-        }
-        let swap: Vec<i64> = [1, 0].into_iter().chain(2..spatial as i64 + 2).collect();
-        let [x, dy] = [s.x(0).to_owned(), s.dy()]
-            .map(|value| s.b.with("Transpose", &[&value], |node| node.with_ints("perm", &swap)));
-        let product =
-            s.b.with("Conv", &[&x, &dy], |node| windowed(node, &window.dilations, &window.strides, &window.pads));
-        // Where windows do not reach the end, the convolution goes on beyond the kernel.
-        let trimmed = if (0..spatial).any(|i| window.rest(i) > 0) {
-            let (starts, axes) = (vec![0; spatial], (2..spatial as i64 + 2).collect::<Vec<_>>());
-            let [starts, ends, axes] = [&starts, &window.kernel, &axes].map(|list| s.b.ints(list));
-            s.b.op("Slice", &[&product, &starts, &ends, &axes])
-        } else {
-            product
-        };
-        let gradient = s.b.with("Transpose", &[&trimmed], |node| node.with_ints("perm", &swap));
+        let gradient = weight_gradient(s, &window, s.x(0), &dy);
         s.give(1, gradient);
     }
-    if s.wants(2) {
-        let axes: Vec<i64> = [0].into_iter().chain(2..spatial as i64 + 2).collect();
-        let gradient = s.b.sum(&s.dy(), &axes, false);
-        s.give(2, gradient);
-    }
+    give_bias(s, window.kernel.len());
     Ok(())
 }
 
-fn windowed(node: NodeProto, strides: &[i64], dilations: &[i64], pads: &[i64]) -> NodeProto {
-    node.with_ints("strides", strides).with_ints("dilations", dilations).with_ints("pads", pads)
+/// y is what a convolution with w takes to x's sizes: dx is that convolution of dy.
+fn conv_transpose(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
+    let window = Window::over_output(s)?;
+    let group = s.node.int("group", 1);
+    let dy = s.dy();
+    if s.wants(0) {
+        let mut gradient = s.b.with("Conv", &[&dy, s.x(1)], |node| window.on(node, false).with_int("group", group));
+        // More windows fit where the output goes on for a stride or more.
+        if window.rest.iter().zip(&window.strides).any(|(rest, stride)| rest.is_some_and(|rest| rest >= *stride)) {
+            let ends = sizes_from(s, s.x(0), 2);
+            gradient = first_of_each_axis(s, &gradient, &ends, window.kernel.len());
+        }
+        s.give(0, gradient);
+    }
+    if s.wants(1) {
+        let gradient = weight_gradient(s, &window, &dy, s.x(0));
+        s.give(1, gradient);
+    }
+    give_bias(s, window.kernel.len());
+    Ok(())
+}
+
+/// The convolution of an image [N, group·c, …] with the values [N, m, …] of its windows, in which strides and dilations change places:
+/// [m, c, …kernel].
+fn weight_gradient(s: &mut Step<'_, '_>, window: &Window, image: &str, values: &str) -> String {
+    let group = s.node.int("group", 1);
+    let spatial = window.kernel.len();
+    let swapped = |s: &mut Step<'_, '_>, value: &str, rank: usize| {
+        let swap: Vec<i64> = [1, 0].into_iter().chain(2..rank as i64).collect();
+        s.b.with("Transpose", &[value], |node| node.with_ints("perm", &swap))
+    };
+    let [mut image, values] = [image, values].map(|value| swapped(s, value, spatial + 2));
+    if group != 1 {
+        // [group·c, N, …] as [c, group·N, …]: the examples of a group are its channels.
+        let joined = |s: &mut Step<'_, '_>, front: &[i64], image: &str, sizes: &str| {
+            let front = s.b.ints(front);
+            let target = s.b.with("Concat", &[&front, sizes], |node| node.with_int("axis", 0));
+            s.b.op("Reshape", &[image, &target])
+        };
+        let [sizes, spatial_sizes] = [1, 2].map(|first| sizes_from(s, &image, first));
+        let apart = joined(s, &[group, -1], &image, &sizes);
+        let turned = swapped(s, &apart, spatial + 3);
+        image = joined(s, &[0, -1], &turned, &spatial_sizes);
+    }
+    let product = s.b.with("Conv", &[&image, &values], |node| window.on(node, true).with_int("group", group));
+    // Where windows do not reach the end, the convolution goes on beyond the kernel.
+    let trimmed = if window.rest.iter().any(|rest| *rest != Some(0)) {
+        let ends = s.b.ints(&window.kernel);
+        first_of_each_axis(s, &product, &ends, spatial)
+    } else {
+        product
+    };
+    swapped(s, &trimmed, spatial + 2)
+}
+
+/// The first elements along each spatial axis, as many as `ends` says.
+fn first_of_each_axis(s: &mut Step<'_, '_>, value: &str, ends: &str, spatial: usize) -> String {
+    let [starts, axes] = [vec![0; spatial], spatial_axes(spatial)].map(|list| s.b.ints(&list));
+    s.b.op("Slice", &[value, &starts, ends, &axes])
+}
+
+/// db is the sum of dy over all axes but the channels.
+fn give_bias(s: &mut Step<'_, '_>, spatial: usize) {
+    if s.wants(2) {
+        let axes = [vec![0], spatial_axes(spatial)].concat();
+        let gradient = s.b.sum(&s.dy(), &axes, false);
+        s.give(2, gradient);
+    }
+}
+
+/// Each block is added to the image at its place: its gradient is what a window there sees.
+fn col2im(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
+    let kernel = s.ints("block_shape", 2).ok_or("its block_shape is not constant")?;
+    let window = Window::of_kernel(s, kernel)?;
+    let image = each_channel(s, &s.dy());
+    let patches = window.patches(s, &image)?;
+    let gradient = s.b.reshape_like(&patches, s.x(0));
+    s.give(0, gradient);
+    Ok(())
 }

@@ -9,24 +9,15 @@ pub(super) const RULES: &[(&str, Rule)] =
     &[("Gather", first(1, gather)), ("GatherElements", first(1, gather_elements)), ("GatherND", first(1, gather_nd))];
 
 /// Zeros in the shape of the first input.
-fn zeros(s: &mut Step<'_, '_>) -> String {
+pub(super) fn zeros(s: &mut Step<'_, '_>) -> String {
     let shape = s.b.op("Shape", &[s.x(0)]);
     let zero = TensorProto { dims: vec![1], ..TensorProto::of_float(0.0, s.elem(0)) };
     s.b.with("ConstantOfShape", &[&shape], |node| node.with_tensor("value", zero))
 }
 
 /// The same node with the attribute that adds where indices meet.
-fn adding(node: NodeProto) -> NodeProto {
-    use crate::proto::AttributeProto;
-    use crate::proto::attribute_proto::AttributeType;
-    let mut node = node;
-    node.attribute.push(AttributeProto {
-        name: Some("reduction".into()),
-        r#type: Some(AttributeType::String as i32),
-        s: Some(b"add".as_slice().into()),
-        ..AttributeProto::default()
-    });
-    node
+pub(super) fn adding(node: NodeProto) -> NodeProto {
+    node.with_string("reduction", "add")
 }
 
 /// The scatter operators add only from opset 16 on.

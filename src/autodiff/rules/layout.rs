@@ -1,14 +1,15 @@
 //! The same elements in another shape, order or type; parts and copies of them.
 
+use super::linear::{identity_matrix, multiplied};
 use super::{Rule, all, first};
 use crate::autodiff::step::{Refusal, Step};
 use crate::model::{Dim, NodeExt};
-use crate::proto::{NodeProto, TensorProto};
+use crate::proto::NodeProto;
 
 pub(super) const RULES: &[(&str, Rule)] = &[
     ("Identity", all(identity)),
     ("Cast", all(cast)),
-    ("CastLike", first(1, cast)),
+    ("CastLike", all(cast)),
     ("Reshape", first(1, reshape)),
     ("Flatten", all(reshape)),
     ("Squeeze", first(1, reshape)),
@@ -18,7 +19,6 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("Concat", all(concat)),
     ("Split", first(1, split)),
     ("Slice", first(1, slice)),
-    ("Pad", first(1, pad)),
     ("Tile", first(1, tile)),
     ("Dropout", first(1, dropout)),
     ("SpaceToDepth", all(space_to_depth)),
@@ -33,6 +33,7 @@ fn identity(s: &mut Step<'_, '_>) -> Done {
     Ok(())
 }
 
+/// Of CastLike, the second input gives the type only: it has no gradient.
 fn cast(s: &mut Step<'_, '_>) -> Done {
     let elem = s.elem(0).into();
     let gradient = s.b.with("Cast", &[&s.dy()], |node| node.with_int("to", elem));
@@ -161,7 +162,7 @@ fn slice(s: &mut Step<'_, '_>) -> Done {
                 pads[rank + axis] = size - end;
                 if pads.iter().all(|&pad| pad == 0) { gradient } else { padded(s, &gradient, &pads) }
             }
-            _ => scattered(s, &gradient, axis as i64, [starts[i], ends[i], steps[i]]),
+            _ => scattered(s, &gradient, axis, rank, [starts[i], ends[i], steps[i]])?,
         };
     }
     s.give(0, gradient);
@@ -174,59 +175,17 @@ fn padded(s: &mut Step<'_, '_>, value: &str, pads: &[i64]) -> String {
 }
 
 /// `value` at the places along `axis` that a slice took it from, zeros elsewhere; sizes are read at run time.
-fn scattered(s: &mut Step<'_, '_>, value: &str, axis: i64, [start, end, step]: [i64; 3]) -> String {
-    let b = &mut *s.b;
-    let x = s.node.input_name(0).unwrap_or_default();
-    // The slice of 0, 1, 2, … tells where each element came from.
-    let shape = b.op("Shape", &[x]);
-    let at = b.ints(&[axis]);
-    let size = b.op("Gather", &[&shape, &at]);
-    let none = b.ints(&[]);
-    let count = b.op("Reshape", &[&size, &none]);
-    let int = |value: i64| TensorProto { dims: Vec::new(), ..TensorProto::of_ints(&[value]) };
-    let (zero, one) = (b.constant(int(0)), b.constant(int(1)));
-    let places = b.op("Range", &[&zero, &count, &one]);
-    let [starts, ends, first, steps] = [start, end, 0, step].map(|value| b.ints(&[value]));
-    let places = b.op("Slice", &[&places, &starts, &ends, &first, &steps]);
-    // Row i of the selection has its one at the place that element i came from.
-    let all = b.op("Range", &[&zero, &count, &one]);
-    let column = b.unsqueeze(&places, &[1]);
-    let hits = b.op("Equal", &[&column, &all]);
-    let elem = s.elem(0);
-    let selection = s.b.with("Cast", &[&hits], |node| node.with_int("to", elem.into()));
-    let rank = s.rank(0).unwrap_or(1);
-    // dx = dy ×ₐₓᵢₛ selection: bring the axis last, multiply, bring it back.
-    let mut to_last: Vec<i64> = (0..rank as i64).filter(|&a| a != axis).collect();
-    to_last.push(axis);
-    let mut back: Vec<i64> = (0..rank as i64 - 1).collect();
-    back.insert(axis as usize, rank as i64 - 1);
-    let moved = s.b.with("Transpose", &[value], |node| node.with_ints("perm", &to_last));
-    let spread = s.b.op("MatMul", &[&moved, &selection]);
-    s.b.with("Transpose", &[&spread], |node| node.with_ints("perm", &back))
-}
-
-/// The part in the middle; of the other modes than `constant`, the copies would have to be added.
-fn pad(s: &mut Step<'_, '_>) -> Done {
-    let mode = NodeExt::attribute(s.node, "mode").map_or(&b"constant"[..], |attribute| attribute.s());
-    if mode != b"constant" {
-        return Err(format!("mode {}", String::from_utf8_lossy(mode)));
-    }
-    let rank = s.need_rank(0)?;
-    let pads = s.ints("pads", 1).ok_or("its pads are not constant")?;
-    let axes =
-        if s.has(3) { s.ints("axes", 3).ok_or("its axes are not constant")? } else { (0..rank as i64).collect() };
-    if pads.len() != 2 * axes.len() {
-        return Err(format!("{} pads for {} axes", pads.len(), axes.len()));
-    }
-    let ends: Vec<i64> = pads[axes.len()..].iter().map(|&pad| if pad == 0 { i64::MAX } else { -pad }).collect();
-    let starts = &pads[..axes.len()];
-    if pads.iter().any(|&pad| pad < 0) {
-        return Err("a negative pad".into());
-    }
-    let [starts, ends, axes] = [starts, &ends, &axes].map(|list| s.b.ints(list));
-    let gradient = s.b.op("Slice", &[&s.dy(), &starts, &ends, &axes]);
-    s.give(0, gradient);
-    Ok(())
+fn scattered(
+    s: &mut Step<'_, '_>,
+    value: &str,
+    axis: usize,
+    rank: usize,
+    [start, end, step]: [i64; 3],
+) -> Result<String, Refusal> {
+    let identity = identity_matrix(s, axis)?;
+    let [starts, ends, rows, steps] = [start, end, 0, step].map(|at| s.b.ints(&[at]));
+    let picked = s.b.op("Slice", &[&identity, &starts, &ends, &rows, &steps]);
+    Ok(multiplied(s, value, &picked, axis, rank))
 }
 
 /// The sum over the copies: each axis is seen as (copy, element).
@@ -247,25 +206,34 @@ fn tile(s: &mut Step<'_, '_>) -> Done {
     Ok(())
 }
 
-/// Where the forward pass drops nothing (inference, or ratio 0), the gradient is passed on; otherwise its mask says what was kept.
+/// Where the forward pass drops nothing (inference, or ratio 0), the gradient is passed on; otherwise its mask says what was kept, and what was
+/// kept has been divided by 1 - ratio.
 fn dropout(s: &mut Step<'_, '_>) -> Done {
-    let training = s.has(2).then(|| s.bool_input(2));
-    match training {
-        None | Some(Some(false)) => {
-            s.give(0, s.dy());
-            Ok(())
-        }
-        Some(Some(true)) if s.node.output.get(1).is_some_and(|mask| !mask.is_empty()) => {
-            let ratio = if s.has(1) { s.float_input(1).ok_or("its ratio is not constant")? } else { 0.5 };
-            let (zero, scale) = (s.scalar(0.0), s.scalar(1.0 / (1.0 - ratio)));
-            let scaled = s.b.op("Mul", &[&s.dy(), &scale]);
-            let gradient = s.b.op("Where", &[s.y(1), &scaled, &zero]);
-            s.give(0, gradient);
-            Ok(())
-        }
-        Some(Some(true)) => Err("in training mode without a mask as second output".into()),
-        Some(None) => Err("whether it is in training mode is not constant".into()),
+    let is_training = if s.has(2) { s.bool_input(2) } else { Some(false) };
+    let ratio = if s.has(1) { s.float_input(1) } else { Some(0.5) };
+    if is_training == Some(false) || ratio == Some(0.0) {
+        s.give(0, s.dy());
+        return Ok(());
     }
+    if s.y(1).is_empty() {
+        return Err("in training mode without a mask as second output".into());
+    }
+    let (zero, one) = (s.scalar(0.0), s.scalar(1.0));
+    let mut kept = match ratio {
+        Some(ratio) => s.scalar(1.0 - ratio),
+        None => {
+            let elem = s.elem(0).into();
+            let ratio = s.b.with("Cast", &[s.x(1)], |node| node.with_int("to", elem));
+            s.b.op("Sub", &[&one, &ratio])
+        }
+    };
+    if is_training.is_none() {
+        kept = s.b.op("Where", &[s.x(2), &kept, &one]);
+    }
+    let scaled = s.b.op("Div", &[&s.dy(), &kept]);
+    let gradient = s.b.op("Where", &[s.y(1), &scaled, &zero]);
+    s.give(0, gradient);
+    Ok(())
 }
 
 fn space_to_depth(s: &mut Step<'_, '_>) -> Done {
@@ -275,13 +243,19 @@ fn space_to_depth(s: &mut Step<'_, '_>) -> Done {
     Ok(())
 }
 
-/// Mode DCR is the inverse of SpaceToDepth.
+/// In mode DCR the inverse of SpaceToDepth, which puts the places within a block before the channels; in mode CRD they are behind.
 fn depth_to_space(s: &mut Step<'_, '_>) -> Done {
-    if NodeExt::attribute(s.node, "mode").is_some_and(|attribute| attribute.s() != b"DCR") {
-        return Err("mode CRD".into());
-    }
     let size = s.node.int("blocksize", 1);
-    let gradient = s.b.with("SpaceToDepth", &[&s.dy()], |node| node.with_int("blocksize", size));
+    let mut gradient = s.b.with("SpaceToDepth", &[&s.dy()], |node| node.with_int("blocksize", size));
+    if s.string("mode", "DCR") == b"CRD" {
+        let channels = s.shape(0).and_then(|shape| i64::try_from(shape.get(1)?.known()?).ok());
+        let places = size.checked_mul(size).filter(|&places| places > 0).ok_or_else(|| format!("blocksize {size}"))?;
+        let channels = channels.ok_or("mode CRD, and its channels are not known")? / places;
+        let apart = s.b.ints(&[0, places, channels, -1]);
+        let apart = s.b.op("Reshape", &[&gradient, &apart]);
+        let turned = s.b.with("Transpose", &[&apart], |node| node.with_ints("perm", &[0, 2, 1, 3]));
+        gradient = s.b.reshape_like(&turned, s.x(0));
+    }
     s.give(0, gradient);
     Ok(())
 }

@@ -6,13 +6,20 @@
 
 mod arithmetic;
 mod convolution;
+mod einsum;
 mod elementwise;
 mod gather;
 mod layout;
+mod linear;
+mod loss;
 mod matmul;
 mod normalization;
+mod pooling;
 mod reduce;
+mod rotary;
+mod scatter;
 mod softmax;
+mod window;
 
 use super::step::{Refusal, Step};
 use crate::proto::NodeProto;
@@ -56,18 +63,24 @@ const fn first(count: usize, apply: Apply) -> Rule {
 const RULES: &[&[(&str, Rule)]] = &[
     arithmetic::RULES,
     convolution::RULES,
+    einsum::RULES,
     elementwise::RULES,
     gather::RULES,
     layout::RULES,
+    linear::RULES,
+    loss::RULES,
     matmul::RULES,
     normalization::RULES,
+    pooling::RULES,
     reduce::RULES,
+    rotary::RULES,
+    scatter::RULES,
     softmax::RULES,
 ];
 
 /// Operators whose results do not change when an input changes a little, or are no floating-point numbers.
 const FLAT: &str = "Shape Size Equal Less LessOrEqual Greater GreaterOrEqual Not And Or Xor IsNaN IsInf ArgMax ArgMin NonZero \
-                    Floor Ceil Round Sign ConstantOfShape EyeLike RandomNormalLike RandomUniformLike Bernoulli Multinomial OneHot";
+                    Floor Ceil Round Sign ConstantOfShape EyeLike RandomNormalLike RandomUniformLike Bernoulli Multinomial OneHot Hardmax";
 
 /// The rule of a node's operator.
 pub(super) fn find(node: &NodeProto) -> Option<Rule> {

@@ -5,8 +5,12 @@ use crate::autodiff::step::{Refusal, Step};
 use crate::model::NodeExt;
 
 pub(super) const RULES: &[(&str, Rule)] = &[
+    ("GroupNormalization", first(3, group)),
+    ("MeanVarianceNormalization", first(1, mean_variance)),
+    ("LpNormalization", first(1, lp)),
+    ("LRN", first(1, local_response)),
     ("LayerNormalization", first(3, layer)),
-    ("BatchNormalization", first(3, batch)),
+    ("BatchNormalization", first(5, batch)),
     ("InstanceNormalization", first(3, instance)),
     ("RMSNormalization", first(2, rms)),
 ];
@@ -14,9 +18,8 @@ pub(super) const RULES: &[(&str, Rule)] = &[
 type Done = Result<(), Refusal>;
 
 /// x̂ = (x - mean) / √(var + ε) over `axes`, and 1 / √(var + ε).
-fn standardized(s: &mut Step<'_, '_>, axes: &[i64], epsilon: f64) -> [String; 2] {
-    let x = s.x(0);
-    let mean = mean_over(s, x, axes);
+fn standardized(s: &mut Step<'_, '_>, x: &str, axes: &[i64], epsilon: f64) -> [String; 2] {
+    let mean = s.b.mean(x, axes);
     let centred = s.b.op("Sub", &[x, &mean]);
     scaled_to_unit(s, &centred, axes, epsilon)
 }
@@ -24,37 +27,17 @@ fn standardized(s: &mut Step<'_, '_>, axes: &[i64], epsilon: f64) -> [String; 2]
 /// v / √(mean v² + ε) over `axes`, and 1 / √(mean v² + ε).
 fn scaled_to_unit(s: &mut Step<'_, '_>, value: &str, axes: &[i64], epsilon: f64) -> [String; 2] {
     let squared = s.b.op("Mul", &[value, value]);
-    let variance = mean_over(s, &squared, axes);
-    let epsilon = s.scalar(epsilon);
-    let shifted = s.b.op("Add", &[&variance, &epsilon]);
-    let deviation = s.b.op("Sqrt", &[&shifted]);
-    let inverse = s.b.op("Reciprocal", &[&deviation]);
+    let variance = s.b.mean(&squared, axes);
+    let inverse = inverse_deviation(s, &variance, epsilon);
     [s.b.op("Mul", &[value, &inverse]), inverse]
 }
 
-/// The mean over some axes, kept as ones. Written as a sum and a quotient: ReduceMean takes its axes differently from opset 18 on.
-fn mean_over(s: &mut Step<'_, '_>, value: &str, axes: &[i64]) -> String {
-    let sum = s.b.sum(value, axes, true);
-    let count = count(s, axes);
-    s.b.op("Div", &[&sum, &count])
-}
-
-/// The number of elements along `axes` of the first input.
-fn count(s: &mut Step<'_, '_>, axes: &[i64]) -> String {
-    let shape = s.shape(0).unwrap_or_default();
-    let at = |axis: i64| if axis < 0 { axis + shape.len() as i64 } else { axis } as usize;
-    let known = axes.iter().try_fold(1, |count: u64, &axis| count.checked_mul(shape.get(at(axis))?.known()?));
-    match known {
-        Some(count) => s.scalar(count as f64),
-        None => {
-            let sizes = s.b.op("Shape", &[s.x(0)]);
-            let axes = s.b.ints(axes);
-            let sizes = s.b.op("Gather", &[&sizes, &axes]);
-            let count = s.b.with("ReduceProd", &[&sizes], |node| node.with_int("keepdims", 0));
-            let elem = s.elem(0).into();
-            s.b.with("Cast", &[&count], |node| node.with_int("to", elem))
-        }
-    }
+/// 1 / √(variance + ε).
+fn inverse_deviation(s: &mut Step<'_, '_>, variance: &str, epsilon: f64) -> String {
+    let epsilon = s.scalar(epsilon);
+    let shifted = s.b.op("Add", &[variance, &epsilon]);
+    let deviation = s.b.op("Sqrt", &[&shifted]);
+    s.b.op("Reciprocal", &[&deviation])
 }
 
 /// dx = (h - mean h - x̂ · mean (h · x̂)) / √(var + ε), with h = dy · scale; `centred`: whether the mean was taken off.
@@ -66,32 +49,36 @@ fn normalized_gradient(
     centred: bool,
 ) -> String {
     let product = s.b.op("Mul", &[h, unit]);
-    let along = mean_over(s, &product, axes);
+    let along = s.b.mean(&product, axes);
     let along = s.b.op("Mul", &[unit, &along]);
     let mut rest = s.b.op("Sub", &[h, &along]);
     if centred {
-        let mean = mean_over(s, h, axes);
+        let mean = s.b.mean(h, axes);
         rest = s.b.op("Sub", &[&rest, &mean]);
     }
     s.b.op("Mul", &[&rest, inverse])
 }
 
 /// Gradients of scale (slot 1) and bias (slot 2), each of the shape that `reduce` brings dy to.
-fn give_affine(s: &mut Step<'_, '_>, unit: &str, axes: &[i64], keep: bool) {
-    let dy = s.dy();
+fn give_affine(s: &mut Step<'_, '_>, dy: &str, unit: &str, axes: &[i64]) {
     if s.wants(1) {
-        let product = s.b.op("Mul", &[&dy, unit]);
-        let gradient = reduced(s, &product, axes, keep);
+        let product = s.b.op("Mul", &[dy, unit]);
+        let gradient = reduced(s, &product, axes);
         s.give(1, gradient);
     }
     if s.wants(2) {
-        let gradient = reduced(s, &dy, axes, keep);
+        let gradient = reduced(s, dy, axes);
         s.give(2, gradient);
     }
 }
 
-fn reduced(s: &mut Step<'_, '_>, value: &str, axes: &[i64], keep: bool) -> String {
-    if axes.is_empty() { value.to_owned() } else { s.b.sum(value, axes, keep) }
+fn reduced(s: &mut Step<'_, '_>, value: &str, axes: &[i64]) -> String {
+    if axes.is_empty() { value.to_owned() } else { s.b.sum(value, axes, false) }
+}
+
+/// All axes but that of the channels.
+fn but_channels(rank: usize) -> Vec<i64> {
+    (0..rank as i64).filter(|&axis| axis != 1).collect()
 }
 
 fn layer(s: &mut Step<'_, '_>) -> Done {
@@ -111,7 +98,8 @@ fn over_last_axes(s: &mut Step<'_, '_>, epsilon: f32, centred: bool) -> Done {
     }
     let axes: Vec<i64> = (axis..rank).collect();
     let epsilon = s.node.float("epsilon", epsilon).into();
-    let unit = if centred { standardized(s, &axes, epsilon) } else { scaled_to_unit(s, s.x(0), &axes, epsilon) };
+    let unit =
+        if centred { standardized(s, s.x(0), &axes, epsilon) } else { scaled_to_unit(s, s.x(0), &axes, epsilon) };
     if s.wants(0) {
         let h = s.b.op("Mul", &[&s.dy(), s.x(1)]);
         let gradient = normalized_gradient(s, &h, &unit, &axes, centred);
@@ -134,46 +122,190 @@ fn per_channel(s: &mut Step<'_, '_>, value: &str, rank: usize) -> String {
     if axes.is_empty() { value.to_owned() } else { s.b.unsqueeze(value, &axes) }
 }
 
-/// In inference the statistics are constants: y = (x - mean) / √(var + ε) · scale + bias. In training mode they are the batch's.
+/// In inference the statistics are inputs: y = (x - mean) / √(var + ε) · scale + bias. In training mode they are the batch's.
 fn batch(s: &mut Step<'_, '_>) -> Done {
     let rank = s.need_rank(0)?;
-    let axes: Vec<i64> = (0..rank as i64).filter(|&axis| axis != 1).collect();
+    let axes = but_channels(rank);
     let epsilon: f64 = s.node.float("epsilon", 1e-5).into();
+    // Before opset 14, more than one output asked for training.
+    let is_training = if s.b.opset() < 14 { !s.y(1).is_empty() } else { s.node.int("training_mode", 0) != 0 };
+    if (1..5).any(|output| s.dy_at(output).is_some()) {
+        return Err("gradients of its statistics".into());
+    }
     let scale = per_channel(s, s.x(1), rank);
     let h = s.b.op("Mul", &[&s.dy(), &scale]);
-    let is_training = s.node.int("training_mode", 0) != 0;
     let unit = if is_training {
-        standardized(s, &axes, epsilon)
+        standardized(s, s.x(0), &axes, epsilon)
     } else {
         let [mean, variance] = [3, 4].map(|slot| per_channel(s, s.x(slot), rank));
-        let epsilon = s.scalar(epsilon);
-        let shifted = s.b.op("Add", &[&variance, &epsilon]);
-        let deviation = s.b.op("Sqrt", &[&shifted]);
-        let inverse = s.b.op("Reciprocal", &[&deviation]);
+        let inverse = inverse_deviation(s, &variance, epsilon);
         let centred = s.b.op("Sub", &[s.x(0), &mean]);
         [s.b.op("Mul", &[&centred, &inverse]), inverse]
     };
+    give_affine(s, &s.dy(), &unit[0], &axes);
+    if is_training {
+        if s.wants(0) {
+            let gradient = normalized_gradient(s, &h, &unit, &axes, true);
+            s.give(0, gradient);
+        }
+        // They are only averaged with the batch's.
+        for slot in [3, 4].into_iter().filter(|&slot| s.wants(slot)).collect::<Vec<_>>() {
+            let zero = s.b.op("Sub", &[s.x(slot), s.x(slot)]);
+            s.give(slot, zero);
+        }
+        return Ok(());
+    }
+    let gradient = s.b.op("Mul", &[&h, &unit[1]]);
+    give_statistics(s, &gradient, &unit, &axes);
     if s.wants(0) {
-        let gradient =
-            if is_training { normalized_gradient(s, &h, &unit, &axes, true) } else { s.b.op("Mul", &[&h, &unit[1]]) };
         s.give(0, gradient);
     }
-    give_affine(s, &unit[0], &axes, false);
     Ok(())
+}
+
+/// From dx: dmean = -Σ dx, and dvar = -½ Σ dx · x̂ / √(var + ε).
+fn give_statistics(s: &mut Step<'_, '_>, dx: &str, [unit, inverse]: &[String; 2], axes: &[i64]) {
+    if s.wants(3) {
+        let sum = reduced(s, dx, axes);
+        let gradient = s.b.op("Neg", &[&sum]);
+        s.give(3, gradient);
+    }
+    if s.wants(4) {
+        let share = s.b.op("Mul", &[unit, inverse]);
+        let product = s.b.op("Mul", &[dx, &share]);
+        let sum = reduced(s, &product, axes);
+        let minus_half = s.scalar(-0.5);
+        let gradient = s.b.op("Mul", &[&sum, &minus_half]);
+        s.give(4, gradient);
+    }
 }
 
 fn instance(s: &mut Step<'_, '_>) -> Done {
     let rank = s.need_rank(0)?;
     let axes: Vec<i64> = (2..rank as i64).collect();
     let epsilon = s.node.float("epsilon", 1e-5).into();
-    let unit = standardized(s, &axes, epsilon);
+    let unit = standardized(s, s.x(0), &axes, epsilon);
     if s.wants(0) {
         let scale = per_channel(s, s.x(1), rank);
         let h = s.b.op("Mul", &[&s.dy(), &scale]);
         let gradient = normalized_gradient(s, &h, &unit, &axes, true);
         s.give(0, gradient);
     }
-    let all_but_channels: Vec<i64> = (0..rank as i64).filter(|&axis| axis != 1).collect();
-    give_affine(s, &unit[0], &all_but_channels, false);
+    give_affine(s, &s.dy(), &unit[0], &but_channels(rank));
     Ok(())
+}
+
+/// The channels of a group are normalized together: as rows of [N, groups, …]. Scale and bias have a number for each group before opset 21, and for each
+/// channel from then on.
+fn group(s: &mut Step<'_, '_>) -> Done {
+    let rank = s.need_rank(0)?;
+    let groups = s.node.int("num_groups", 0);
+    if groups < 1 {
+        return Err(format!("num_groups = {groups}"));
+    }
+    let epsilon = s.node.float("epsilon", 1e-5).into();
+    let rows = s.b.ints(&[0, groups, -1]);
+    let x = s.b.op("Reshape", &[s.x(0), &rows]);
+    let unit = standardized(s, &x, &[2], epsilon);
+    let dy = s.dy();
+    if s.b.opset() < 21 {
+        let dy = s.b.op("Reshape", &[&dy, &rows]);
+        let scale = s.b.unsqueeze(s.x(1), &[1]);
+        let h = s.b.op("Mul", &[&dy, &scale]);
+        give_group_input(s, &h, &unit);
+        give_affine(s, &dy, &unit[0], &[0, 2]);
+        return Ok(());
+    }
+    let scale = per_channel(s, s.x(1), rank);
+    let h = s.b.op("Mul", &[&dy, &scale]);
+    let h = s.b.op("Reshape", &[&h, &rows]);
+    give_group_input(s, &h, &unit);
+    let unit = s.b.reshape_like(&unit[0], s.x(0));
+    give_affine(s, &dy, &unit, &but_channels(rank));
+    Ok(())
+}
+
+fn give_group_input(s: &mut Step<'_, '_>, h: &str, unit: &[String; 2]) {
+    if s.wants(0) {
+        let gradient = normalized_gradient(s, h, unit, &[2], true);
+        let gradient = s.b.reshape_like(&gradient, s.x(0));
+        s.give(0, gradient);
+    }
+}
+
+/// y = (x - mean) / (deviation + 1e-9), with that number left out of the derivative of the deviation.
+fn mean_variance(s: &mut Step<'_, '_>) -> Done {
+    let axes = s.node.ints("axes").map_or_else(|| vec![0, 2, 3], <[i64]>::to_vec);
+    let unit = standardized(s, s.x(0), &axes, 1e-18);
+    let gradient = normalized_gradient(s, &s.dy(), &unit, &axes, true);
+    s.give(0, gradient);
+    Ok(())
+}
+
+/// y = x / ‖x‖ along an axis: dx = (dy - slope · Σ dy · y) / ‖x‖, where the norm's slope is y for p = 2, and the sign of x for p = 1.
+/// Of a zero vector, which stays zero, it is taken as 0.
+fn lp(s: &mut Step<'_, '_>) -> Done {
+    let axes = [s.node.int("axis", -1)];
+    let (size, slope) = match s.node.int("p", 2) {
+        1 => (s.b.op("Abs", &[s.x(0)]), s.b.op("Sign", &[s.x(0)])),
+        2 => (s.b.op("Mul", &[s.x(0), s.x(0)]), s.y(0).to_owned()),
+        power => return Err(format!("p = {power}")),
+    };
+    let mut norm = s.b.sum(&size, &axes, true);
+    if s.node.int("p", 2) == 2 {
+        norm = s.b.op("Sqrt", &[&norm]);
+    }
+    let product = s.b.op("Mul", &[&s.dy(), s.y(0)]);
+    let along = s.b.sum(&product, &axes, true);
+    let along = s.b.op("Mul", &[&slope, &along]);
+    let rest = s.b.op("Sub", &[&s.dy(), &along]);
+    let quotient = s.b.op("Div", &[&rest, &norm]);
+    let zero = s.scalar(0.0);
+    let is_zero = s.b.op("Equal", &[&norm, &zero]);
+    let gradient = s.b.op("Where", &[&is_zero, &zero, &quotient]);
+    s.give(0, gradient);
+    Ok(())
+}
+
+/// y = x · v⁻ᵝ, with v = bias + α · mean x² over a window of channels: dx = dy · v⁻ᵝ - 2αβ · x · mean (dy · x · v⁻ᵝ⁻¹) over the channels
+/// whose window sees x.
+fn local_response(s: &mut Step<'_, '_>) -> Done {
+    let size = s.node.int("size", 0);
+    if size < 1 {
+        return Err(format!("size = {size}"));
+    }
+    let (before, after) = ((size - 1) / 2, size / 2);
+    let [alpha, beta, bias] =
+        [("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0)].map(|(name, default)| f64::from(s.node.float(name, default)));
+    let squared = s.b.op("Mul", &[s.x(0), s.x(0)]);
+    let mean = mean_of_channels(s, &squared, before, after);
+    let alpha_scalar = s.scalar(alpha);
+    let weighted = s.b.op("Mul", &[&mean, &alpha_scalar]);
+    let bias = s.scalar(bias);
+    let base = s.b.op("Add", &[&weighted, &bias]);
+    let exponent = s.scalar(-beta);
+    let power = s.b.op("Pow", &[&base, &exponent]);
+    let direct = s.b.op("Mul", &[&s.dy(), &power]);
+    let product = s.b.op("Mul", &[&direct, s.x(0)]);
+    let share = s.b.op("Div", &[&product, &base]);
+    let mean = mean_of_channels(s, &share, after, before);
+    let factor = s.scalar(2.0 * alpha * beta);
+    let scaled = s.b.op("Mul", &[&mean, &factor]);
+    let through_window = s.b.op("Mul", &[&scaled, s.x(0)]);
+    let gradient = s.b.op("Sub", &[&direct, &through_window]);
+    s.give(0, gradient);
+    Ok(())
+}
+
+/// The mean over each channel and those `before` and `after` it, with zeros beyond the first and the last.
+fn mean_of_channels(s: &mut Step<'_, '_>, value: &str, before: i64, after: i64) -> String {
+    let rows = s.b.ints(&[0, 0, -1]);
+    let rows = s.b.op("Reshape", &[value, &rows]);
+    let image = s.b.unsqueeze(&rows, &[1]);
+    let mean = s.b.with("AveragePool", &[&image], |node| {
+        node.with_ints("kernel_shape", &[before + after + 1, 1])
+            .with_ints("pads", &[before, 0, after, 0])
+            .with_int("count_include_pad", 1)
+    });
+    s.b.reshape_like(&mean, value)
 }

@@ -1,4 +1,4 @@
-//! Shapes of operators that work along some axes: joining, cutting, reducing, windows.
+//! Shapes of operators that work along some axes: joining, cutting, reducing.
 
 use super::{Call, Shape, normal};
 use crate::model::{Dim, NodeExt};
@@ -76,48 +76,6 @@ impl Call<'_> {
                 .map(|axis| if axes.contains(&axis) { Dim::Known(1) } else { shape[axis].clone() })
                 .collect(),
         )
-    }
-
-    /// Convolution and pooling: batch and channels are known, the rest where all attributes and sizes are.
-    pub(super) fn window(&self) -> Shape {
-        let input = self.shape(0)?;
-        let spatial = input.len().checked_sub(2)?;
-        let weight = if self.node.op_type() == "Conv" { Some(self.shape(1)?) } else { None };
-        let kernel: Vec<Option<i64>> = match (self.node.ints("kernel_shape"), weight) {
-            (Some(kernel), _) => kernel.iter().map(|&size| Some(size)).collect(),
-            (None, Some(weight)) => weight.get(2..)?.iter().map(|dim| dim.known().map(|size| size as i64)).collect(),
-            _ => return None,
-        };
-        let auto_pad = NodeExt::attribute(self.node, "auto_pad").map(|attribute| attribute.s());
-        let ceil = self.node.int("ceil_mode", 0) != 0;
-        let size = |i: usize| -> Option<u64> {
-            // Sizes of real windows: no sum or product of them overflows.
-            let entry = |name: &str, i: usize, default: i64| {
-                let list = self.node.ints(name).filter(|ints| !ints.is_empty());
-                let value = list.map_or(Some(default), |ints| ints.get(i).copied());
-                value.filter(|value| (0..1 << 31).contains(value))
-            };
-            let stride = entry("strides", i, 1).filter(|&stride| stride > 0)?;
-            let dilation = entry("dilations", i, 1)?;
-            let kernel = (*kernel.get(i)?)?;
-            let size = i64::try_from(input[2 + i].known()?).ok()?;
-            if !(1..1 << 31).contains(&kernel) || size >= 1 << 31 {
-                return None;
-            }
-            let extent = (kernel - 1) * dilation + 1;
-            match auto_pad {
-                Some(b"SAME_UPPER" | b"SAME_LOWER") => u64::try_from((size + stride - 1) / stride).ok(),
-                Some(b"VALID") => u64::try_from((size - extent) / stride + 1).ok(),
-                _ if ceil => None,
-                _ => {
-                    let pads = entry("pads", i, 0)? + entry("pads", spatial + i, 0)?;
-                    u64::try_from((size + pads - extent) / stride + 1).ok()
-                }
-            }
-        };
-        let channels = weight.map_or(Some(&input[1]), |weight| weight.first())?.clone();
-        let sizes = (0..spatial).map(|i| size(i).map_or(Dim::Unknown, Dim::Known));
-        Some([input[0].clone(), channels].into_iter().chain(sizes).collect())
     }
 }
 

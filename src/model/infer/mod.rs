@@ -6,6 +6,9 @@
 
 mod axes;
 mod content;
+mod recurrent;
+mod selection;
+mod spatial;
 
 use super::{Dim, Graph, Index, NodeExt, NodeId, Producer, TensorType, ValueId};
 use crate::proto::{NodeProto, TensorProto, tensor_proto::DataType};
@@ -74,6 +77,7 @@ impl Types {
         for slot in 0..node.output.len() {
             let Some(output) = index.output(node, slot) else { continue };
             let at = output.index();
+            let elem = if slot > 0 { further_elem(node, elem) } else { elem };
             self.elems[at] = self.elems[at].or(elem);
             if self.shapes[at].is_none() {
                 self.shapes[at] = shapes.get(slot).cloned().flatten();
@@ -82,6 +86,15 @@ impl Types {
                 self.contents[at].clone_from(&content);
             }
         }
+    }
+}
+
+/// The element type of the results behind the first, which is of type `first`.
+fn further_elem(node: &NodeProto, first: Option<i32>) -> Option<i32> {
+    match node.op_type() {
+        "MaxPool" | "TopK" => Some(INT64),
+        "Dropout" => Some(BOOL),
+        _ => first,
     }
 }
 
@@ -147,11 +160,14 @@ impl Call<'_> {
     fn elem(&self) -> Option<i32> {
         let of = |slot| self.types.elem(self.input(slot)?);
         match self.node.op_type() {
-            "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" => Some(INT64),
+            // What their bodies give, or an attribute says.
+            "If" | "Loop" | "Scan" | "SequenceMap" | "EyeLike" | "Bernoulli" | "Multinomial" | "QuantizeLinear"
+            | "RandomNormalLike" | "RandomUniformLike" => None,
+            "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" | "SequenceLength" => Some(INT64),
             "Equal" | "Less" | "Greater" | "LessOrEqual" | "GreaterOrEqual" | "Not" | "And" | "Or" | "Xor"
             | "IsNaN" | "IsInf" => Some(BOOL),
             "Cast" => Some(self.node.int("to", 0) as i32),
-            "CastLike" | "Where" => of(1),
+            "CastLike" | "Where" | "DequantizeLinear" => of(1),
             "OneHot" => of(2),
             "Constant" => {
                 let has = |name: &str| NodeExt::attribute(self.node, name).is_some();
@@ -206,14 +222,26 @@ impl Call<'_> {
             "ConstantOfShape" => one(self.content_at(0).map(<[Dim]>::to_vec)),
             "Slice" => one(self.slice()),
             "Split" => self.split(),
+            "RNN" | "GRU" | "LSTM" => self.recurrent(),
+            "Einsum" => one(self.einsum()),
+            "NegativeLogLikelihoodLoss" | "SoftmaxCrossEntropyLoss" => self.loss(),
+            "TopK" => self.top_k(),
+            "Compress" => one(self.compress()),
             op if op.starts_with("Reduce") || op.starts_with("Arg") => one(self.reduce()),
             "LayerNormalization" | "Dropout" => vec![first()],
             "BatchNormalization" | "InstanceNormalization" | "GroupNormalization" | "LRN" => one(first()),
-            "GlobalAveragePool" | "GlobalMaxPool" => one(first().map(|mut shape| {
+            "MeanVarianceNormalization" | "LpNormalization" => one(first()),
+            "GlobalAveragePool" | "GlobalMaxPool" | "GlobalLpPool" => one(first().map(|mut shape| {
                 shape.iter_mut().skip(2).for_each(|dim| *dim = Dim::Known(1));
                 shape
             })),
-            "Conv" | "MaxPool" | "AveragePool" => one(self.window()),
+            "Conv" | "MaxPool" | "AveragePool" | "LpPool" => vec![self.window(); self.node.output.len()],
+            "ConvTranspose" => one(self.conv_transpose()),
+            "Col2Im" => one(self.col2im()),
+            "Pad" => one(self.pad()),
+            "Resize" => one(self.resize()),
+            "DepthToSpace" => one(self.blocks(true)),
+            "SpaceToDepth" => one(self.blocks(false)),
             op if lists(KEEP_SHAPE, op) || lists(MICROSOFT, op) => one(first()),
             _ => Vec::new(),
         }
@@ -334,7 +362,8 @@ impl Call<'_> {
 /// Operators whose (first) result has the shape of the first input.
 const KEEP_SHAPE: &str = "Identity Cast CastLike Relu Tanh Sigmoid Exp Log Sqrt Neg Abs Erf Gelu Softmax LogSoftmax Clip \
      Reciprocal Floor Ceil Sign Not Elu Selu LeakyRelu HardSigmoid HardSwish Softplus Softsign Mish Celu \
-     ThresholdedRelu Sin Cos Tan Sinh Cosh Asin Acos Atan ScatterND ScatterElements";
+     ThresholdedRelu Sin Cos Tan Sinh Cosh Asin Acos Atan ScatterND ScatterElements CumSum Trilu \
+     RotaryEmbedding";
 
 /// Operators of ONNX Runtime whose first result has type and shape of the first input.
 const MICROSOFT: &str =

@@ -26,10 +26,24 @@ OPSET = 17
 STEP = 1e-5
 # Relative to the largest element of the gradient: float arithmetic in the runtime, and differences of step 1e-5.
 TOLERANCE = 1e-4
-# The same where the reference evaluator rounds to float on the way, which the differences magnify.
+# The same where the reference evaluator rounds to float on the way, which the differences magnify, or where the runtime
+# does at the flat end of an activation.
 TOLERANCE_OF_FLOAT_REFERENCE = 1e-3
-FLOAT_REFERENCE = ("Cast", "Erf", "Gelu")
+FLOAT_REFERENCE = ("Cast", "Erf", "Gelu", "RNN")
 ELEMENTS = 30
+# The reference evaluator, which is written in Python, takes minutes for larger tensors.
+LARGEST = 20_000
+NOT_COMPARABLE = {
+    # ONNX Runtime's shape inference gives another size than its own kernel and the operator's definition.
+    "test_maxpool_2d_ceil_output_size_reduce_by_one",
+    # ONNX Runtime takes other places than the reference evaluator, so that the gradient is that of another function;
+    # test_spatial.py compares with differences of what the runtime computes.
+    "test_resize_downsample_scales_cubic_align_corners",
+    "test_resize_downsample_scales_linear_align_corners",
+    # Both draw, with generators of their own.
+    "test_training_dropout_default_mask",
+    "test_training_dropout_mask",
+}
 FLOATS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 Case = collections.namedtuple("Case", "name operator model feeds wanted output")
@@ -74,7 +88,8 @@ def cases(operators):
             graph.input.remove(info)
         outputs = [info for info in graph.output if info.type.tensor_type.elem_type in FLOATS]
         feeds = {name: value for name, value in feeds.items() if value.size}
-        if not feeds or not outputs:
+        is_too_large = any(value.size > LARGEST for value in feeds.values())
+        if not feeds or not outputs or is_too_large or folder.name in NOT_COMPARABLE:
             continue
         sets = [list(feeds)] if len(feeds) == 1 else [list(feeds), *([name] for name in feeds)]
         for wanted in sets:

@@ -5,12 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import onnxruntime
 import pytest
 
+import mlp
 import onnxruntime_headers
 
 ROOT = Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "examples"))
+
+import train  # noqa: E402
+
 LIBRARY = os.environ["ISAAC_LIBRARY"]
 
 
@@ -49,6 +55,20 @@ def test_python(step):
     first, last = losses(run(sys.executable, "examples/train.py", step, LIBRARY))
     assert first == pytest.approx(0.6535, abs=1e-3)
     assert last < 0.1
+
+
+def test_fine_tuning(tmp_path):
+    forward, step, trained, tuned = (tmp_path / name for name in ("forward.onnx", "step.onnx", "trained.npz", "tuned.onnx"))
+    onnx.save(mlp.forward_model([2, 48, 48, 2], seed=0), forward)
+    rewrite = os.environ["ISAAC_REWRITE"]
+    run(rewrite, forward, "-o", step, "--loss", "cross-entropy", "--lambda", "1", "--expect", "3")
+    first, last = losses(run(sys.executable, "examples/fine_tune.py", step, LIBRARY, trained))
+    assert first > 0.6
+    assert last < 0.1
+    run(rewrite, forward, "--weights", trained, "-o", tuned)
+    x, labels = train.spirals()
+    (logits,) = onnxruntime.InferenceSession(tuned, providers=["CPUExecutionProvider"]).run(None, {"input": x})
+    assert (logits.argmax(1) == labels).mean() > 0.97
 
 
 def test_cpp(step, runtime, tmp_path):

@@ -12,7 +12,7 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 @pytest.mark.parametrize(
     "language, example",
-    [("python", "train_api.py"), ("python", "train.py"), ("cpp", "train.cpp"), ("rust", "train.rs")],
+    [("python", "fine_tune.py"), ("python", "train_api.py"), ("python", "train.py"), ("cpp", "train.cpp"), ("rust", "train.rs")],
 )
 def test_the_readme_shows_the_example(language, example):
     assert (language, (ROOT / "examples" / example).read_text()) in BLOCKS
@@ -20,7 +20,7 @@ def test_the_readme_shows_the_example(language, example):
 
 def test_every_code_block_is_an_example_or_for_the_shell():
     assert {language for language, _ in BLOCKS} == {"sh", "python", "cpp", "rust", "bibtex"}
-    assert sum(language not in ("sh", "bibtex") for language, _ in BLOCKS) == 4
+    assert sum(language not in ("sh", "bibtex") for language, _ in BLOCKS) == 5
 
 
 def test_every_link_inside_the_repository_leads_somewhere():

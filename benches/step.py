@@ -1,0 +1,127 @@
+"""How long a whole training step takes, and how much memory: ours, ONNX Runtime's training API, PyTorch, the authors' code.
+
+    cargo xtask bench step [--models 5x400 ...] [--threads 1 2] [--seconds N] [--csv FILE]
+
+The networks are those of the paper's Table 2, at batch 60, with plain SGD. Each variant runs in a process of its own, and the processes take
+turns, so that whatever else the machine does meets all of them; times are medians. Networks that would not fit into memory
+several times run one variant after the other. `memory` is the process's peak, with the runtime itself in it.
+"""
+
+import argparse
+import csv
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent / "step"
+NETWORKS = {
+    "5x100": ([784, 100, 100, 100, 100, 10], "cross-entropy"),
+    "5x400": ([784, 400, 400, 400, 400, 10], "cross-entropy"),
+    "5x1600": ([784, 1600, 1600, 1600, 1600, 10], "cross-entropy"),
+    "5x6400": ([784, 6400, 6400, 6400, 6400, 10], "cross-entropy"),
+    "auto-encoder": ([784, 1000, 500, 30, 500, 1000, 784], "mse"),
+}
+# By name of a variant: the script in step/, the variable that names its interpreter, and what the script is told.
+VARIANTS = {
+    "ours, gradient": ("ours.py", "ISAAC_STOCK", ["gradient"]),
+    "ours, zeta*": ("ours.py", "ISAAC_STOCK", ["zeta-star"]),
+    "ours, zeta": ("ours.py", "ISAAC_STOCK", ["zeta"]),
+    "ours, K-FAC": ("ours.py", "ISAAC_STOCK", ["kfac"]),
+    "ORT training, gradient": ("ort_training_api.py", "ISAAC_TRAINING", []),
+    "PyTorch, gradient": ("pytorch.py", "ISAAC_PYTORCH", ["gradient"]),
+    "PyTorch, zeta* (authors)": ("pytorch.py", "ISAAC_PYTORCH", ["zeta-star"]),
+    "PyTorch, K-FAC (BackPACK)": ("pytorch.py", "ISAAC_PYTORCH", ["kfac"]),
+}
+PARAMETERS_AT_ONCE = 20_000_000
+STEPS_PER_TURN = 8
+
+
+class Worker:
+    """A variant in its process. It answers each line with the seconds that so many steps took, and the end of input with its peak memory."""
+
+    def __init__(self, name, widths, loss, threads, folder):
+        script, interpreter, arguments = VARIANTS[name]
+        command = [os.environ[interpreter], str(HERE / script), loss, str(threads), str(folder), *arguments]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
+        command += ["--widths", *map(str, widths)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+        self.seconds = []
+        self.read("ready")
+
+    def read(self, word):
+        line = self.process.stdout.readline().split()
+        if not line or line[0] != word:
+            raise SystemExit(f"{self.process.args}: ended with status {self.process.wait()}")
+        return [float(number) for number in line[1:]]
+
+    def turn(self, steps, keep):
+        print(steps, file=self.process.stdin, flush=True)
+        seconds = self.read("seconds")
+        if keep:
+            # The others' threads may still be busy during the first.
+            self.seconds += seconds[1:] or seconds
+
+    def finish(self):
+        """The median step in milliseconds, and the peak memory in MB."""
+        self.process.stdin.close()
+        (memory,) = self.read("memory")
+        self.process.wait()
+        return statistics.median(self.seconds) * 1e3, memory
+
+
+def parameters(widths):
+    return sum(n * m + m for n, m in zip(widths, widths[1:]))
+
+
+def measure(widths, loss, threads, names, seconds, folder):
+    """By variant: milliseconds and megabytes."""
+    if parameters(widths) > PARAMETERS_AT_ONCE:
+        groups = [[name] for name in names]
+    else:
+        groups = [names]
+    results = {}
+    for group in groups:
+        workers = {name: Worker(name, widths, loss, threads, folder) for name in group}
+        for worker in workers.values():
+            worker.turn(2, keep=False)
+        end = time.monotonic() + seconds * len(group)
+        while time.monotonic() < end:
+            for worker in workers.values():
+                worker.turn(STEPS_PER_TURN if len(groups) == 1 else 2, keep=True)
+        results |= {name: worker.finish() for name, worker in workers.items()}
+    return results
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--seconds", type=float, default=5, help="how long each variant of each network runs")
+    parser.add_argument("--csv")
+    arguments = parser.parse_args()
+    rows = []
+    print("| network | threads | variant | ms a step | to our gradient | peak MB |\n|---|---|---|---|---|---|")
+    for model in arguments.models:
+        widths, loss = NETWORKS[model]
+        for threads in arguments.threads:
+            with tempfile.TemporaryDirectory() as folder:
+                results = measure(widths, loss, threads, arguments.variants, arguments.seconds, folder)
+            base = results.get("ours, gradient", (float("nan"), 0))[0]
+            for name, (milliseconds, memory) in results.items():
+                rows.append([model, threads, name, milliseconds, milliseconds / base, memory])
+                print(f"| {model} | {threads} | {name} | {milliseconds:.2f} | {milliseconds / base:.2f} | {memory:.0f} |")
+            sys.stdout.flush()
+    if arguments.csv:
+        with open(arguments.csv, "w", newline="") as file:
+            csv.writer(file).writerows([["network", "threads", "variant", "ms", "ratio", "peak_mb"], *rows])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+//! Operators that are made of others, written out: what a backward pass needs of them are their intermediate values.
+//!
+//! Calls of the model's functions and Ifs whose condition is known give way to the nodes in them; sequences of tensors whose
+//! elements are known, to the elements; recurrent networks of a known number of steps and Attention, to the operators
+//! that their specifications are written in. What cannot be written out stays, and is refused only if a gradient has to go through it.
+
+mod attention;
+mod condition;
+mod inline;
+mod recurrent;
+mod scene;
+mod sequence;
+
+use std::collections::BTreeMap;
+
+use self::scene::Scene;
+use super::error::AutodiffError;
+use super::step::Refusal;
+use crate::model::{Edit, Graph, GraphEdit, GraphId, Index, Model, ONNX_DOMAIN, Types};
+use crate::proto::NodeProto;
+
+/// Functions call functions, branches hold branches: so deep they may be nested, which ends recursion as well.
+const MAX_ROUNDS: usize = 50;
+
+/// No graph is written out to more nodes.
+const MAX_NODES: usize = 1 << 20;
+
+/// By position in a graph: the nodes that take a node's place.
+pub(super) type Replaced = BTreeMap<usize, Vec<NodeProto>>;
+
+/// The changes that write out, in the main graph, every operator that is made of others; `None` if it has none.
+///
+/// # Errors
+/// A graph that cannot be executed, or that would get too large.
+pub fn expanded(model: &Model) -> Result<Option<Edit>, AutodiffError> {
+    let (replaced, _) = replaced(model)?;
+    Ok((!replaced.is_empty()).then(|| edit(replaced)))
+}
+
+/// The same as what takes the place of each node, and the model that it gives; `None` if that is the same.
+pub(super) fn replaced(model: &Model) -> Result<(Replaced, Option<Model>), AutodiffError> {
+    let count = model.graph().nodes().len();
+    let mut replaced = Replaced::new();
+    let mut current = None;
+    for _ in 0..MAX_ROUNDS {
+        let now: &Model = current.as_ref().unwrap_or(model);
+        let next = round(now)?;
+        if next.is_empty() {
+            return Ok((replaced, current));
+        }
+        if next.values().map(Vec::len).sum::<usize>() + now.graph().nodes().len() > MAX_NODES {
+            return Err(too_large(model, &format!("gives more than {MAX_NODES} nodes")));
+        }
+        let edited = now.edited(&edit(next.clone()))?;
+        replaced = followed_by(replaced, next, count);
+        current = Some(edited);
+    }
+    Err(too_large(model, &format!("goes deeper than {MAX_ROUNDS} levels")))
+}
+
+fn too_large(model: &Model, how: &str) -> AutodiffError {
+    AutodiffError::Request {
+        path: model.path().to_owned(),
+        what: format!("writing out its functions, branches and recurrent operators {how}"),
+    }
+}
+
+/// An edit of the main graph.
+pub(super) fn edit(replaced: Replaced) -> Edit {
+    let mut edit = GraphEdit::default();
+    edit.nodes.extend(replaced);
+    Edit { graphs: [(GraphId::Main, edit)].into(), ..Edit::default() }
+}
+
+/// Two replacements one after the other, as one: `next` counts positions in what `first` makes of a graph with `count` nodes.
+pub(super) fn followed_by(mut first: Replaced, mut next: Replaced, count: usize) -> Replaced {
+    let mut position = 0;
+    let mut both = Replaced::new();
+    for at in 0..count {
+        match first.remove(&at) {
+            None => {
+                both.extend(next.remove(&position).map(|nodes| (at, nodes)));
+                position += 1;
+            }
+            Some(nodes) => {
+                let mut merged = Vec::new();
+                for node in nodes {
+                    match next.remove(&position) {
+                        None => merged.push(node),
+                        Some(nodes) => merged.extend(nodes),
+                    }
+                    position += 1;
+                }
+                both.insert(at, merged);
+            }
+        }
+    }
+    both
+}
+
+/// What can be written out at once.
+fn round(model: &Model) -> Result<Replaced, AutodiffError> {
+    let graph = model.graph();
+    let fail = |source| AutodiffError::Graph { path: model.path().to_owned(), source };
+    let index = model.index(GraphId::Main).map_err(fail)?;
+    let types = Types::infer(graph, &index);
+    let opset = model.opset(ONNX_DOMAIN).unwrap_or(1);
+    let scene = Scene { graph, index: &index, types: &types, functions: model.functions(), opset };
+    let mut replaced = sequence::resolved(&scene);
+    for (at, node) in graph.nodes().iter().enumerate() {
+        if let Some(Ok(nodes)) = expansion(&scene, node) {
+            replaced.insert(at, nodes);
+        }
+    }
+    Ok(replaced)
+}
+
+/// The nodes that take a node's place, or why there are none; `None` if the node is not made of others.
+fn expansion(scene: &Scene<'_>, node: &NodeProto) -> Option<Result<Vec<NodeProto>, Refusal>> {
+    if let Some(function) = scene.function(node) {
+        return Some(Ok(inline::call(scene, node, function)));
+    }
+    let expand: fn(&Scene<'_>, &NodeProto) -> Result<Vec<NodeProto>, Refusal> = match node.op_type() {
+        _ if !matches!(node.domain(), "" | "ai.onnx") => return None,
+        "If" => inline::branch,
+        "RNN" | "GRU" | "LSTM" => recurrent::unrolled,
+        "Attention" => attention::written_out,
+        _ => return None,
+    };
+    Some(expand(scene, node))
+}
+
+/// Why a node without a gradient rule has none.
+pub(super) fn why_not(graph: &Graph, index: &Index, types: &Types, opset: i64, node: &NodeProto) -> Refusal {
+    let scene = Scene { graph, index, types, functions: &[], opset };
+    match (expansion(&scene, node), node.op_type()) {
+        (Some(Err(why)), _) => why,
+        (_, "Loop" | "Scan") => "how often it runs its body depends on the data".into(),
+        (_, op_type) if sequence::is_of_sequences(op_type) => {
+            "the elements of its sequence, or where it takes them, cannot be told".into()
+        }
+        _ => "there is no gradient rule for this operator".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::NodeExt;
+
+    #[test]
+    fn replacements_one_after_the_other_are_one() {
+        let nodes = |names: &str| -> Vec<NodeProto> {
+            names.split_whitespace().map(|name| NodeExt::build("", name, &[], &[])).collect()
+        };
+        // A B C D, then A x y D, then A x z w v.
+        let first = Replaced::from([(1, nodes("x y")), (2, nodes(""))]);
+        let next = Replaced::from([(2, nodes("z w")), (3, nodes("v"))]);
+        let expected = Replaced::from([(1, nodes("x z w")), (2, nodes("")), (3, nodes("v"))]);
+        assert_eq!(followed_by(first, next, 4), expected);
+    }
+}

@@ -1,0 +1,57 @@
+"""Trained weights go back into the forward model; everything else stays."""
+
+import dense
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from pytorch_steps import start
+from tool import call
+
+
+@pytest.fixture
+def forward(tmp_path):
+    model = dense.forward(start()[0])
+    onnx.save(model, tmp_path / "forward.onnx")
+    return model, tmp_path / "forward.onnx"
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_npz(forward, save, order, tmp_path):
+    model, source = forward
+    new = {"fc0.weight": np.array(start()[0]["fc0.weight"] * 2 + 1, order=order), "fc1.bias": np.arange(4, dtype=np.float32)}
+    save(tmp_path / "trained.npz", **new)
+    done = call(source, "--weights", tmp_path / "trained.npz", "-o", tmp_path / "tuned.onnx")
+    assert done.returncode == 0, done.stderr
+    tuned = onnx.load(tmp_path / "tuned.onnx")
+    for old, tensor in zip(model.graph.initializer, tuned.graph.initializer):
+        expected = new.get(old.name, numpy_helper.to_array(old))
+        assert np.array_equal(numpy_helper.to_array(tensor), expected)
+        old.CopyFrom(tensor)
+    assert model == tuned
+
+
+@pytest.mark.parametrize(
+    "name, array, message",
+    [
+        ("fc0.weight", np.zeros((6, 8), np.float32), "is float[8, 6], and in"),
+        ("fc0.weight", np.zeros((8, 6)), "double[8, 6]"),
+        ("fc0", np.zeros((8, 6), np.float32), "no initializer has that name; there are: fc0.weight"),
+        ("fc0.weight", np.zeros((8, 6), ">f4"), "big-endian"),
+        ("fc0.weight", np.array(["a"]), "are no weights"),
+    ],
+)
+def test_weights_that_do_not_fit(forward, name, array, message, tmp_path):
+    np.savez(tmp_path / "trained.npz", **{name: array})
+    done = call(forward[1], "--weights", tmp_path / "trained.npz", "-o", tmp_path / "tuned.onnx")
+    assert done.returncode == 1 and message in done.stderr, done.stderr
+    assert not (tmp_path / "tuned.onnx").exists()
+
+
+def test_damaged_files(forward, tmp_path):
+    for name, content in [("a.npz", b"PK\x03\x04"), ("a.safetensors", b"\x10"), ("a.txt", b""), ("none.npz", None)]:
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        done = call(forward[1], "--weights", tmp_path / name, "-o", tmp_path / "tuned.onnx")
+        assert done.returncode == 1 and name in done.stderr and "panicked" not in done.stderr
