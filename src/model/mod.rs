@@ -44,7 +44,7 @@ pub use equation::Equation;
 pub use error::ModelError;
 pub use graph::{Graph, Initializer};
 pub use index::{Index, IndexError, NodeId, Producer, Value, ValueId};
-pub use infer::{Types, broadcast};
+pub use infer::{Element, Types, broadcast};
 pub use node::NodeExt;
 pub use training_map::{ParameterEntry, StateEntry, TRAINING_METADATA, TrainingMap};
 pub use types::{Dim, TensorType, is_float};
