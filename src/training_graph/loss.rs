@@ -233,12 +233,12 @@ impl Writer<'_, '_, '_> {
                 self.name
             ));
         }
-        let axis = axis.unwrap_or(-1);
-        let from_front = if axis < 0 { axis + rank as i64 } else { axis };
+        let given = axis.unwrap_or(-1);
+        let from_front = if given < 0 { given + rank as i64 } else { given };
         let axis = from_front.clamp(1, rank as i64 - 1);
         if axis != from_front {
             return Err(format!(
-                "--class-axis {from_front} for '{}', which has {rank} axes, the first for examples",
+                "--class-axis {given} for '{}', which has {rank} axes, the first for examples",
                 self.name
             ));
         }

@@ -103,7 +103,9 @@ impl<'a> TrainingGraph<'a> {
         let index = prepared.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(&prepared, source))?;
         let types = Types::infer(graph, &index);
         let opset = prepared.opset(ONNX_DOMAIN).unwrap_or(1);
-        let candidates = recipe.selection.candidates(graph, &index).map_err(request)?;
+        let mut candidates = recipe.selection.candidates(graph, &index).map_err(request)?;
+        // What a batch normalization updates itself has a gradient of zero.
+        candidates.retain(|&value| statistics.iter().all(|state| state.name != index.value(value).name));
 
         let mut b = Builder::new(&index, opset, "loss/");
         let target = recipe.loss.target(&mut b, model, &index, &types).map_err(request)?;

@@ -11,10 +11,10 @@ use isaac::training_graph::{Distance, Labelled, Loss, Recipe, Selection};
 #[command(next_help_heading = "For forward models")]
 pub(crate) struct Forward {
     /// Build the training graph, with this loss, a mean over the batch.
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, group = "objective")]
     loss: Option<LossName>,
     /// Build the training graph, with this scalar output of the model as the loss.
-    #[arg(long, value_name = "NAME", conflicts_with = "loss")]
+    #[arg(long, value_name = "NAME", group = "objective")]
     loss_output: Option<String>,
     /// The output that the loss compares with labels, if there are several.
     #[arg(long, value_name = "NAME", requires = "loss")]
@@ -29,25 +29,25 @@ pub(crate) struct Forward {
     #[arg(long, requires = "loss")]
     example_weights: bool,
     /// The update rule; none gives gradients as outputs.
-    #[arg(long, value_enum, default_value_t = OptimizerName::Sgd)]
+    #[arg(long, value_enum, default_value_t = OptimizerName::Sgd, requires = "objective")]
     optimizer: OptimizerName,
-    /// How much of the last change momentum keeps.
-    #[arg(long, value_name = "M", default_value = "0.9", value_parser = fraction)]
-    momentum: f64,
+    /// How much of the last change momentum keeps. [default: 0.9]
+    #[arg(long, value_name = "M", value_parser = fraction, requires = "objective")]
+    momentum: Option<f64>,
     /// Nesterov's momentum.
-    #[arg(long)]
+    #[arg(long, requires = "objective")]
     nesterov: bool,
-    /// The rates at which Adam's means of gradients and of their squares decay.
-    #[arg(long, value_name = "B", num_args = 2, default_values = ["0.9", "0.999"], value_parser = fraction)]
-    betas: Vec<f64>,
-    /// What Adam adds to the root of the mean square.
-    #[arg(long, value_name = "E", default_value = "1e-8", value_parser = non_negative)]
-    epsilon: f64,
-    /// The part of each parameter that is added to its gradient; of adamw, the rate at which parameters decay.
-    #[arg(long, value_name = "D", default_value = "0", value_parser = non_negative)]
-    weight_decay: f64,
+    /// The rates at which Adam's means of gradients and of their squares decay. [default: 0.9 0.999]
+    #[arg(long, value_name = "B", num_args = 2, value_parser = fraction, requires = "objective")]
+    betas: Option<Vec<f64>>,
+    /// What Adam adds to the root of the mean square. [default: 1e-8]
+    #[arg(long, value_name = "E", value_parser = non_negative, requires = "objective")]
+    epsilon: Option<f64>,
+    /// The part of each parameter that is added to its gradient; of adamw, the rate at which parameters decay. [default: 0]
+    #[arg(long, value_name = "D", value_parser = non_negative, requires = "objective")]
+    weight_decay: Option<f64>,
     /// Shorten gradients to this common 2-norm where it is larger.
-    #[arg(long, value_name = "NORM", value_parser = positive)]
+    #[arg(long, value_name = "NORM", value_parser = positive, requires = "objective")]
     clip_norm: Option<f64>,
     /// Write the update to a graph of its own, here; OUT then gives gradients.
     #[arg(long, value_name = "FILE")]
@@ -56,7 +56,7 @@ pub(crate) struct Forward {
     #[arg(long, value_name = "FILE")]
     pub(crate) eval_out: Option<PathBuf>,
     /// Initializers that are not trained; for the statistics of a batch normalization, that it stays in inference mode.
-    #[arg(long, value_name = "GLOB")]
+    #[arg(long, value_name = "GLOB", requires = "objective")]
     freeze: Vec<String>,
 }
 
@@ -95,7 +95,7 @@ impl Forward {
             return Ok(None);
         };
         let selection = Selection { trained: trained.to_vec(), frozen: self.freeze.clone() };
-        let update = if self.update_out.is_some() { None } else { self.update() };
+        let update = if self.update_out.is_some() { None } else { self.update()? };
         Ok(Some(Recipe { loss, update, selection }))
     }
 
@@ -107,7 +107,7 @@ impl Forward {
         let Some(path) = &self.update_out else {
             return Ok(None);
         };
-        let update = self.update().ok_or("--optimizer none has no update that --update-out could write")?;
+        let update = self.update()?.ok_or("--optimizer none has no update that --update-out could write")?;
         Ok(Some((path, update)))
     }
 
@@ -136,16 +136,39 @@ impl Forward {
         Ok(Some(Loss::Labelled(Labelled { distance, prediction, example_weights })))
     }
 
-    fn update(&self) -> Option<Update> {
-        let moments = Moments { beta1: self.betas[0], beta2: self.betas[1], epsilon: self.epsilon };
+    fn update(&self) -> Result<Option<Update>, String> {
+        self.check_update()?;
+        let Moments { beta1, beta2, epsilon } = Moments::default();
+        let (beta1, beta2) = self.betas.as_ref().map_or((beta1, beta2), |betas| (betas[0], betas[1]));
+        let moments = Moments { beta1, beta2, epsilon: self.epsilon.unwrap_or(epsilon) };
+        let momentum = self.momentum.unwrap_or(0.9);
         let optimizer = match self.optimizer {
-            OptimizerName::None => return None,
+            OptimizerName::None => return Ok(None),
             OptimizerName::Sgd => Optimizer::Sgd,
-            OptimizerName::Momentum => Optimizer::Momentum { momentum: self.momentum, nesterov: self.nesterov },
+            OptimizerName::Momentum => Optimizer::Momentum { momentum, nesterov: self.nesterov },
             OptimizerName::Adam => Optimizer::Adam(moments),
             OptimizerName::Adamw => Optimizer::AdamW(moments),
         };
-        Some(Update { optimizer, weight_decay: self.weight_decay, clip_norm: self.clip_norm })
+        Ok(Some(Update { optimizer, weight_decay: self.weight_decay.unwrap_or(0.0), clip_norm: self.clip_norm }))
+    }
+
+    /// Refuses options that the update rule would not read.
+    fn check_update(&self) -> Result<(), String> {
+        let is_momentum = self.optimizer == OptimizerName::Momentum;
+        let is_adam = matches!(self.optimizer, OptimizerName::Adam | OptimizerName::Adamw);
+        let is_update = self.optimizer != OptimizerName::None;
+        let options = [
+            ("--momentum", self.momentum.is_some(), is_momentum, "momentum"),
+            ("--nesterov", self.nesterov, is_momentum, "momentum"),
+            ("--betas", self.betas.is_some(), is_adam, "adam and adamw"),
+            ("--epsilon", self.epsilon.is_some(), is_adam, "adam and adamw"),
+            ("--weight-decay", self.weight_decay.is_some(), is_update, "sgd, momentum, adam and adamw"),
+            ("--clip-norm", self.clip_norm.is_some(), is_update, "sgd, momentum, adam and adamw"),
+        ];
+        match options.into_iter().find(|&(_, is_given, is_read, _)| is_given && !is_read) {
+            Some((option, .., rules)) => Err(format!("{option} belongs to --optimizer {rules}")),
+            None => Ok(()),
+        }
     }
 }
 

@@ -26,7 +26,7 @@ use table::Table;
 ///
 /// Exit status: 0 done; 1 the model or a file is at fault; 2 the command line is; 3 --expect was not met.
 #[derive(Parser)]
-#[command(version)]
+#[command(name = "isaac-rewrite", version)]
 struct Arguments {
     /// The training graph, or the forward model (.onnx).
     model: PathBuf,
@@ -188,7 +188,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     if matches!(arguments.method, MethodName::Zeta | MethodName::Kfac) {
         return Err(Failure::Usage(
-            "--method zeta and kfac need a second backward pass, with sampled labels, which a training graph does not hold:              they take a forward model and a --loss"
+            "--method zeta and kfac need a second backward pass, with sampled labels, which a training graph does not hold: they take a forward model and a --loss"
                 .into(),
         ));
     }

@@ -83,7 +83,7 @@ impl Call<'_> {
 }
 
 /// How many elements of `size` a slice takes; in 128 bits, where no sum of the four overflows.
-fn slice_size(size: u64, start: i64, end: i64, step: i64) -> Option<u64> {
+pub(super) fn slice_size(size: u64, start: i64, end: i64, step: i64) -> Option<u64> {
     let size = i128::from(size);
     let wrap = |at: i64| i128::from(at) + if at < 0 { size } else { 0 };
     let (start, end, step) = (wrap(start), wrap(end), i128::from(step));

@@ -29,7 +29,7 @@ const MAX_CONTENT: usize = 64;
 pub struct Types {
     elems: Vec<Option<i32>>,
     shapes: Vec<Option<Vec<Dim>>>,
-    /// Elements of small integer and boolean tensors of at most one axis.
+    /// Elements of small integer and boolean tensors, in row-major order.
     contents: Vec<Option<Vec<Element>>>,
 }
 
@@ -44,7 +44,8 @@ impl Types {
                 types.shapes[id.index()] = tensor.shape.clone();
             }
             if let Producer::Initializer(_) = value.producer {
-                types.contents[id.index()] = graph.constant(index, id).and_then(|tensor| content::of_tensor(&tensor));
+                let content = graph.constant(index, id).and_then(|tensor| content::of_tensor(&tensor));
+                types.contents[id.index()] = content.filter(|list| has_place_for(types.shape(id), list.len()));
             }
         }
         for &node in index.order() {
@@ -63,7 +64,7 @@ impl Types {
         self.shapes[value.index()].as_deref()
     }
 
-    /// The elements of a small integer or boolean tensor of at most one axis.
+    /// The elements of a small integer or boolean tensor, in row-major order.
     pub fn content(&self, value: ValueId) -> Option<&[Element]> {
         self.contents[value.index()].as_deref()
     }
@@ -94,12 +95,13 @@ impl Types {
     }
 }
 
-/// Whether a tensor of that shape has at most one axis, and may have so many elements.
+/// Whether a tensor of that shape may have so many elements.
 fn has_place_for(shape: Option<&[Dim]>, count: usize) -> bool {
     match shape {
         Some([]) => count == 1,
         Some([size]) => size.compatible(&Dim::Known(count as u64)),
-        _ => false,
+        Some(sizes) => size::product(sizes) == Dim::Known(count as u64),
+        None => false,
     }
 }
 

@@ -1,6 +1,7 @@
 """Tests of the training graphs that isaac-rewrite makes of forward models, in the ONNX Runtime at hand.
 
-ISAAC_REWRITE is the path of the isaac-rewrite program, ISAAC_LIBRARY that of libisaac.so.
+ISAAC_REWRITE is the path of the isaac-rewrite program, ISAAC_LIBRARY that of libisaac.so, ISAAC_OTHER_PYTHON an interpreter with
+another ONNX Runtime.
 """
 
 import os
@@ -18,6 +19,6 @@ pytest.register_assert_rewrite("graphs", "dense", "losses")
 
 
 def pytest_configure():
-    for variable in ("ISAAC_REWRITE", "ISAAC_LIBRARY"):
+    for variable in ("ISAAC_REWRITE", "ISAAC_LIBRARY", "ISAAC_OTHER_PYTHON"):
         if not Path(os.environ.get(variable, "")).is_file():
             raise pytest.UsageError(f"{variable} has to be the path of a file")

@@ -21,13 +21,15 @@ def make(forward, folder, *arguments):
 class Training:
     """A training graph in a session. Values in `watched` are outputs too."""
 
-    def __init__(self, model, watched=()):
+    def __init__(self, model, watched=(), fuses=True):
         self.map = training_map(model)
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         known = {output.name for output in copy.graph.output}
         copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in watched if name not in known)
         options = session_options()
+        if not fuses:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         self.session = onnxruntime.InferenceSession(
             copy.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
@@ -36,7 +38,8 @@ class Training:
 
     def run(self, feeds):
         """All outputs by name, from what the steps so far carried on."""
-        return dict(zip(self.outputs, self.session.run(self.outputs, {**self.carried, **feeds})))
+        feeds = {name: np.asarray(value) for name, value in {**self.carried, **feeds}.items()}
+        return dict(zip(self.outputs, self.session.run(self.outputs, feeds)))
 
     def step(self, feeds):
         """One step: its loss."""
