@@ -27,7 +27,7 @@ impl Call<'_> {
             }
             "Size" => Some(vec![Element::from(&product(self.shape(0)?))]),
             "Identity" | "Squeeze" | "Unsqueeze" | "Reshape" => own(),
-            "Cast" => match DataType::try_from(self.node.int("to", 0) as i32) {
+            "Cast" | "CastLike" => match DataType::try_from(self.elem()?) {
                 Ok(DataType::Int64 | DataType::Int32) => own(),
                 Ok(DataType::Bool) => Some(own()?.iter().map(Element::to_bool).collect()),
                 _ => None,
