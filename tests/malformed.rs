@@ -7,16 +7,17 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use isaac::autodiff::lower_gradients;
-use isaac::model::{Model, NodeExt};
+use isaac::model::{Edit, Model, NodeExt};
 use isaac::proto::attribute_proto::AttributeType;
 use isaac::proto::type_proto::Value;
 use isaac::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, ValueInfoProto,
 };
 use isaac::rewrite::{Analysis, Choice, Direction, Reason};
+use isaac::upgrade::upgraded;
 use prost::Message;
 
-use common::{fixture, model, onnx_files, tensor};
+use common::{export, fixture, model, onnx_data, onnx_files, tensor};
 
 const EXTREMES: [i64; 6] = [-1, -9, 1, 9, i64::MIN, i64::MAX];
 
@@ -108,11 +109,11 @@ fn bent_ints(what: &str, ints: &[i64]) -> Vec<(String, Vec<i64>)> {
 }
 
 /// Runs `work` on a bent model; collects what made it panic.
-fn survive(panics: &mut Vec<String>, name: &str, what: &str, bent: &ModelProto, work: fn(&Model)) {
+fn survive(panics: &mut Vec<String>, name: &str, what: &str, bent: &ModelProto, work: fn(Model)) {
     let bytes = bent.encode_to_vec();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         if let Ok(model) = Model::from_bytes(name, bytes.into()) {
-            work(&model);
+            work(model);
         }
     }));
     if outcome.is_err() {
@@ -120,8 +121,13 @@ fn survive(panics: &mut Vec<String>, name: &str, what: &str, bent: &ModelProto, 
     }
 }
 
-fn rewrite(model: &Model) {
-    if let Ok(analysis) = Analysis::new(model, &[]) {
+fn assert_none(panics: &[String]) {
+    let first = panics[..panics.len().min(30)].join("\n");
+    assert!(panics.is_empty(), "{} panics, the first of them:\n{first}", panics.len());
+}
+
+fn rewrite(model: Model) {
+    if let Ok(analysis) = Analysis::new(&model, &[]) {
         let choice = Choice { allow: Reason::ALL.into(), ..Choice::default() };
         if let Ok(chosen) = analysis.choose(&choice) {
             model.to_bytes(&chosen.edit(&Direction::Fixed { lambda_a: 1.0 }).unwrap());
@@ -129,9 +135,15 @@ fn rewrite(model: &Model) {
     }
 }
 
-fn differentiate(model: &Model) {
-    if let Ok(edit) = lower_gradients(model) {
+fn differentiate(model: Model) {
+    if let Ok(edit) = lower_gradients(&model) {
         model.to_bytes(&edit);
+    }
+}
+
+fn upgrade(model: Model) {
+    if let Ok(model) = upgraded(model) {
+        model.to_bytes(&Edit::default());
     }
 }
 
@@ -232,12 +244,7 @@ fn bent_training_graphs_never_panic() {
             for_each_bend(&proto, &mut |what, bent| survive(&mut panics, &name, what, bent, rewrite));
         }
     }
-    assert!(
-        panics.is_empty(),
-        "{} panics, the first of them:\n{}",
-        panics.len(),
-        panics[..panics.len().min(30)].join("\n")
-    );
+    assert_none(&panics);
 }
 
 #[test]
@@ -246,16 +253,23 @@ fn bent_forward_graphs_never_panic() {
     let fixtures =
         ["mlp_gemm_ts17", "lora_merged_ts17", "clip_contrastive_ts17", "handmade_rnn_ts17", "mlp3d_ts15_dynshape"];
     let forward = fixtures.map(|name| (name, load(&fixture(name).join("forward.onnx"))));
-    for (name, proto) in forward.into_iter().chain([("shapely", shapely())]) {
+    let exports = ["gpt_ts16", "windows_ts13"].map(|name| (name, load(&export(name))));
+    for (name, proto) in forward.into_iter().chain(exports).chain([("shapely", shapely())]) {
         let proto = with_gradient(proto);
         let straight = Model::from_bytes(name, proto.encode_to_vec().into()).expect("a model");
         lower_gradients(&straight).unwrap_or_else(|error| panic!("{name}: {error}"));
         for_each_bend(&proto, &mut |what, bent| survive(&mut panics, name, what, bent, differentiate));
     }
-    assert!(
-        panics.is_empty(),
-        "{} panics, the first of them:\n{}",
-        panics.len(),
-        panics[..panics.len().min(30)].join("\n")
-    );
+    assert_none(&panics);
+}
+
+#[test]
+fn bent_old_models_never_panic() {
+    let data = onnx_data();
+    let mut panics = Vec::new();
+    for path in ["pytorch-operator", "pytorch-converted"].iter().flat_map(|kind| onnx_files(&data.join(kind))) {
+        let (name, proto) = (path.display().to_string(), load(&path));
+        for_each_bend(&proto, &mut |what, bent| survive(&mut panics, &name, what, bent, upgrade));
+    }
+    assert_none(&panics);
 }

@@ -13,7 +13,7 @@ use isaac::proto::{
 use proptest::prelude::*;
 use prost::Message;
 
-use common::{fixture, model, onnx_files, tensor};
+use common::{fixture, model, onnx_data, onnx_files, tensor};
 
 fn from_bytes(bytes: impl Into<Bytes>) -> Result<Model, ModelError> {
     Model::from_bytes("test.onnx", bytes.into())
@@ -21,10 +21,7 @@ fn from_bytes(bytes: impl Into<Bytes>) -> Result<Model, ModelError> {
 
 #[test]
 fn every_model_of_the_onnx_package_is_saved_as_it_was_loaded() {
-    let folder = std::env::var("ISAAC_ONNX_DATA").expect(
-        "ISAAC_ONNX_DATA names the backend test data of the onnx 1.16.2 package; `cargo xtask test` installs it and sets this",
-    );
-    let files = onnx_files(&PathBuf::from(folder));
+    let files = onnx_files(&onnx_data());
     assert!(files.len() > 1000, "only {} models", files.len());
     let target = tempfile::tempdir().unwrap();
     let output = target.path().join("saved.onnx");

@@ -113,7 +113,7 @@ impl Unit {
     }
 
     fn single_batch(&self, flow: &Flow<'_>, rank: usize) -> bool {
-        flow.shape(self.result).is_none_or(|shape| shape[..rank - 2].iter().all(|dim| dim.known() == Some(1)))
+        flow.shape(self.result).is_none_or(|shape| shape.iter().take(rank - 2).all(|dim| dim.known() == Some(1)))
     }
 
     fn absorb_sum(
