@@ -281,7 +281,7 @@ proptest! {
 #[test]
 fn an_edit_adds_and_replaces() {
     let relu = NodeProto::build("", "Relu", &["x"], &["y"]);
-    let mut original = model(vec![relu.clone()], vec![tensor("x", &[2])], vec![tensor("y", &[2])]);
+    let mut original = model(vec![relu.clone()], vec![tensor("b", &[]), tensor("x", &[2])], vec![tensor("y", &[2])]);
     let named = |name: &str, value: f64| TensorProto { name: Some(name.into()), ..TensorProto::of_float(value, 1) };
     original.graph.as_mut().unwrap().initializer = vec![named("a", 1.0), named("b", 2.0)];
     let entry = |key: &str, value: &str| StringStringEntryProto { key: Some(key.into()), value: Some(value.into()) };
@@ -290,6 +290,7 @@ fn an_edit_adds_and_replaces() {
     let tanh = NodeProto::build("", "Tanh", &["y"], &["z"]);
     let graph = GraphEdit {
         initializers: [(1, named("b", 3.0))].into(),
+        fewer_inputs: [0].into(),
         more_nodes: vec![tanh.clone()],
         more_inputs: vec![tensor("c", &[])],
         more_outputs: vec![tensor("z", &[2])],

@@ -13,7 +13,9 @@ mod modes;
 mod resize;
 mod step;
 
-use crate::model::{Builder, Edit, GraphEdit, GraphId, Model, NodeExt, ONNX_DOMAIN, Types};
+use std::collections::BTreeSet;
+
+use crate::model::{Builder, Edit, GraphEdit, GraphId, Initializer, Model, ModelError, NodeExt, ONNX_DOMAIN, Types};
 use crate::proto::NodeProto;
 pub use error::UpgradeError;
 use step::{Change, Refusal, Step};
@@ -26,6 +28,10 @@ const OLDEST: i64 = 6;
 
 /// The version of the ONNX IR that came with [`OPSET`].
 const IR_VERSION: i64 = 7;
+
+/// The first version of the ONNX IR in which an initializer that is an input too is its default. Before, every initializer had to be
+/// an input, and was a constant all the same.
+const IR_VERSION_OF_DEFAULTS: i64 = 4;
 
 /// Operators whose definition changed.
 const CHANGES: &[&[Change]] =
@@ -55,6 +61,7 @@ pub fn upgraded(model: Model) -> Result<Model, UpgradeError> {
     if opset >= OPSET {
         return Ok(model);
     }
+    let model = with_constants(model)?;
     Ok(model.edited(&edit(&model, opset)?)?)
 }
 
@@ -89,6 +96,18 @@ fn edit(model: &Model, opset: i64) -> Result<Edit, UpgradeError> {
         ir_version: Some(model.ir_version().max(IR_VERSION)),
         ..Edit::default()
     })
+}
+
+/// The model without the inputs that its file only lists because they are initializers.
+fn with_constants(model: Model) -> Result<Model, ModelError> {
+    if model.ir_version() >= IR_VERSION_OF_DEFAULTS {
+        return Ok(model);
+    }
+    let constants: BTreeSet<&str> = model.graph().initializers().iter().map(Initializer::name).collect();
+    let inputs = model.graph().inputs().iter().enumerate();
+    let fewer_inputs = inputs.filter(|(_, input)| constants.contains(input.name())).map(|(position, _)| position);
+    let edit = GraphEdit { fewer_inputs: fewer_inputs.collect(), ..GraphEdit::default() };
+    model.edited(&Edit { graphs: [(GraphId::Main, edit)].into(), ..Edit::default() })
 }
 
 /// The nodes that take the place of the step's node; `None` where it stays.

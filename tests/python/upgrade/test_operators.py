@@ -152,3 +152,15 @@ def test_all_that_stands_in_the_way_is_named(tmp_path):
 def test_opset_5_is_refused(tmp_path):
     training, refusal = aside.train(model(*node("Relu", [ROW]), 5), tmp_path)
     assert training is None and "opset 6 or later" in refusal
+
+
+def test_initializers_of_old_files_are_constants(tmp_path):
+    """Before IR version 4 every initializer is listed as an input; the shape of a Reshape is one all the same."""
+    old = model(*node("Reshape", [IMAGE, np.array([2, -1])]), 9)
+    old.ir_version = 3
+    old.graph.input.append(helper.make_tensor_value_info("in1", TensorProto.INT64, (2,)))
+    training, refusal = aside.train(old, tmp_path)
+    assert refusal is None, refusal
+    assert "in1" not in [info.name for info in training.graph.input]
+    (got,) = aside.run(training, ["out0"], {"in0": IMAGE})
+    np.testing.assert_array_equal(got, IMAGE.reshape(2, -1))
