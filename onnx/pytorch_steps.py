@@ -1,10 +1,13 @@
-"""Makes pytorch_steps.npz: ten steps of each optimizer by PyTorch 2.4.1, for the tests to compare with.
+"""Makes pytorch_steps.npz: ten steps by PyTorch 2.4.1, for the tests to compare with.
 
     python3 -m venv pytorch-venv && pytorch-venv/bin/pip install torch==2.4.1 numpy==1.26.4
     pytorch-venv/bin/python onnx/pytorch_steps.py
 
 A network of two linear layers with ReLU between is trained on one batch after the other, in float. OPTIMIZERS says, for each run, how
 isaac-rewrite is asked for the same; the tests read it too.
+
+Another has a batch normalization, and is trained in double at falling rates, so that the whole of a difference is ours. PyTorch updates the
+running variance with the unbiased variance of the batch and ONNX with the biased one: what that gives is recorded as `biased_var`.
 """
 
 from pathlib import Path
@@ -12,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 WIDTHS, BATCH, STEPS, RATE, CLIP = (6, 8, 4), 12, 10, 0.05, 0.2
+FALLING_RATES = np.linspace(RATE, RATE / 5, STEPS).astype(np.float32)
 # By name: the options of isaac-rewrite, the class in torch.optim, and its arguments.
 OPTIMIZERS = {
     "sgd": ("--optimizer sgd", "SGD", {}),
@@ -42,9 +46,22 @@ def start():
     return arrays, x, rng.integers(0, WIDTHS[-1], (STEPS, BATCH))
 
 
-def main():
-    import torch
+def train(torch, net, update, rates, x, labels, clip=None):
+    """One step on each batch at its rate; the losses."""
+    losses = []
+    for rate, batch, classes in zip(rates, x, labels):
+        update.param_groups[0]["lr"] = float(rate)
+        update.zero_grad()
+        loss = torch.nn.functional.cross_entropy(net(torch.from_numpy(batch)), torch.from_numpy(classes))
+        loss.backward()
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), clip)
+        update.step()
+        losses.append(loss.item())
+    return np.array(losses, np.float32)
 
+
+def dense_runs(torch):
     kept = {}
     for name, (options, optimizer, arguments) in OPTIMIZERS.items():
         arrays, x, labels = start()
@@ -52,19 +69,53 @@ def main():
         for parameter, value in zip(net.parameters(), arrays.values()):
             parameter.data = torch.from_numpy(value.copy())
         updates = getattr(torch.optim, optimizer)(net.parameters(), lr=RATE, **arguments)
-        losses = []
-        for step in range(STEPS):
-            updates.zero_grad()
-            loss = torch.nn.functional.cross_entropy(net(torch.from_numpy(x[step])), torch.from_numpy(labels[step]))
-            loss.backward()
-            if "--clip-norm" in options:
-                torch.nn.utils.clip_grad_norm_(net.parameters(), CLIP)
-            updates.step()
-            losses.append(loss.item())
-        kept[f"{name}/losses"] = np.array(losses, np.float32)
+        kept[f"{name}/losses"] = train(torch, net, updates, [RATE] * STEPS, x, labels, CLIP if "--clip-norm" in options else None)
         for parameter, key in zip(net.parameters(), arrays):
             kept[f"{name}/{key}"] = parameter.detach().numpy()
-    np.savez_compressed(Path(__file__).with_suffix(".npz"), **kept)
+    return kept
+
+
+def normalized_runs(torch):
+    class Normalization(torch.nn.BatchNorm1d):
+        """Keeps the running variance that ONNX defines, too."""
+
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.register_buffer("biased_var", self.running_var.clone())
+
+        def forward(self, x):
+            self.biased_var.mul_(1 - self.momentum).add_(self.momentum * x.detach().var(0, unbiased=False))
+            return super().forward(x)
+
+    def network():
+        torch.manual_seed(0)
+        inputs, hidden, classes = WIDTHS
+        normalization = Normalization(hidden, momentum=0.3)
+        torch.nn.init.uniform_(normalization.weight, 0.5, 1.5)
+        torch.nn.init.normal_(normalization.bias)
+        layers = [torch.nn.Linear(inputs, hidden), normalization, torch.nn.Tanh(), torch.nn.Linear(hidden, classes)]
+        # In double, from numbers that are floats.
+        return torch.nn.Sequential(*layers).double()
+
+    def floats(net):
+        tensors = net.state_dict().items()
+        return {name: t.detach().numpy().astype(np.float32) for name, t in tensors if t.is_floating_point()}
+
+    _, x, labels = start()
+    kept = {f"normalized/start/{name}": value for name, value in floats(network()).items()}
+    for name in ("sgd_decay", "adam"):
+        net = network()
+        _, optimizer, arguments = OPTIMIZERS[name]
+        update = getattr(torch.optim, optimizer)(net.parameters(), lr=RATE, **arguments)
+        kept[f"normalized/{name}/losses"] = train(torch, net, update, FALLING_RATES, x.astype(np.float64), labels)
+        kept |= {f"normalized/{name}/{tensor}": value for tensor, value in floats(net).items()}
+    return kept
+
+
+def main():
+    import torch
+
+    np.savez_compressed(Path(__file__).with_suffix(".npz"), **dense_runs(torch), **normalized_runs(torch))
 
 
 if __name__ == "__main__":

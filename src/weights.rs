@@ -26,7 +26,7 @@ use npyz::{DType, NpyFile, Order, TypeChar};
 use safetensors::{Dtype, SafeTensors};
 use zip::ZipArchive;
 
-use crate::model::{Dim, Edit, GraphEdit, GraphId, Model, TensorType};
+use crate::model::{Dim, Edit, GraphEdit, Model, TensorType};
 use crate::proto::TensorProto;
 use crate::proto::tensor_proto::{DataLocation, DataType};
 
@@ -126,7 +126,7 @@ impl Weights {
             };
             edit.initializers.insert(at, new);
         }
-        Ok(Edit { graphs: [(GraphId::Main, edit)].into(), ..Edit::default() })
+        Ok(edit.into())
     }
 }
 

@@ -8,12 +8,15 @@ use std::path::Path;
 
 use isaac::autodiff::lower_gradients;
 use isaac::model::{Edit, Model, NodeExt};
+use isaac::optimizer::{Optimizer, Update};
 use isaac::proto::attribute_proto::AttributeType;
 use isaac::proto::type_proto::Value;
 use isaac::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, ValueInfoProto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
+    ValueInfoProto,
 };
 use isaac::rewrite::{Analysis, Choice, Direction, Reason};
+use isaac::training_graph::{Damping, Distance, Labelled, Loss, Method, Recipe, Selection, TrainingGraph};
 use isaac::upgrade::upgraded;
 use prost::Message;
 
@@ -147,6 +150,27 @@ fn upgrade(model: Model) {
     }
 }
 
+fn recipe() -> Recipe {
+    let distance = Distance::CrossEntropy { class_axis: Some(1), ignore_index: Some(-1) };
+    let optimizer = Optimizer::Momentum { momentum: 0.9, nesterov: false };
+    Recipe {
+        loss: Loss::Labelled(Labelled { distance, prediction: None, example_weights: true }),
+        update: Some(Update { optimizer, weight_decay: 0.1, clip_norm: Some(1.0) }),
+        selection: Selection::default(),
+    }
+}
+
+/// Makes a training graph with a second backward pass.
+fn train(model: Model) {
+    let Ok(model) = upgraded(model) else { return };
+    let Ok(graph) = TrainingGraph::new(&model, &recipe()) else { return };
+    let analysis = Analysis::new(graph.model(), &[]).expect("our own graph");
+    let chosen = analysis.choose(&Choice::default()).expect("all layers");
+    if let Ok(edit) = graph.conditioned(&chosen, Method::Zeta, Damping { lambda_a: 1.0, lambda_g: 1.0 }) {
+        graph.model().to_bytes(&edit);
+    }
+}
+
 fn load(path: &Path) -> ModelProto {
     ModelProto::decode(std::fs::read(path).expect("a fixture").as_slice()).expect("a model")
 }
@@ -178,9 +202,90 @@ fn with_gradient(mut proto: ModelProto) -> ModelProto {
     proto
 }
 
+fn floats(name: &str, dims: &[i64]) -> TensorProto {
+    TensorProto {
+        name: Some(name.into()),
+        dims: dims.to_vec(),
+        data_type: Some(1),
+        float_data: vec![0.5; dims.iter().product::<i64>() as usize],
+        ..TensorProto::default()
+    }
+}
+
+/// A forward pass through the operators on images, with the pads and sizes that they can have.
+fn spatial() -> ModelProto {
+    let constant =
+        |name: &str, tensor: TensorProto| NodeProto::build("", "Constant", &[], &[name]).with_tensor("value", tensor);
+    let ints = |name: &str, values: &[i64]| constant(name, TensorProto::of_ints(values));
+    let op = |op_type: &str, inputs: &[&str], output: &str| NodeProto::build("", op_type, inputs, &[output]);
+    let nodes = vec![
+        ints("pads", &[0, 0, 1, 2, 0, 0, 1, 0]),
+        ints("negative", &[0, 0, -1, 0, 0, 0, 0, -1]),
+        ints("sizes", &[1, 2, 6, 5]),
+        ints("image_shape", &[4, 5]),
+        ints("block", &[2, 1]),
+        constant("scales", floats("", &[4])),
+        op("ConvTranspose", &["image", "kernel"], "wide")
+            .with_ints("strides", &[2, 1])
+            .with_ints("dilations", &[1, 2])
+            .with_ints("pads", &[1, 0, 0, 1])
+            .with_ints("output_padding", &[1, 0])
+            .with_ints("kernel_shape", &[3, 3])
+            .with_int("group", 2),
+        op("Conv", &["wide", "depthwise"], "seen")
+            .with_ints("strides", &[1, 2])
+            .with_ints("kernel_shape", &[3, 3])
+            .with_int("group", 4),
+        op("MaxPool", &["seen"], "largest")
+            .with_ints("kernel_shape", &[2, 2])
+            .with_ints("pads", &[1, 0, 1, 0])
+            .with_ints("dilations", &[2, 1])
+            .with_int("ceil_mode", 0)
+            .with_int("storage_order", 0),
+        op("AveragePool", &["largest"], "average")
+            .with_ints("kernel_shape", &[3, 3])
+            .with_ints("strides", &[2, 1])
+            .with_ints("pads", &[1, 1, 1, 1])
+            .with_int("ceil_mode", 1)
+            .with_int("count_include_pad", 0),
+        op("LpPool", &["average"], "normed")
+            .with_ints("kernel_shape", &[2, 2])
+            .with_ints("pads", &[0, 1, 1, 0])
+            .with_int("p", 2),
+        op("Pad", &["normed", "pads"], "padded"),
+        op("Pad", &["padded", "negative"], "cut"),
+        op("Resize", &["cut", "", "", "sizes"], "resized"),
+        op("Resize", &["resized", "", "scales"], "scaled"),
+        op("DepthToSpace", &["wide"], "space").with_int("blocksize", 2),
+        op("SpaceToDepth", &["space"], "depth").with_int("blocksize", 2),
+        op("LRN", &["depth"], "local").with_int("size", 3),
+        op("MeanVarianceNormalization", &["local"], "standard").with_ints("axes", &[0, 2, 3]),
+        op("LpNormalization", &["standard"], "unit").with_int("axis", 1).with_int("p", 2),
+        op("GroupNormalization", &["unit", "scale", "scale"], "grouped").with_int("num_groups", 2),
+        op("GlobalLpPool", &["grouped"], "global").with_int("p", 2),
+        op("Col2Im", &["columns", "image_shape", "block"], "drawn")
+            .with_ints("strides", &[1, 2])
+            .with_ints("pads", &[0, 0, 0, 1])
+            .with_ints("dilations", &[1, 1]),
+        op("GlobalAveragePool", &["scaled"], "left"),
+        op("GlobalAveragePool", &["drawn"], "right"),
+        op("Sum", &["left", "right", "global"], "y"),
+    ];
+    let mut proto = model(nodes, vec![tensor("image", &[1, 2, 5, 5])], vec![tensor("y", &[1, 4, 1, 1])]);
+    let graph = proto.graph.as_mut().expect("a graph");
+    graph.value_info = vec![tensor("seen", &[1, 4, 8, 4]), tensor("average", &[1, 4, 5, 3])];
+    graph.initializer = vec![
+        floats("kernel", &[2, 2, 3, 3]),
+        floats("depthwise", &[4, 1, 3, 3]),
+        floats("scale", &[2]),
+        floats("columns", &[1, 8, 12]),
+    ];
+    proto
+}
+
 /// A forward pass through the operators whose attributes and constants say the most about shapes.
 fn shapely() -> ModelProto {
-    let ints = |values: &[i64]| isaac::proto::TensorProto::of_ints(values);
+    let ints = |values: &[i64]| TensorProto::of_ints(values);
     let constant =
         |name: &str, values: &[i64]| NodeProto::build("", "Constant", &[], &[name]).with_tensor("value", ints(values));
     let op = |op_type: &str, inputs: &[&str], output: &str| NodeProto::build("", op_type, inputs, &[output]);
@@ -219,13 +324,6 @@ fn shapely() -> ModelProto {
         op("LayerNormalization", &["features", "scale"], "normal").with_int("axis", -1),
         op("Gemm", &["normal", "matrix"], "y").with_int("transA", 1).with_int("transB", 0),
     ];
-    let floats = |name: &str, dims: &[i64]| isaac::proto::TensorProto {
-        name: Some(name.into()),
-        dims: dims.to_vec(),
-        data_type: Some(1),
-        float_data: vec![0.5; dims.iter().product::<i64>() as usize],
-        ..Default::default()
-    };
     let mut proto = model(nodes, vec![tensor("image", &[1, 2, 5, 5])], vec![tensor("y", &[2, 1])]);
     let graph = proto.graph.as_mut().expect("a graph");
     graph.value_info = vec![tensor("padded", &[2, 3, 3]), tensor("tiled", &[1, 6, 6])];
@@ -254,7 +352,12 @@ fn bent_forward_graphs_never_panic() {
         ["mlp_gemm_ts17", "lora_merged_ts17", "clip_contrastive_ts17", "handmade_rnn_ts17", "mlp3d_ts15_dynshape"];
     let forward = fixtures.map(|name| (name, load(&fixture(name).join("forward.onnx"))));
     let exports = ["gpt_ts16", "windows_ts13"].map(|name| (name, load(&export(name))));
-    for (name, proto) in forward.into_iter().chain(exports).chain([("shapely", shapely())]) {
+    for (name, proto) in &forward {
+        let straight = Model::from_bytes(name, proto.encode_to_vec().into()).expect("a model");
+        TrainingGraph::new(&straight, &recipe()).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+    for (name, proto) in forward.into_iter().chain(exports).chain([("shapely", shapely()), ("spatial", spatial())]) {
+        for_each_bend(&proto, &mut |what, bent| survive(&mut panics, name, what, bent, train));
         let proto = with_gradient(proto);
         let straight = Model::from_bytes(name, proto.encode_to_vec().into()).expect("a model");
         lower_gradients(&straight).unwrap_or_else(|error| panic!("{name}: {error}"));

@@ -114,7 +114,10 @@ fn the_index_refuses_graphs_that_cannot_run() {
     let relu = |input: &str, output: &str| NodeProto::build("", "Relu", &[input], &[output]);
     let index = |nodes: Vec<NodeProto>| {
         let bytes = model(nodes, vec![tensor("x", &[2])], Vec::new()).encode_to_vec();
-        from_bytes(bytes).unwrap().index(GraphId::Main).map(|_| ())
+        from_bytes(bytes).unwrap().index(GraphId::Main).map(|_| ()).map_err(|error| match error {
+            ModelError::Graph { source, .. } => source,
+            other => panic!("{other}"),
+        })
     };
     assert_eq!(index(vec![relu("x", "y")]), Ok(()));
     assert!(

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crate::model::{IndexError, ModelError};
+use crate::model::ModelError;
 
 /// An operator that stands between the loss and a parameter, and cannot be differentiated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,15 +17,7 @@ pub struct Blocked {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AutodiffError {
-    /// The graph cannot be executed.
-    #[error("{}: {source}", path.display())]
-    Graph {
-        /// The model file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: IndexError,
-    },
-    /// An edit of the model left none.
+    /// The graph cannot be executed, or an edit of the model left none.
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The operator set is too old.

@@ -6,7 +6,6 @@ use super::backward::Backward;
 use super::error::AutodiffError;
 use super::expand::{self, Replaced};
 use crate::model::{Builder, Edit, GraphId, Model, NodeExt, ONNX_DOMAIN, Types, ValueId};
-use crate::proto::{NodeProto, TensorProto};
 
 const DOMAIN: &str = "ai.onnx.preview.training";
 
@@ -37,7 +36,7 @@ pub fn lower_gradients(model: &Model) -> Result<Edit, AutodiffError> {
 fn lowered(model: &Model) -> Result<Replaced, AutodiffError> {
     let path = model.path();
     let graph = model.graph();
-    let index = model.index(GraphId::Main).map_err(|source| AutodiffError::Graph { path: path.to_owned(), source })?;
+    let index = model.index(GraphId::Main)?;
     let opset = model.opset(ONNX_DOMAIN).unwrap_or(1);
     if opset < OLDEST_OPSET {
         return Err(AutodiffError::Opset { path: path.to_owned(), opset });
@@ -62,26 +61,19 @@ fn lowered(model: &Model) -> Result<Replaced, AutodiffError> {
         let wanted: BTreeSet<ValueId> = xs.iter().filter_map(|name| index.find(name)).collect();
         let prefix = format!("{}/", node.output.first().map_or("gradient", String::as_str));
         let mut builder = Builder::new(&index, opset, &prefix);
-        let seed = ones_like(&mut builder, &index.value(y).name, types.elem(y).unwrap_or(1));
+        let seed = builder.filled_like(&index.value(y).name, 1.0, types.elem(y).unwrap_or(1));
         let gradients = backward.gradients(&mut builder, &[(y, seed)], &wanted)?;
         for (name, output) in xs.iter().zip(&node.output).filter(|(_, output)| !output.is_empty()) {
             let gradient = index.find(name).and_then(|x| gradients.get(&x));
             match gradient {
-                Some(gradient) => builder.push(NodeProto::build("", "Identity", &[gradient], &[output])),
+                Some(gradient) => builder.name(gradient, output),
                 None => {
                     let zero = builder.op("Sub", &[name, name]);
-                    builder.push(NodeProto::build("", "Identity", &[&zero], &[output]));
+                    builder.name(&zero, output);
                 }
             }
         }
         replaced.insert(at, builder.into_nodes());
     }
     Ok(replaced)
-}
-
-/// A tensor of ones in the shape of `value`.
-pub(crate) fn ones_like(builder: &mut Builder<'_>, value: &str, elem: i32) -> String {
-    let shape = builder.op("Shape", &[value]);
-    let one = TensorProto { dims: vec![1], ..TensorProto::of_float(1.0, elem) };
-    builder.with("ConstantOfShape", &[&shape], |node| node.with_tensor("value", one))
 }

@@ -16,7 +16,6 @@ mod step;
 pub use backward::Backward;
 pub use error::{AutodiffError, Blocked};
 pub use expand::expanded;
-pub(crate) use gradient::ones_like;
 pub use gradient::{has_gradient_operator, lower_gradients};
 
 use crate::proto::NodeProto;

@@ -101,11 +101,6 @@ impl<'a> Step<'a, '_> {
         })
     }
 
-    /// The attribute `name` that is a string.
-    pub(crate) fn string(&self, name: &str, default: &'static str) -> &'a [u8] {
-        NodeExt::attribute(self.node, name).map_or(default.as_bytes(), |attribute| attribute.s())
-    }
-
     /// The elements of a constant float input.
     pub(crate) fn floats(&self, slot: usize) -> Option<Vec<f32>> {
         self.graph.constant(self.index, self.value(slot)?)?.float_elements()

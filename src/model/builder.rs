@@ -37,18 +37,14 @@ impl<'a> Builder<'a> {
 
     /// The nodes so far, in an order of execution; those that follow may use their values.
     pub(crate) fn take_nodes(&mut self) -> Vec<NodeProto> {
-        // A constant is made where it is first used.
+        // What comes next may stand before the constants so far.
         self.constants.clear();
         std::mem::take(&mut self.nodes)
     }
 
-    /// Gives a value that a node here makes another name.
-    pub(crate) fn rename(&mut self, value: &str, name: &str) {
-        for value in
-            self.nodes.iter_mut().flat_map(|node| node.input.iter_mut().chain(&mut node.output)).filter(|v| *v == value)
-        {
-            name.clone_into(value);
-        }
+    /// Gives values that nodes here make other names.
+    pub(crate) fn rename(&mut self, names: &HashMap<String, String>) {
+        rename(&mut self.nodes, names);
     }
 
     /// A name that no value has yet.
@@ -98,6 +94,11 @@ impl<'a> Builder<'a> {
         self.with("Cast", &[value], |node| node.with_int("to", elem.into()))
     }
 
+    /// `value`, of the element type `from`, in the element type `to`.
+    pub(crate) fn converted(&mut self, value: &str, from: i32, to: i32) -> String {
+        if from == to { value.to_owned() } else { self.cast(value, to) }
+    }
+
     /// A constant.
     pub(crate) fn constant(&mut self, tensor: TensorProto) -> String {
         let key = tensor.encode_to_vec();
@@ -108,6 +109,11 @@ impl<'a> Builder<'a> {
         self.nodes.push(NodeProto::build("", "Constant", &[], &[&name]).with_tensor("value", tensor));
         self.constants.insert(key, name.clone());
         name
+    }
+
+    /// An int64 scalar.
+    pub(crate) fn int(&mut self, value: i64) -> String {
+        self.constant(TensorProto::of_int(value))
     }
 
     /// An int64 tensor with one axis.
@@ -165,12 +171,34 @@ impl<'a> Builder<'a> {
         self.with("Transpose", &[value], |node| node.with_ints("perm", order))
     }
 
-    /// 0, 1, 2, … up to a number that a tensor with one element holds.
+    /// The size of an axis of `value`, a scalar.
+    pub(crate) fn size(&mut self, value: &str, axis: usize) -> String {
+        let shape = self.op("Shape", &[value]);
+        let axis = self.int(axis as i64);
+        self.op("Gather", &[&shape, &axis])
+    }
+
+    /// 0, 1, 2, … so many numbers as a scalar says.
     pub(crate) fn count_up(&mut self, count: &str) -> String {
-        let none = self.ints(&[]);
-        let count = self.op("Reshape", &[count, &none]);
-        let [zero, one] = [0, 1].map(|value| self.constant(TensorProto::of_int(value)));
-        self.op("Range", &[&zero, &count, &one])
+        let [zero, one] = [0, 1].map(|value| self.int(value));
+        self.op("Range", &[&zero, count, &one])
+    }
+
+    /// A tensor of the sizes that `shape` holds, all of whose elements are this number.
+    pub(crate) fn filled(&mut self, shape: &str, number: f64, elem: i32) -> String {
+        let number = TensorProto::of_floats(&[number], &[1], elem);
+        self.with("ConstantOfShape", &[shape], |node| node.with_tensor("value", number))
+    }
+
+    /// The same in the shape of `like`.
+    pub(crate) fn filled_like(&mut self, like: &str, number: f64, elem: i32) -> String {
+        let shape = self.op("Shape", &[like]);
+        self.filled(&shape, number, elem)
+    }
+
+    /// The sum of all elements, a scalar.
+    pub(crate) fn total(&mut self, value: &str) -> String {
+        self.with("ReduceSum", &[value], |node| node.with_int("keepdims", 0))
     }
 
     /// `value` under a name that it already has elsewhere.
@@ -204,6 +232,15 @@ impl<'a> Builder<'a> {
     pub(crate) fn expand_like(&mut self, value: &str, like: &str) -> String {
         let shape = self.op("Shape", &[like]);
         self.op("Expand", &[value, &shape])
+    }
+}
+
+/// Gives the values of `nodes` that are listed other names.
+pub(crate) fn rename(nodes: &mut [NodeProto], names: &HashMap<String, String>) {
+    for value in nodes.iter_mut().flat_map(|node| node.input.iter_mut().chain(&mut node.output)) {
+        if let Some(name) = names.get(value) {
+            name.clone_into(value);
+        }
     }
 }
 

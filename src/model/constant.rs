@@ -96,42 +96,36 @@ impl TensorProto {
 
     /// The elements of an int64 tensor that is stored in the file.
     pub fn int64_elements(&self) -> Option<Vec<i64>> {
-        if self.data_type() != DataType::Int64 as i32 {
-            return None;
-        }
-        match self.raw_data.as_deref() {
-            Some(bytes) if !bytes.is_empty() => Some(
-                bytes.chunks_exact(8).filter_map(|chunk| Some(i64::from_le_bytes(chunk.try_into().ok()?))).collect(),
-            ),
-            _ => Some(self.int64_data.clone()),
-        }
+        self.elements(DataType::Int64, i64::from_le_bytes, || self.int64_data.clone())
     }
 
     /// The elements of an int32 tensor that is stored in the file.
     pub fn int32_elements(&self) -> Option<Vec<i64>> {
-        if self.data_type() != DataType::Int32 as i32 {
-            return None;
-        }
-        match self.raw_data.as_deref() {
-            Some(bytes) if !bytes.is_empty() => Some(
-                bytes
-                    .chunks_exact(4)
-                    .filter_map(|chunk| Some(i32::from_le_bytes(chunk.try_into().ok()?).into()))
-                    .collect(),
-            ),
-            _ => Some(self.int32_data.iter().map(|&value| value.into()).collect()),
-        }
+        let widened = |bytes| i32::from_le_bytes(bytes).into();
+        self.elements(DataType::Int32, widened, || self.int32_data.iter().map(|&value| value.into()).collect())
     }
 
     /// The elements of a tensor of booleans that is stored in the file.
     pub fn bool_elements(&self) -> Option<Vec<bool>> {
-        if self.data_type() != DataType::Bool as i32 {
-            return None;
-        }
-        match self.raw_data.as_deref() {
-            Some(bytes) if !bytes.is_empty() => Some(bytes.iter().map(|&byte| byte != 0).collect()),
-            _ => Some(self.int32_data.iter().map(|&value| value != 0).collect()),
-        }
+        let is_true = |[byte]: [u8; 1]| byte != 0;
+        self.elements(DataType::Bool, is_true, || self.int32_data.iter().map(|&value| value != 0).collect())
+    }
+
+    /// The elements of a float tensor that is stored in the file.
+    pub fn float_elements(&self) -> Option<Vec<f32>> {
+        self.elements(DataType::Float, f32::from_le_bytes, || self.float_data.clone())
+    }
+
+    /// The elements of a tensor of this type: each read from its bytes, or else those that are `listed`.
+    fn elements<const WIDTH: usize, T>(
+        &self,
+        elem: DataType,
+        read: impl Fn([u8; WIDTH]) -> T,
+        listed: impl FnOnce() -> Vec<T>,
+    ) -> Option<Vec<T>> {
+        let bytes = self.raw_data();
+        let of_bytes = || bytes.chunks_exact(WIDTH).filter_map(|chunk| chunk.try_into().ok()).map(read).collect();
+        (self.data_type() == elem as i32).then(|| if bytes.is_empty() { listed() } else { of_bytes() })
     }
 
     /// The elements of a tensor of numbers that is stored in the file, one after the other as `raw_data` has them.
@@ -142,15 +136,6 @@ impl TensorProto {
             DataType::Double => Some(self.double_data.iter().flat_map(|value| value.to_le_bytes()).collect()),
             _ => None,
         }
-    }
-
-    /// The elements of a float tensor that is stored in the file.
-    pub fn float_elements(&self) -> Option<Vec<f32>> {
-        if self.data_type() != DataType::Float as i32 {
-            return None;
-        }
-        let bytes = self.element_bytes()?;
-        Some(bytes.chunks_exact(4).filter_map(|chunk| Some(f32::from_le_bytes(chunk.try_into().ok()?))).collect())
     }
 
     /// The element of a floating-point tensor that has just one.

@@ -8,7 +8,7 @@ use std::path::Path;
 use tempfile::Builder;
 
 use super::wire::{self, Field};
-use super::{Graph, GraphId, Model, canonical_domain};
+use super::{Graph, GraphId, Model, Producer, TensorType, Value, canonical_domain};
 use crate::proto::{NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, ValueInfoProto};
 
 /// What is to be changed in a graph.
@@ -41,6 +41,28 @@ pub struct Edit {
     pub metadata: BTreeMap<String, String>,
     /// The version of the ONNX IR.
     pub ir_version: Option<i64>,
+}
+
+impl GraphEdit {
+    /// Adds an input with a default, which is its type as well.
+    pub(crate) fn add_input(&mut self, name: &str, default: TensorProto) {
+        self.more_inputs.push(TensorType::of_tensor(&default).declare(name));
+        self.more_initializers.push(TensorProto { name: Some(name.to_owned()), ..default });
+    }
+
+    /// Makes an input of an initializer, which becomes its default, unless it is one already.
+    pub(crate) fn feed(&mut self, value: &Value, tensor: &TensorType) {
+        if matches!(value.producer, Producer::Initializer(_)) {
+            self.more_inputs.push(tensor.declare(&value.name));
+        }
+    }
+}
+
+impl From<GraphEdit> for Edit {
+    /// The changes of a main graph.
+    fn from(graph: GraphEdit) -> Self {
+        Self { graphs: [(GraphId::Main, graph)].into(), ..Self::default() }
+    }
 }
 
 /// A stretch of the output.
@@ -108,7 +130,11 @@ impl Edit {
         // The usual permissions of a new file (the umask is applied), not the private ones of a temporary file.
         let permissions = std::fs::Permissions::from_mode(0o666);
         let mut file = Builder::new().permissions(permissions).prefix(".isaac-").tempfile_in(folder(path))?;
-        for piece in self.pieces(model) {
+        let pieces = self.pieces(model);
+        if pieces.iter().map(Piece::len).sum::<usize>() > i32::MAX as usize {
+            return Err(std::io::Error::other("the model would be larger than 2 GB, which protobuf does not allow"));
+        }
+        for piece in pieces {
             match piece {
                 Piece::Old(range) => copy_range(model, range, file.as_file_mut())?,
                 Piece::New(bytes) => file.write_all(&bytes)?,

@@ -1,8 +1,9 @@
 use std::path::PathBuf;
 
+use super::IndexError;
 use super::wire::WireError;
 
-/// Why a model cannot be loaded or saved. Each message names the file.
+/// Why a model cannot be loaded, indexed or saved. Each message names the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModelError {
@@ -39,6 +40,14 @@ pub enum ModelError {
         path: PathBuf,
         /// How many were found.
         count: usize,
+    },
+    /// The graph cannot be executed.
+    #[error("{}: {source}", path.display())]
+    Graph {
+        /// The model file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: IndexError,
     },
     /// A tensor's external data cannot be used.
     #[error("{}: external data of tensor '{tensor}': {what}", path.display())]

@@ -37,8 +37,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use prost::Message;
+use wildmatch::WildMatch;
 
-pub(crate) use builder::{Builder, needed_for};
+pub(crate) use builder::{Builder, needed_for, rename};
 pub use edit::{Edit, GraphEdit};
 pub use equation::Equation;
 pub use error::ModelError;
@@ -47,6 +48,7 @@ pub use index::{Index, IndexError, NodeId, Producer, Value, ValueId};
 pub use infer::{Element, Types, broadcast};
 pub use node::NodeExt;
 pub use training_map::{ParameterEntry, StateEntry, TRAINING_METADATA, TrainingMap};
+pub(crate) use types::working_type;
 pub use types::{Dim, TensorType, is_float};
 
 use crate::proto::{FunctionProto, OperatorSetIdProto, StringStringEntryProto};
@@ -186,18 +188,19 @@ impl Model {
     /// The index of one of [`Model::graphs`]. The algorithm of a training info also sees the initializers of the main graph.
     ///
     /// # Errors
-    /// A value that is defined twice or not at all, or a cycle.
+    /// [`ModelError::Graph`]: a value that is defined twice or not at all, or a cycle.
     ///
     /// # Panics
     /// If the model has no such graph.
-    pub fn index(&self, id: GraphId) -> Result<Index, IndexError> {
-        match id {
+    pub fn index(&self, id: GraphId) -> Result<Index, ModelError> {
+        let index = match id {
             GraphId::Main => Index::new(&self.graph, &[]),
             GraphId::Algorithm(i) => {
                 let graph = self.training_info[i].algorithm().expect("a graph of this model");
                 Index::new(graph, self.graph.initializers())
             }
-        }
+        };
+        index.map_err(|source| ModelError::Graph { path: self.path.clone(), source })
     }
 
     /// The training infos.
@@ -248,6 +251,11 @@ impl Model {
     pub fn to_bytes(&self, edit: &Edit) -> Vec<u8> {
         edit.bytes(self)
     }
+}
+
+/// Whether a glob, or else the very name, stands for a value of that name.
+pub(crate) fn fits(glob: &str, name: &str) -> bool {
+    glob == name || WildMatch::new(glob).matches(name)
 }
 
 /// The name under which files list a domain: the default one has two.

@@ -17,6 +17,8 @@ pub trait NodeExt {
     fn with_tensor(self, name: &str, value: TensorProto) -> Self;
     /// The same node under another name.
     fn named(self, name: &str) -> Self;
+    /// Whether its operator is one of the default domain.
+    fn is_standard(&self) -> bool;
     /// Whether this is `op_type` of the default domain.
     fn is_onnx(&self, op_type: &str) -> bool;
     /// Whether this is `op_type` of `domain`.
@@ -29,6 +31,8 @@ pub trait NodeExt {
     fn float(&self, name: &str, default: f32) -> f32;
     /// The attribute `name` that is a list of integers.
     fn ints(&self, name: &str) -> Option<&[i64]>;
+    /// The string attribute `name`, or `default`.
+    fn string(&self, name: &str, default: &'static str) -> &[u8];
     /// The name of input `slot`; `None` where it is absent or left out.
     fn input_name(&self, slot: usize) -> Option<&str>;
     /// The graphs that the node holds (bodies of If, Loop, Scan).
@@ -80,8 +84,12 @@ impl NodeExt for NodeProto {
         self
     }
 
+    fn is_standard(&self) -> bool {
+        matches!(self.domain(), "" | "ai.onnx")
+    }
+
     fn is_onnx(&self, op_type: &str) -> bool {
-        matches!(self.domain(), "" | "ai.onnx") && self.op_type() == op_type
+        self.is_standard() && self.op_type() == op_type
     }
 
     fn is(&self, domain: &str, op_type: &str) -> bool {
@@ -102,6 +110,10 @@ impl NodeExt for NodeProto {
 
     fn ints(&self, name: &str) -> Option<&[i64]> {
         NodeExt::attribute(self, name).map(|attribute| attribute.ints.as_slice())
+    }
+
+    fn string(&self, name: &str, default: &'static str) -> &[u8] {
+        NodeExt::attribute(self, name).map_or(default.as_bytes(), |attribute| attribute.s())
     }
 
     fn input_name(&self, slot: usize) -> Option<&str> {

@@ -61,8 +61,15 @@ pub struct StateEntry {
 }
 
 impl TrainingMap {
+    /// As the metadata property has it.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a map of strings is plain data")
+    }
+}
+
+impl Default for TrainingMap {
     /// Of a graph that has nothing yet.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             version: 1,
             data: Vec::new(),
@@ -72,16 +79,5 @@ impl TrainingMap {
             parameters: Vec::new(),
             state: Vec::new(),
         }
-    }
-
-    /// As the metadata property has it.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string(self).expect("a map of strings is plain data")
-    }
-}
-
-impl Default for TrainingMap {
-    fn default() -> Self {
-        Self::new()
     }
 }

@@ -52,6 +52,11 @@ pub fn is_float(elem: i32) -> bool {
     [DataType::Float, DataType::Double, DataType::Float16, DataType::Bfloat16].iter().any(|&float| float as i32 == elem)
 }
 
+/// The element type in which numbers of the floating-point type `elem` are added up: 16 bits are too few for small changes.
+pub(crate) fn working_type(elem: i32) -> i32 {
+    if elem == DataType::Double as i32 { elem } else { DataType::Float as i32 }
+}
+
 impl TensorType {
     /// The type that a `ValueInfoProto` declares; `None` for sequences, maps and absent types.
     pub fn of(info: &ValueInfoProto) -> Option<Self> {

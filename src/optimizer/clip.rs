@@ -1,5 +1,4 @@
-use super::{cast, working_type};
-use crate::model::{Builder, NodeExt};
+use crate::model::{Builder, NodeExt, working_type};
 use crate::proto::tensor_proto::DataType;
 
 /// Keeps the quotient finite where all gradients are zero; as in `torch.nn.utils.clip_grad_norm_`.
@@ -11,9 +10,9 @@ pub(crate) fn clipped(b: &mut Builder<'_>, gradients: Vec<(String, i32)>, limit:
     let squares: Vec<String> = gradients
         .iter()
         .map(|(gradient, elem)| {
-            let gradient = cast(b, gradient, *elem, working_type(*elem));
+            let gradient = b.converted(gradient, *elem, working_type(*elem));
             let square = b.with("ReduceSumSquare", &[&gradient], |node| node.with_int("keepdims", 0));
-            cast(b, &square, working_type(*elem), norm_type)
+            b.converted(&square, working_type(*elem), norm_type)
         })
         .collect();
     let squares: Vec<&str> = squares.iter().map(String::as_str).collect();
@@ -28,7 +27,7 @@ pub(crate) fn clipped(b: &mut Builder<'_>, gradients: Vec<(String, i32)>, limit:
     gradients
         .iter()
         .map(|(gradient, elem)| {
-            let factor = cast(b, &factor, norm_type, *elem);
+            let factor = b.converted(&factor, norm_type, *elem);
             b.op("Mul", &[gradient, &factor])
         })
         .collect()

@@ -6,9 +6,6 @@
 mod clip;
 mod rules;
 
-use crate::model::{Builder, is_float};
-use crate::proto::tensor_proto::DataType;
-
 pub(crate) use clip::clipped;
 pub(crate) use rules::Updates;
 
@@ -56,15 +53,4 @@ pub struct Update {
     pub weight_decay: f64,
     /// The largest 2-norm of all gradients together: longer ones are shortened to it.
     pub clip_norm: Option<f64>,
-}
-
-/// The element type in which a parameter's update is computed and its state kept: 16 bits are too few for small changes.
-fn working_type(elem: i32) -> i32 {
-    if elem == DataType::Double as i32 { elem } else { DataType::Float as i32 }
-}
-
-/// `value` in another floating-point type.
-fn cast(b: &mut Builder<'_>, value: &str, from: i32, to: i32) -> String {
-    debug_assert!(is_float(from) && is_float(to));
-    if from == to { value.to_owned() } else { b.cast(value, to) }
 }

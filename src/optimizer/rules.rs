@@ -1,5 +1,5 @@
-use super::{Moments, Optimizer, Update, cast, working_type};
-use crate::model::{Builder, TensorType};
+use super::{Moments, Optimizer, Update};
+use crate::model::{Builder, TensorType, working_type};
 use crate::proto::TensorProto;
 use crate::proto::tensor_proto::DataType;
 
@@ -44,9 +44,9 @@ impl<'a> Updates<'a> {
     pub(crate) fn parameter(&mut self, b: &mut Builder<'_>, name: &str, tensor: &TensorType, gradient: &str) -> String {
         let working = working_type(tensor.elem);
         let Update { optimizer, weight_decay, .. } = self.update;
-        let rate = cast(b, &self.learning_rate, DataType::Float as i32, working);
-        let mut parameter = cast(b, name, tensor.elem, working);
-        let mut gradient = cast(b, gradient, tensor.elem, working);
+        let rate = b.converted(&self.learning_rate, DataType::Float as i32, working);
+        let mut parameter = b.converted(name, tensor.elem, working);
+        let mut gradient = b.converted(gradient, tensor.elem, working);
         if let Optimizer::AdamW(_) = optimizer {
             parameter = decayed(b, &parameter, &rate, *weight_decay, working);
         } else if *weight_decay != 0.0 {
@@ -68,7 +68,7 @@ impl<'a> Updates<'a> {
         };
         let change = b.op("Mul", &[&rate, &direction]);
         let updated = b.op("Sub", &[&parameter, &change]);
-        cast(b, &updated, working, tensor.elem)
+        b.converted(&updated, working, tensor.elem)
     }
 
     /// m̂ / (√v̂ + ε), with m̂ = m / (1 - β₁ᵗ) and v̂ = v / (1 - β₂ᵗ).
@@ -88,7 +88,7 @@ impl<'a> Updates<'a> {
         let mean_square = self.carry(b, name, "mean_square", tensor, moments.beta2, &share);
         let corrections = self.corrections.clone().unwrap_or_default();
         let [mean_correction, root_correction] =
-            corrections.map(|correction| cast(b, &correction, DataType::Double as i32, working));
+            corrections.map(|correction| b.converted(&correction, DataType::Double as i32, working));
         let root = b.op("Sqrt", &[&mean_square]);
         let root = b.op("Div", &[&root, &root_correction]);
         let epsilon = b.scalar(moments.epsilon, working);
@@ -99,7 +99,7 @@ impl<'a> Updates<'a> {
 
     /// Counts the steps; 1 - β₁ᵗ and √(1 - β₂ᵗ) in double, where 1 - 0.999 is not yet rounded away.
     fn count_step(&mut self, b: &mut Builder<'_>, moments: &Moments) -> [String; 2] {
-        let one = b.constant(TensorProto::of_int(1));
+        let one = b.int(1);
         let input = b.named("step");
         let step = b.op("Add", &[&input, &one]);
         self.carried.push(Carried { name: input, start: TensorProto::of_int(0), updated: step.clone() });

@@ -1,23 +1,15 @@
 use std::path::PathBuf;
 
 use super::select::SelectError;
-use crate::model::{IndexError, ModelError};
+use crate::model::ModelError;
 
 /// Why a model cannot be rewritten.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RewriteError {
-    /// The file cannot be loaded or written.
+    /// The file cannot be loaded or written, or its graph cannot be executed.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The graph cannot be executed.
-    #[error("{}: {source}", path.display())]
-    Graph {
-        /// The model file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: IndexError,
-    },
     /// The gradient is one symbolic operator; no product exists yet.
     #[error(
         "{}: the gradient is the symbolic operator {node}: its products have to be written out before they can be rewritten, \

@@ -40,9 +40,9 @@ mod unit;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wildmatch::WildMatch;
-
-use crate::model::{Edit, GraphId, Index, Model, NodeExt, NodeId, ONNX_DOMAIN, Producer, TRAINING_METADATA, ValueId};
+use crate::model::{
+    Edit, GraphId, Index, Model, NodeExt, NodeId, ONNX_DOMAIN, Producer, TRAINING_METADATA, ValueId, fits,
+};
 use emit::Emitter;
 use flow::Flow;
 use matching::Matching;
@@ -93,8 +93,7 @@ impl<'a> Analysis<'a> {
                 let path = model.path().to_owned();
                 return Err(RewriteError::SymbolicGradient { path, node: node.label() });
             }
-            let index =
-                model.index(id).map_err(|source| RewriteError::Graph { path: model.path().to_owned(), source })?;
+            let index = model.index(id)?;
             let flow = Flow::new(graph, &index);
             let updates: Vec<(&str, &str)> = match id {
                 GraphId::Main => Vec::new(),
@@ -260,9 +259,7 @@ fn declared_parameters(
         .collect();
     let mut declared = BTreeSet::new();
     for glob in globs {
-        let pattern = WildMatch::new(glob);
-        let found: Vec<ValueId> =
-            leaves.iter().filter(|(_, name)| glob == name || pattern.matches(name)).map(|(id, _)| *id).collect();
+        let found: Vec<ValueId> = leaves.iter().filter(|(_, name)| fits(glob, name)).map(|(id, _)| *id).collect();
         if found.is_empty() {
             let known = leaves.iter().map(|(_, name)| (*name).to_owned()).collect();
             return Err(RewriteError::UnknownParameter { glob: glob.clone(), known });

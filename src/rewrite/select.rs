@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
-use wildmatch::WildMatch;
+use crate::model::fits;
 
 /// Which layers to rewrite. Layers count from 1 in forward order; globs are matched against the weight's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl Selector {
             Self::Odd => index % 2 == 1,
             Self::Even => index.is_multiple_of(2),
             Self::Indices(indices) => indices.contains(&index),
-            Self::Glob(glob) => glob == weight || WildMatch::new(glob).matches(weight),
+            Self::Glob(glob) => fits(glob, weight),
         }
     }
 }

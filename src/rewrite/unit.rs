@@ -113,7 +113,11 @@ impl Unit {
     }
 
     fn single_batch(&self, flow: &Flow<'_>, rank: usize) -> bool {
-        flow.shape(self.result).is_none_or(|shape| shape.iter().take(rank - 2).all(|dim| dim.known() == Some(1)))
+        // A file can declare fewer axes than the product has.
+        let is_one = |shape: &[Dim]| {
+            shape.get(..rank - 2).is_some_and(|batches| batches.iter().all(|dim| dim.known() == Some(1)))
+        };
+        flow.shape(self.result).is_none_or(is_one)
     }
 
     fn absorb_sum(

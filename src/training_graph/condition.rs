@@ -7,8 +7,7 @@ use super::error::TrainingGraphError;
 use super::random::Random;
 use crate::autodiff::Backward;
 use crate::model::{
-    Builder, Edit, GraphEdit, GraphId, ONNX_DOMAIN, TRAINING_METADATA, TensorType, TrainingMap, Types, ValueId,
-    needed_for,
+    Builder, Edit, GraphEdit, GraphId, ONNX_DOMAIN, TRAINING_METADATA, TrainingMap, Types, ValueId, needed_for,
 };
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{NodeProto, TensorProto};
@@ -55,15 +54,16 @@ impl TrainingGraph<'_> {
         method: Method,
         damping: Damping,
     ) -> Result<Edit, TrainingGraphError> {
-        if method == Method::Gradient || chosen.rewritten().next().is_none() {
+        if chosen.rewritten().next().is_none() {
             return Ok(Edit::default());
         }
-        let index = self.model.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(&self.model, source))?;
+        let index = self.model.index(GraphId::Main)?;
         let mut scalars =
             Scalars { b: Builder::new(&index, 0, ""), graph: GraphEdit::default(), map: self.map.clone() };
         let lambda_a = scalars.damping("lambda_a", damping.lambda_a);
         let (mut edit, sampled) = match method {
-            Method::Gradient | Method::ZetaStar => (chosen.edit(&Direction::ZetaStar { lambda_a })?, Vec::new()),
+            Method::Gradient => return Ok(Edit::default()),
+            Method::ZetaStar => (chosen.edit(&Direction::ZetaStar { lambda_a })?, Vec::new()),
             Method::Zeta | Method::Kfac => {
                 let is_kfac = method == Method::Kfac;
                 let lambda_g = if is_kfac { lambda_a.clone() } else { scalars.damping("lambda_g", damping.lambda_g) };
@@ -94,8 +94,7 @@ impl TrainingGraph<'_> {
             return Err(TrainingGraphError::Request { path: path.to_owned(), what: what.into() });
         };
         let graph = self.prepared.graph();
-        let index =
-            self.prepared.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(&self.prepared, source))?;
+        let index = self.prepared.index(GraphId::Main)?;
         let types = Types::infer(graph, &index);
         let opset = self.prepared.opset(ONNX_DOMAIN).unwrap_or(1);
         let mut random = self.random.clone().unwrap_or_else(|| Random::new(scalars.seed()));
@@ -127,17 +126,16 @@ struct Scalars<'a> {
 impl Scalars<'_> {
     fn damping(&mut self, role: &str, default: f32) -> String {
         let elem = DataType::Float as i32;
-        self.add(role, TensorType::scalar(elem), TensorProto::of_float(default.into(), elem))
+        self.add(role, TensorProto::of_float(default.into(), elem))
     }
 
     fn seed(&mut self) -> String {
-        self.add("seed", TensorType::scalar(DataType::Int64 as i32), TensorProto::of_int(0))
+        self.add("seed", TensorProto::of_int(0))
     }
 
-    fn add(&mut self, role: &str, tensor: TensorType, default: TensorProto) -> String {
+    fn add(&mut self, role: &str, default: TensorProto) -> String {
         let name = self.b.named(role);
-        self.graph.more_inputs.push(tensor.declare(&name));
-        self.graph.more_initializers.push(TensorProto { name: Some(name.clone()), ..default });
+        self.graph.add_input(&name, default);
         self.map.scalars.insert(role.to_owned(), name.clone());
         name
     }

@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::model::{
-    Builder, Graph, GraphEdit, Index, NodeExt, ParameterEntry, Producer, StateEntry, TensorType, TrainingMap, ValueId,
+    Builder, Graph, GraphEdit, Index, ParameterEntry, StateEntry, TensorType, TrainingMap, ValueId, rename,
 };
 use crate::optimizer::{Update, Updates, clipped};
+use crate::proto::NodeProto;
 use crate::proto::tensor_proto::DataType;
-use crate::proto::{NodeProto, TensorProto};
+
+/// As many floats as fill a protobuf message.
+const LARGEST: u64 = (1 << 31) / 4;
 
 /// A trained parameter with its gradient.
 struct Parameter {
@@ -21,23 +24,29 @@ pub(super) struct Trained(Vec<Parameter>);
 
 impl Trained {
     /// The initializers that have gradients. They become inputs, where they are none.
+    ///
+    /// # Errors
+    /// A parameter that is larger than a file can hold.
     pub(super) fn new(
         graph: &Graph,
         index: &Index,
         gradients: &BTreeMap<ValueId, String>,
         edit: &mut GraphEdit,
-    ) -> Self {
+    ) -> Result<Self, String> {
         let mut trained = Vec::new();
         for initializer in graph.initializers() {
             let Some(value) = index.find(initializer.name()) else { continue };
             let Some(gradient) = gradients.get(&value) else { continue };
             let (name, tensor) = (initializer.name().to_owned(), initializer.tensor_type());
-            if matches!(index.value(value).producer, Producer::Initializer(_)) {
-                edit.more_inputs.push(tensor.declare(&name));
+            let sizes = tensor.shape.iter().flatten().map(|dim| dim.known());
+            let count = sizes.into_iter().try_fold(1_u64, |count, size| count.checked_mul(size?));
+            if count.is_none_or(|count| count > LARGEST) {
+                return Err(format!("'{name}' has more than {LARGEST} elements, which no ONNX file holds"));
             }
+            edit.feed(index.value(value), &tensor);
             trained.push(Parameter { name, tensor, gradient: gradient.clone() });
         }
-        Self(trained)
+        Ok(Self(trained))
     }
 
     /// The parameters of a training graph that delivers gradients. They and the gradients become inputs.
@@ -72,17 +81,13 @@ impl Trained {
                 // Two parameters have the same gradient, or it is that of the prediction.
                 known => {
                     let source = known.unwrap_or(&gradient).clone();
-                    b.push(NodeProto::build("", "Identity", &[&source], &[&output]));
+                    b.name(&source, &output);
                 }
             }
             edit.more_outputs.push(tensor.declare(&output));
             map.parameters.push(ParameterEntry { input: name.clone(), name, gradient: Some(output), updated: None });
         }
-        for value in backward.iter_mut().flat_map(|node| node.input.iter_mut().chain(&mut node.output)) {
-            if let Some(name) = names.get(value) {
-                value.clone_from(name);
-            }
-        }
+        rename(backward, &names);
     }
 
     /// Makes the parameters after the step outputs, and what the optimizer carries inputs and outputs.
@@ -97,27 +102,26 @@ impl Trained {
             None => typed.into_iter().map(|(gradient, _)| gradient).collect(),
         };
         let mut updates = Updates::new(b, update, &rate);
+        let mut names = HashMap::new();
+        let mut updated_output = |b: &mut Builder<'_>, name: &str, updated: String| {
+            let output = b.named(&format!("{name}.updated"));
+            names.insert(updated, output.clone());
+            output
+        };
         for (Parameter { name, tensor, .. }, gradient) in self.0.into_iter().zip(gradients) {
             let updated = updates.parameter(b, &name, &tensor, &gradient);
-            let output = output(b, &updated, &name);
+            let output = updated_output(b, &name, updated);
             edit.more_outputs.push(tensor.declare(&output));
             map.parameters.push(ParameterEntry { input: name.clone(), name, gradient: None, updated: Some(output) });
         }
         for carried in updates.into_carried() {
             let name = carried.name;
             let tensor = TensorType::of_tensor(&carried.start);
-            let updated = output(b, &carried.updated, &name);
-            edit.more_inputs.push(tensor.declare(&name));
+            let updated = updated_output(b, &name, carried.updated);
             edit.more_outputs.push(tensor.declare(&updated));
-            edit.more_initializers.push(TensorProto { name: Some(name.clone()), ..carried.start });
+            edit.add_input(&name, carried.start);
             map.state.push(StateEntry { input: name.clone(), name, updated });
         }
+        b.rename(&names);
     }
-}
-
-/// Gives a value that is made by `b` the name `<name>.updated`.
-fn output(b: &mut Builder<'_>, value: &str, name: &str) -> String {
-    let output = b.named(&format!("{name}.updated"));
-    b.rename(value, &output);
-    output
 }

@@ -1,7 +1,7 @@
 use std::path::PathBuf;
 
 use crate::autodiff::AutodiffError;
-use crate::model::{IndexError, Model, ModelError};
+use crate::model::ModelError;
 use crate::rewrite::RewriteError;
 
 /// Why no training graph can be made from a model.
@@ -14,17 +14,9 @@ pub enum TrainingGraphError {
     /// The products of the backward pass cannot be replaced.
     #[error(transparent)]
     Rewrite(#[from] RewriteError),
-    /// A file cannot be written.
+    /// The graph cannot be executed, or an edit of the model left none.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The graph cannot be executed.
-    #[error("{}: {source}", path.display())]
-    Graph {
-        /// The model file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: IndexError,
-    },
     /// The operator set is too old.
     #[error("{}: training graphs are written in operators of opset 14 or later, and the model imports {opset}", path.display())]
     Opset {
@@ -41,10 +33,4 @@ pub enum TrainingGraphError {
         /// What does not fit, and what there is.
         what: String,
     },
-}
-
-impl TrainingGraphError {
-    pub(super) fn graph(model: &Model, source: IndexError) -> Self {
-        Self::Graph { path: model.path().to_owned(), source }
-    }
 }

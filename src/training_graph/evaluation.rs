@@ -3,12 +3,12 @@
 use super::error::TrainingGraphError;
 use super::{IR_VERSION, Recipe, TrainingGraph};
 use crate::model::{
-    Builder, Edit, GraphEdit, GraphId, ONNX_DOMAIN, ParameterEntry, Producer, TRAINING_METADATA, TrainingMap, Types,
-    needed_for,
+    Builder, Edit, GraphEdit, GraphId, ONNX_DOMAIN, ParameterEntry, TRAINING_METADATA, TrainingMap, Types, needed_for,
 };
 
 impl TrainingGraph<'_> {
-    /// The changes that make an evaluation graph of the forward model: whatever the training graph updates is an input with a default, and the loss is an output. Dropout and batch normalization stay as they are in the forward model.
+    /// The changes that make an evaluation graph of the forward model: whatever the training graph updates is an input
+    /// with a default, and the loss is an output. Dropout and batch normalization stay as they are in the forward model.
     ///
     /// # Errors
     /// A recipe that does not fit the model.
@@ -16,10 +16,11 @@ impl TrainingGraph<'_> {
         let model = self.forward;
         let request = |what| TrainingGraphError::Request { path: model.path().to_owned(), what };
         let graph = model.graph();
-        let index = model.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(model, source))?;
+        let index = model.index(GraphId::Main)?;
         let types = Types::infer(graph, &index);
         let mut b = Builder::new(&index, model.opset(ONNX_DOMAIN).unwrap_or(1), "loss/");
         let target = recipe.loss.target(&mut b, model, &index, &types).map_err(request)?;
+        let labels = target.label_names();
         let more_nodes = needed_for(b.into_nodes(), [target.loss.clone()].into());
         let mut edit = GraphEdit { more_nodes, more_inputs: target.labels, ..GraphEdit::default() };
         edit.more_outputs.extend(target.new_output.map(|tensor| tensor.declare(&target.loss)));
@@ -27,23 +28,21 @@ impl TrainingGraph<'_> {
         let mut parameters = Vec::new();
         for name in trained.chain(self.map.state.iter().map(|state| &state.name)) {
             let Some(value) = index.find(name).map(|id| index.value(id)) else { continue };
-            if let (Producer::Initializer(_), Some(tensor)) = (value.producer, &value.tensor_type) {
-                edit.more_inputs.push(tensor.declare(name));
-            }
+            let Some(tensor) = &value.tensor_type else { continue };
+            edit.feed(value, tensor);
             parameters.push(ParameterEntry { name: name.clone(), input: name.clone(), gradient: None, updated: None });
         }
         let map = TrainingMap {
             data: self.map.data.clone(),
-            labels: self.map.labels.clone(),
+            labels,
             loss: Some(target.loss),
             parameters,
-            ..TrainingMap::new()
+            ..TrainingMap::default()
         };
         Ok(Edit {
-            graphs: [(GraphId::Main, edit)].into(),
             metadata: [(TRAINING_METADATA.to_owned(), map.to_json())].into(),
             ir_version: Some(model.ir_version().max(IR_VERSION)),
-            ..Edit::default()
+            ..edit.into()
         })
     }
 }

@@ -4,7 +4,7 @@
 //! t the label.
 
 use super::random::Random;
-use crate::model::{Builder, Dim, NodeExt, TensorType};
+use crate::model::{Builder, Dim, NodeExt, TensorType, working_type};
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{NodeProto, TensorProto, ValueInfoProto};
 
@@ -123,8 +123,8 @@ impl Labelled {
     /// # Errors
     /// What of the prediction does not fit.
     pub(super) fn write(&self, b: &mut Builder<'_>, name: &str, tensor: &TensorType) -> Result<Written, String> {
-        let working = if tensor.elem == DataType::Double as i32 { tensor.elem } else { DataType::Float as i32 };
-        let z = if tensor.elem == working { name.to_owned() } else { b.cast(name, working) };
+        let working = working_type(tensor.elem);
+        let z = b.converted(name, tensor.elem, working);
         let mut writer = Writer { b, name, tensor, z, working, inputs: Vec::new(), mask: None };
         let compared = writer.compare(self.distance)?;
         let weights = self.example_weights.then(|| writer.example_weights(&compared)).transpose()?;
@@ -170,7 +170,7 @@ impl Writer<'_, '_, '_> {
         let labels = self.input("labels", &TensorType { elem: INT64, shape: Some(shape) });
         let mut index = labels.clone();
         if let Some(ignored) = ignore_index {
-            let [ignored, zero] = [ignored, 0].map(|label| self.b.constant(TensorProto::of_int(label)));
+            let [ignored, zero] = [ignored, 0].map(|label| self.b.int(label));
             let is_ignored = self.b.op("Equal", &[&labels, &ignored]);
             index = self.b.op("Where", &[&is_ignored, &zero, &labels]);
             let counts = self.b.op("Not", &[&is_ignored]);
@@ -251,10 +251,8 @@ impl Writer<'_, '_, '_> {
             }
             None => {
                 broadcast[0] = -1;
-                let sizes = self.b.op("Shape", &[&self.z]);
-                let [at, zero, one] = [axis, 0, 1].map(|value| self.b.constant(TensorProto::of_int(value)));
-                let count = self.b.op("Gather", &[&sizes, &at]);
-                let numbers = self.b.op("Range", &[&zero, &count, &one]);
+                let count = self.b.size(&self.z, axis as usize);
+                let numbers = self.b.count_up(&count);
                 let broadcast = self.b.ints(&broadcast);
                 self.b.op("Reshape", &[&numbers, &broadcast])
             }
@@ -276,7 +274,7 @@ impl Writer<'_, '_, '_> {
     fn labels_like_prediction(&mut self) -> String {
         let tensor = self.tensor.clone();
         let labels = self.input("labels", &tensor);
-        if tensor.elem == self.working { labels } else { self.b.cast(&labels, self.working) }
+        self.b.converted(&labels, tensor.elem, self.working)
     }
 
     /// The fed weights, in a shape that broadcasts against the distances.
@@ -297,13 +295,12 @@ impl Writer<'_, '_, '_> {
             (Some(weights), Some(mask)) => Some(b.op("Mul", &[&weights, mask])),
             (Some(weights), None) => {
                 // Each example's weight counts for each of its distances.
-                let shape = b.op("Shape", &[&compared.each]);
-                Some(b.op("Expand", &[&weights, &shape]))
+                Some(b.expand_like(&weights, &compared.each))
             }
             (None, mask) => mask.clone(),
         };
         let count = match &weights {
-            Some(weights) => b.with("ReduceSum", &[weights], |node| node.with_int("keepdims", 0)),
+            Some(weights) => b.total(weights),
             None => {
                 let size = b.op("Size", &[&compared.each]);
                 b.cast(&size, self.working)
@@ -315,11 +312,11 @@ impl Writer<'_, '_, '_> {
             let weights = compared.reduced.map(|axis| b.unsqueeze(&weights, &[axis])).unwrap_or(weights);
             slope = b.op("Mul", &[&slope, &weights]);
         }
-        let sum = b.with("ReduceSum", &[&each], |node| node.with_int("keepdims", 0));
+        let sum = b.total(&each);
         let loss = b.named("loss");
         b.push(NodeProto::build("", "Div", &[&sum, &count], &[&loss]));
         let gradient = b.op("Div", &[&slope, &count]);
-        let gradient = if self.tensor.elem == self.working { gradient } else { b.cast(&gradient, self.tensor.elem) };
+        let gradient = b.converted(&gradient, self.working, self.tensor.elem);
         let distribution = compared.kind.map(|kind| Distribution {
             kind,
             prediction: self.z,
@@ -338,7 +335,7 @@ impl Distribution {
         let elem = self.working;
         let gradient = match &self.kind {
             Kind::Categorical { probabilities, classes } => {
-                let axis = b.constant(TensorProto::of_int(classes.axis));
+                let axis = b.int(classes.axis);
                 let distribution = b.op("CumSum", &[probabilities, &axis]);
                 let total = b.over_axes("ReduceMax", 18, &distribution, &[classes.axis], |node| node);
                 let uniform = random.uniform(b, &total, elem);
@@ -367,7 +364,7 @@ impl Distribution {
             }
             _ => gradient,
         };
-        if self.tensor.elem == elem { gradient } else { b.cast(&gradient, self.tensor.elem) }
+        b.converted(&gradient, elem, self.tensor.elem)
     }
 
     /// `value` · factor / √(elements of one example).
@@ -380,9 +377,8 @@ impl Distribution {
                 b.op("Mul", &[value, &factor])
             }
             None => {
-                let [shape, size] = ["Shape", "Size"].map(|op| b.op(op, &[&self.prediction]));
-                let zero = b.constant(TensorProto::of_int(0));
-                let examples = b.op("Gather", &[&shape, &zero]);
+                let size = b.op("Size", &[&self.prediction]);
+                let examples = b.size(&self.prediction, 0);
                 let size = b.op("Div", &[&size, &examples]);
                 let size = b.cast(&size, self.working);
                 let root = b.op("Sqrt", &[&size]);

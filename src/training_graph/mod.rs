@@ -1,9 +1,10 @@
 //! Training graphs from forward models: loss, backward pass and update in standard ONNX operators.
 //!
-//! A [`Recipe`] makes a [`TrainingGraph`] from a forward model. It is one valid ONNX file: parameters and what the optimizer carries are inputs
-//! with defaults, their updated values are outputs, rates are scalar inputs, and the metadata property `isaac.training` holds a
-//! [`TrainingMap`], which says which is which. Its weight-gradient products are then conditioned like those of any other training graph
-//! (see [`crate::rewrite`]); for ζ and K-FAC, [`TrainingGraph::conditioned`] adds a second backward pass, with labels that are sampled from the model.
+//! A [`Recipe`] makes a [`TrainingGraph`] from a forward model. It is one valid ONNX file: parameters and what the optimizer
+//! carries are inputs with defaults, their updated values are outputs, rates are scalar inputs, and the metadata property
+//! `isaac.training` holds a [`TrainingMap`], which says which is which. Its weight-gradient products are then conditioned like
+//! those of any other training graph (see [`crate::rewrite`]); for ζ and K-FAC, [`TrainingGraph::conditioned`] adds a second
+//! backward pass, with labels that are sampled from the model.
 //!
 //! ```
 //! use isaac::model::Model;
@@ -17,7 +18,7 @@
 //! let recipe = Recipe {
 //!     loss: Loss::Labelled(Labelled { distance, prediction: None, example_weights: false }),
 //!     update: Some(Update { optimizer: Optimizer::Sgd, weight_decay: 0.0, clip_norm: None }),
-//!         selection: Selection::default(),
+//!     selection: Selection::default(),
 //! };
 //! let graph = TrainingGraph::new(&model, &recipe)?;
 //! let analysis = Analysis::new(graph.model(), &[])?;
@@ -100,7 +101,7 @@ impl<'a> TrainingGraph<'a> {
         let path = model.path();
         let request = |what| TrainingGraphError::Request { path: path.to_owned(), what };
         let graph = prepared.graph();
-        let index = prepared.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(&prepared, source))?;
+        let index = prepared.index(GraphId::Main)?;
         let types = Types::infer(graph, &index);
         let opset = prepared.opset(ONNX_DOMAIN).unwrap_or(1);
         let mut candidates = recipe.selection.candidates(graph, &index).map_err(request)?;
@@ -126,13 +127,13 @@ impl<'a> TrainingGraph<'a> {
         }
         let mut backward = b.into_nodes();
 
-        let trained = Trained::new(graph, &index, &gradients, &mut edit);
+        let trained = Trained::new(graph, &index, &gradients, &mut edit).map_err(request)?;
         let mut map = TrainingMap {
             data: data_inputs(model),
-            labels: target.labels.iter().map(|input| input.name().to_owned()).collect(),
+            labels: target.label_names(),
             loss: Some(target.loss.clone()),
             state: statistics,
-            ..TrainingMap::new()
+            ..TrainingMap::default()
         };
         let mut b = Builder::new(&index, opset, "update/");
         match &recipe.update {
@@ -147,10 +148,9 @@ impl<'a> TrainingGraph<'a> {
         edit.more_inputs.extend(target.labels);
         edit.more_outputs.extend(target.new_output.map(|tensor| tensor.declare(&target.loss)));
         let edit = Edit {
-            graphs: [(GraphId::Main, edit)].into(),
             metadata: [(TRAINING_METADATA.to_owned(), map.to_json())].into(),
             ir_version: Some(model.ir_version().max(IR_VERSION)),
-            ..Edit::default()
+            ..edit.into()
         };
         let with_loss = prepared.edited(&edit)?;
         let (prediction, seed) = (index.value(target.seed.0).name.clone(), target.seed.1);

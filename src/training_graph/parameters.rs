@@ -2,10 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use wildmatch::WildMatch;
-
 use crate::autodiff;
-use crate::model::{Graph, Index, Initializer, Producer, TensorType, ValueId};
+use crate::model::{Graph, Index, Initializer, Producer, TensorType, ValueId, fits};
 
 /// What the user says of it: globs on names.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,8 +28,7 @@ impl Selection {
         let trainable: Vec<(ValueId, &Initializer)> =
             initializers(graph, index).filter(|&(id, _)| has_derivative(graph, index, id)).collect();
         for glob in self.trained.iter().chain(&self.frozen) {
-            let is_known = |name: &str| fits(glob, name);
-            if !initializers(graph, index).any(|(_, initializer)| is_known(initializer.name())) {
+            if !initializers(graph, index).any(|(_, initializer)| fits(glob, initializer.name())) {
                 let known: Vec<&str> = trainable.iter().map(|(_, initializer)| initializer.name()).collect();
                 return Err(format!(
                     "no floating-point initializer is called '{glob}'; there are: {}",
@@ -65,8 +62,4 @@ fn has_derivative(graph: &Graph, index: &Index, id: ValueId) -> bool {
     let is_own = matches!(value.producer, Producer::Initializer(_) | Producer::Input(_));
     let mut uses = value.consumers.iter();
     is_own && uses.any(|&(node, slot)| autodiff::is_differentiable(&graph.nodes()[node.0], slot))
-}
-
-fn fits(glob: &str, name: &str) -> bool {
-    glob == name || WildMatch::new(glob).matches(name)
 }

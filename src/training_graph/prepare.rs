@@ -6,9 +6,7 @@ use super::error::TrainingGraphError;
 use super::parameters::Selection;
 use super::random::Random;
 use crate::autodiff;
-use crate::model::{
-    Builder, Edit, GraphEdit, GraphId, Index, Model, NodeExt, ONNX_DOMAIN, Producer, StateEntry, TensorType, Types,
-};
+use crate::model::{Builder, GraphEdit, GraphId, Index, Model, NodeExt, ONNX_DOMAIN, StateEntry, Types};
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{NodeProto, TensorProto};
 
@@ -40,7 +38,7 @@ fn in_training_mode(model: &Model, selection: &Selection) -> Result<Prepared, Tr
         return Err(TrainingGraphError::Opset { path: path.to_owned(), opset });
     }
     let graph = model.graph();
-    let index = model.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(model, source))?;
+    let index = model.index(GraphId::Main)?;
     let types = Types::infer(graph, &index);
     let mut preparation = Preparation {
         model,
@@ -64,8 +62,7 @@ fn in_training_mode(model: &Model, selection: &Selection) -> Result<Prepared, Tr
     }
     let statistics = preparation.declare_statistics();
     let Preparation { edit, random, .. } = preparation;
-    let edit = Edit { graphs: [(GraphId::Main, edit)].into(), ..Edit::default() };
-    Ok(Prepared { model: model.edited(&edit)?, random, statistics })
+    Ok(Prepared { model: model.edited(&edit.into())?, random, statistics })
 }
 
 struct Preparation<'a> {
@@ -100,9 +97,7 @@ impl Preparation<'_> {
             Some(random) => random,
             none => {
                 let seed = b.named("seed");
-                let tensor = TensorType::scalar(DataType::Int64 as i32);
-                self.edit.more_inputs.push(tensor.declare(&seed));
-                self.edit.more_initializers.push(TensorProto { name: Some(seed.clone()), ..TensorProto::of_int(0) });
+                self.edit.add_input(&seed, TensorProto::of_int(0));
                 none.insert(Random::new(seed))
             }
         };
@@ -150,11 +145,9 @@ impl Preparation<'_> {
     /// Makes inputs of the statistics and outputs of their newest values.
     fn declare_statistics(&mut self) -> Vec<StateEntry> {
         let declare = |(name, updated): (&String, &String)| {
-            let value = self.index.find(name)?;
-            let tensor = self.index.value(value).tensor_type.clone()?;
-            if matches!(self.index.value(value).producer, Producer::Initializer(_)) {
-                self.edit.more_inputs.push(tensor.declare(name));
-            }
+            let value = self.index.value(self.index.find(name)?);
+            let tensor = value.tensor_type.as_ref()?;
+            self.edit.feed(value, tensor);
             self.edit.more_outputs.push(tensor.declare(updated));
             Some(StateEntry { name: name.clone(), input: name.clone(), updated: updated.clone() })
         };

@@ -5,7 +5,6 @@
 //! cipher MiMC (Albrecht et al., 2016) over the integers modulo a prime, with the seed as its key and the position as the message.
 
 use crate::model::Builder;
-use crate::proto::TensorProto;
 
 /// The largest prime below 2³¹ with remainder 2 modulo 3: cubing is a permutation, and squares fit 63 bits.
 const PRIME: u64 = 2_147_483_579;
@@ -35,14 +34,13 @@ impl Random {
     pub(super) fn uniform(&mut self, b: &mut Builder<'_>, like: &str, elem: i32) -> String {
         let stream = self.streams;
         self.streams += 1;
-        let integer = |b: &mut Builder<'_>, value: u64| b.constant(TensorProto::of_int(value as i64));
-        let [zero, one, prime] = [0, 1, PRIME].map(|value| integer(b, value));
+        let prime = b.int(PRIME as i64);
         let size = b.op("Size", &[like]);
-        let position = b.op("Range", &[&zero, &size, &one]);
+        let position = b.count_up(&size);
         let key = b.op("Mod", &[&self.seed, &prime]);
         let mut state = position;
         for round in 0..ROUNDS {
-            let constant = integer(b, mixed(stream * ROUNDS + round) % PRIME);
+            let constant = b.int((mixed(stream * ROUNDS + round) % PRIME) as i64);
             let key = b.op("Add", &[&key, &constant]);
             let sum = b.op("Add", &[&state, &key]);
             let base = b.op("Mod", &[&sum, &prime]);

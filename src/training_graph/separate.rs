@@ -23,10 +23,10 @@ impl TrainingGraph<'_> {
         };
         let name = format!("the update of {}", self.forward.path().display());
         let model = Model::from_bytes(&name, empty.encode_to_vec().into())?;
-        let index = model.index(GraphId::Main).map_err(|source| TrainingGraphError::graph(&model, source))?;
+        let index = model.index(GraphId::Main)?;
         let opset = self.forward.opset(ONNX_DOMAIN).unwrap_or(1);
         let mut edit = GraphEdit::default();
-        let mut map = TrainingMap::new();
+        let mut map = TrainingMap::default();
         let mut b = Builder::new(&index, opset, "update/");
         let trained = Trained::delivered(&self.map, self.model.graph(), &mut edit);
         trained.update(&mut b, update, &mut edit, &mut map);
@@ -35,10 +35,9 @@ impl TrainingGraph<'_> {
         }
         edit.more_nodes = b.into_nodes();
         let edit = Edit {
-            graphs: [(GraphId::Main, edit)].into(),
             opsets: [(ONNX_DOMAIN.to_owned(), opset)].into(),
             metadata: [(TRAINING_METADATA.to_owned(), map.to_json())].into(),
-            ..Edit::default()
+            ..edit.into()
         };
         Ok(model.edited(&edit)?)
     }

@@ -1,8 +1,6 @@
 use super::loss::{Distribution, Labelled, Loss, Written};
-use crate::autodiff::ones_like;
-use crate::model::{Builder, Index, Model, TensorType, Types, ValueId};
+use crate::model::{Builder, Index, Model, TensorType, Types, ValueId, working_type};
 use crate::proto::ValueInfoProto;
-use crate::proto::tensor_proto::DataType;
 
 /// The loss as it stands in a graph.
 pub(super) struct Target {
@@ -16,6 +14,13 @@ pub(super) struct Target {
     pub(super) new_output: Option<TensorType>,
     /// The distribution of labels, where the loss stands for one.
     pub(super) distribution: Option<Distribution>,
+}
+
+impl Target {
+    /// The names of the inputs that are fed beside the data.
+    pub(super) fn label_names(&self) -> Vec<String> {
+        self.labels.iter().map(|input| input.name().to_owned()).collect()
+    }
 }
 
 impl Loss {
@@ -39,7 +44,7 @@ impl Loss {
                 if elements.is_some_and(|sizes| sizes.iter().any(|&size| size != Some(1))) {
                     return Err(format!("the output '{name}' is no scalar, which a loss has to be"));
                 }
-                let seed = (value, ones_like(b, name, tensor.elem));
+                let seed = (value, b.filled_like(name, 1.0, tensor.elem));
                 Ok(Target { loss: name.clone(), seed, labels: Vec::new(), new_output: None, distribution: None })
             }
         }
@@ -56,8 +61,7 @@ impl Labelled {
         };
         let (value, tensor) = output(name, model, index, types)?;
         let Written { loss, gradient, inputs, distribution } = self.write(b, name, &tensor)?;
-        let elem = if tensor.elem == DataType::Double as i32 { tensor.elem } else { DataType::Float as i32 };
-        let new_output = Some(TensorType::scalar(elem));
+        let new_output = Some(TensorType::scalar(working_type(tensor.elem)));
         Ok(Target { loss, seed: (value, gradient), labels: inputs, new_output, distribution })
     }
 }

@@ -1,23 +1,15 @@
 use std::path::PathBuf;
 
 use super::OLDEST;
-use crate::model::{IndexError, ModelError};
+use crate::model::ModelError;
 
 /// Why a model cannot be brought to a newer operator set.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpgradeError {
-    /// The upgraded model cannot be read.
+    /// The graph cannot be executed, or the upgraded model cannot be read.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The graph cannot be executed.
-    #[error("{}: {source}", path.display())]
-    Graph {
-        /// The model file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: IndexError,
-    },
     /// The operator set is older than those that are understood.
     #[error("{}: models of opset {OLDEST} or later can be trained, and this one imports {opset}", path.display())]
     TooOld {

@@ -72,7 +72,7 @@ fn edit(model: &Model, opset: i64) -> Result<Edit, UpgradeError> {
         return Err(UpgradeError::TooOld { path: path.to_owned(), opset });
     }
     let graph = model.graph();
-    let index = model.index(GraphId::Main).map_err(|source| UpgradeError::Graph { path: path.to_owned(), source })?;
+    let index = model.index(GraphId::Main)?;
     let types = Types::infer(graph, &index);
     let mut b = Builder::new(&index, OPSET, "upgrade/");
     let mut edit = GraphEdit::default();
@@ -91,10 +91,9 @@ fn edit(model: &Model, opset: i64) -> Result<Edit, UpgradeError> {
         return Err(UpgradeError::Unsupported { path: path.to_owned(), opset, blocked });
     }
     Ok(Edit {
-        graphs: [(GraphId::Main, edit)].into(),
         opsets: [(ONNX_DOMAIN.to_owned(), OPSET)].into(),
         ir_version: Some(model.ir_version().max(IR_VERSION)),
-        ..Edit::default()
+        ..edit.into()
     })
 }
 
@@ -107,7 +106,7 @@ fn with_constants(model: Model) -> Result<Model, ModelError> {
     let inputs = model.graph().inputs().iter().enumerate();
     let fewer_inputs = inputs.filter(|(_, input)| constants.contains(input.name())).map(|(position, _)| position);
     let edit = GraphEdit { fewer_inputs: fewer_inputs.collect(), ..GraphEdit::default() };
-    model.edited(&Edit { graphs: [(GraphId::Main, edit)].into(), ..Edit::default() })
+    model.edited(&edit.into())
 }
 
 /// The nodes that take the place of the step's node; `None` where it stays.
@@ -124,18 +123,14 @@ fn replaced(mut step: Step<'_, '_>) -> Result<Option<Vec<NodeProto>>, Refusal> {
     Ok(Some(step.b.take_nodes()))
 }
 
-fn is_default_domain(node: &NodeProto) -> bool {
-    matches!(node.domain(), "" | "ai.onnx")
-}
-
 fn is_removed(node: &NodeProto) -> bool {
-    is_default_domain(node) && REMOVED.contains(&node.op_type())
+    node.is_standard() && REMOVED.contains(&node.op_type())
 }
 
 /// What has to be done with a node of this opset.
 fn change(node: &NodeProto, opset: i64) -> Option<&'static Change> {
     let mut all = CHANGES.iter().copied().flatten();
-    all.find(|change| is_default_domain(node) && change.op_type == node.op_type() && opset < change.since)
+    all.find(|change| node.is_standard() && change.op_type == node.op_type() && opset < change.since)
 }
 
 /// The first node in the bodies of a node that would have to be changed.

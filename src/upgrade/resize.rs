@@ -14,13 +14,8 @@ pub(super) const CHANGES: &[Change] = &[
 fn upsample(s: &mut Step<'_, '_>) -> Done {
     let scales = match NodeExt::attribute(s.node, "scales") {
         Some(attribute) => {
-            let scales = TensorProto {
-                dims: vec![attribute.floats.len() as i64],
-                data_type: Some(DataType::Float as i32),
-                float_data: attribute.floats.clone(),
-                ..TensorProto::default()
-            };
-            s.b.constant(scales)
+            let scales: Vec<f64> = attribute.floats.iter().map(|&scale| scale.into()).collect();
+            s.b.constant(TensorProto::of_floats(&scales, &[scales.len() as i64], DataType::Float as i32))
         }
         None if s.x(1).is_empty() => return Err("it has no scales".into()),
         None => s.x(1).to_owned(),
@@ -44,9 +39,11 @@ fn resize(s: &mut Step<'_, '_>) -> Done {
 }
 
 fn mode(s: &Step<'_, '_>) -> String {
-    let mode = NodeExt::attribute(s.node, "mode").map_or("nearest".into(), |a| String::from_utf8_lossy(a.s()));
     // The first versions of Upsample wrote bilinear.
-    if mode == "bilinear" { "linear".into() } else { mode.into_owned() }
+    match s.node.string("mode", "nearest") {
+        b"bilinear" => "linear".into(),
+        mode => String::from_utf8_lossy(mode).into_owned(),
+    }
 }
 
 fn put(s: &mut Step<'_, '_>, scales: &str, rounding: &str) {

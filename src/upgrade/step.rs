@@ -81,9 +81,7 @@ impl<'a> Step<'a, '_> {
 
     /// The elements of a constant list of floats.
     pub(super) fn constant_floats(&self, slot: usize) -> Option<Vec<f32>> {
-        let tensor = self.graph.constant(self.index, self.value(slot)?)?;
-        let bytes = tensor.element_bytes().filter(|_| tensor.data_type() == DataType::Float as i32)?;
-        Some(bytes.as_chunks().0.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect())
+        self.graph.constant(self.index, self.value(slot)?)?.float_elements()
     }
 
     /// Appends the old node with other inputs (those at the end that are empty are left out) and without some attributes.

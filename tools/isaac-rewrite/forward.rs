@@ -50,10 +50,10 @@ pub(crate) struct Forward {
     #[arg(long, value_name = "NORM", value_parser = positive, requires = "objective")]
     clip_norm: Option<f64>,
     /// Write the update to a graph of its own, here; OUT then gives gradients.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "objective")]
     pub(crate) update_out: Option<PathBuf>,
     /// Write a graph that evaluates the trained parameters: the forward model and the loss.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "objective")]
     pub(crate) eval_out: Option<PathBuf>,
     /// Initializers that are not trained; for the statistics of a batch normalization, that it stays in inference mode.
     #[arg(long, value_name = "GLOB", requires = "objective")]

@@ -2,8 +2,7 @@
 
 use super::scene::Scene;
 use crate::autodiff::step::Refusal;
-use crate::model::Builder;
-use crate::model::{NodeExt, is_float};
+use crate::model::{Builder, NodeExt, is_float};
 use crate::proto::{NodeProto, TensorProto, tensor_proto::DataType};
 
 /// The operators that an Attention is made of.
@@ -126,7 +125,7 @@ impl<'a> Attention<'a> {
         let shape = b.op("Shape", &[q]);
         let last = b.ints(&[-1]);
         let size = b.op("Gather", &[&shape, &last]);
-        let size = b.with("Cast", &[&size], |node| node.with_int("to", self.elem.into()));
+        let size = b.cast(&size, self.elem);
         let root = b.op("Sqrt", &[&size]);
         b.op("Div", &[product, &root])
     }
@@ -148,7 +147,7 @@ impl<'a> Attention<'a> {
             let one = TensorProto::of_ints(&[1]);
             let ones = b.with("ConstantOfShape", &[&sizes], |node| node.with_tensor("value", one));
             let lower = b.with("Trilu", &[&ones], |node| node.with_int("upper", 0));
-            let seen = b.with("Cast", &[&lower], |node| node.with_int("to", (DataType::Bool as i32).into()));
+            let seen = b.cast(&lower, DataType::Bool as i32);
             let never = b.scalar(f64::NEG_INFINITY, self.elem);
             scores = b.op("Where", &[&seen, &scores, &never]);
         }
@@ -157,13 +156,12 @@ impl<'a> Attention<'a> {
 
     /// In the attribute's precision, where one is given.
     fn softmax(&self, b: &mut Builder<'_>, scores: &str) -> String {
-        let own = i64::from(self.elem);
-        let precision = self.node.int("softmax_precision", own);
-        if precision == own {
+        let precision = self.node.int("softmax_precision", self.elem.into()) as i32;
+        if precision == self.elem {
             return b.with("Softmax", &[scores], |node| node.with_int("axis", -1));
         }
-        let precise = b.with("Cast", &[scores], |node| node.with_int("to", precision));
+        let precise = b.cast(scores, precision);
         let weights = b.with("Softmax", &[&precise], |node| node.with_int("axis", -1));
-        b.with("Cast", &[&weights], |node| node.with_int("to", own))
+        b.cast(&weights, self.elem)
     }
 }

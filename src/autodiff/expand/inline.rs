@@ -5,8 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::condition;
 use super::scene::Scene;
 use crate::autodiff::step::Refusal;
-use crate::model::Builder;
-use crate::model::NodeExt;
+use crate::model::{Builder, NodeExt};
 use crate::proto::tensor_proto::DataLocation;
 use crate::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto};
 

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use self::scene::Scene;
 use super::error::AutodiffError;
 use super::step::Refusal;
-use crate::model::{Edit, Graph, GraphEdit, GraphId, Index, Model, ONNX_DOMAIN, Types};
+use crate::model::{Edit, Graph, GraphEdit, GraphId, Index, Model, NodeExt, ONNX_DOMAIN, Types};
 use crate::proto::NodeProto;
 
 /// Functions call functions, branches hold branches: so deep they may be nested, which ends recursion as well.
@@ -67,9 +67,7 @@ fn too_large(model: &Model, how: &str) -> AutodiffError {
 
 /// An edit of the main graph.
 pub(super) fn edit(replaced: Replaced) -> Edit {
-    let mut edit = GraphEdit::default();
-    edit.nodes.extend(replaced);
-    Edit { graphs: [(GraphId::Main, edit)].into(), ..Edit::default() }
+    GraphEdit { nodes: replaced, ..GraphEdit::default() }.into()
 }
 
 /// Two replacements one after the other, as one: `next` counts positions in what `first` makes of a graph with `count` nodes.
@@ -101,8 +99,7 @@ pub(super) fn followed_by(mut first: Replaced, mut next: Replaced, count: usize)
 /// What can be written out at once.
 fn round(model: &Model) -> Result<Replaced, AutodiffError> {
     let graph = model.graph();
-    let fail = |source| AutodiffError::Graph { path: model.path().to_owned(), source };
-    let index = model.index(GraphId::Main).map_err(fail)?;
+    let index = model.index(GraphId::Main)?;
     let types = Types::infer(graph, &index);
     let opset = model.opset(ONNX_DOMAIN).unwrap_or(1);
     let scene = Scene { graph, index: &index, types: &types, functions: model.functions(), opset };
@@ -121,7 +118,7 @@ fn expansion(scene: &Scene<'_>, node: &NodeProto) -> Option<Result<Vec<NodeProto
         return Some(Ok(inline::call(scene, node, function)));
     }
     let expand: fn(&Scene<'_>, &NodeProto) -> Result<Vec<NodeProto>, Refusal> = match node.op_type() {
-        _ if !matches!(node.domain(), "" | "ai.onnx") => return None,
+        _ if !node.is_standard() => return None,
         "If" => inline::branch,
         "RNN" | "GRU" | "LSTM" => recurrent::unrolled,
         "Attention" => attention::written_out,
@@ -146,7 +143,6 @@ pub(super) fn why_not(graph: &Graph, index: &Index, types: &Types, opset: i64, n
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::NodeExt;
 
     #[test]
     fn replacements_one_after_the_other_are_one() {

@@ -4,9 +4,8 @@
 
 use super::scene::Scene;
 use crate::autodiff::step::Refusal;
-use crate::model::Builder;
-use crate::model::NodeExt;
-use crate::proto::{NodeProto, TensorProto};
+use crate::model::{Builder, NodeExt};
+use crate::proto::NodeProto;
 
 /// More steps are not written out.
 const MAX_STEPS: i64 = 4096;
@@ -105,7 +104,7 @@ impl<'a> Network<'a> {
         }
         let hidden = scene.size(node, 2, -1).or_else(|| NodeExt::attribute(node, "hidden_size")?.i);
         let hidden = hidden.filter(|size| (1..1 << 31).contains(size)).ok_or("its hidden size is not known")?;
-        let is_reverse = match NodeExt::attribute(node, "direction").map_or(&b"forward"[..], |a| a.s()) {
+        let is_reverse = match node.string("direction", "forward") {
             b"forward" => vec![false],
             b"reverse" => vec![true],
             b"bidirectional" => vec![false, true],
@@ -150,8 +149,7 @@ impl<'a> Network<'a> {
                 let (at, size) = (b.ints(&[1]), b.ints(&[self.hidden]));
                 let batch = b.op("Gather", &[&shape, &at]);
                 let shape = b.concat(&[batch, size], 0);
-                let zero = TensorProto { dims: vec![1], ..TensorProto::of_float(0.0, scene.elem(self.node, 0)) };
-                b.with("ConstantOfShape", &[&shape], |node| node.with_tensor("value", zero))
+                b.filled(&shape, 0.0, scene.elem(self.node, 0))
             });
             vec![zeros.clone(); self.is_reverse.len()]
         });

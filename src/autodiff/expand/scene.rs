@@ -1,5 +1,4 @@
-use crate::model::Builder;
-use crate::model::{Dim, Graph, Index, Types};
+use crate::model::{Builder, Dim, Graph, Index, Types};
 use crate::proto::{FunctionProto, NodeProto};
 
 /// The graph around a node that is written out.

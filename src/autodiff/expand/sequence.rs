@@ -4,8 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::Replaced;
 use super::scene::Scene;
-use crate::model::Builder;
-use crate::model::{NodeExt, NodeId, ValueId};
+use crate::model::{Builder, NodeExt, NodeId, ValueId};
 use crate::proto::{NodeProto, TensorProto};
 
 /// Longer sequences are not followed.
@@ -44,7 +43,7 @@ impl Sequences<'_, '_> {
         let scene = self.scene;
         let node = &scene.graph.nodes()[id.0];
         let Some(output) = scene.index.output(node, 0) else { return };
-        if !matches!(node.domain(), "" | "ai.onnx") {
+        if !node.is_standard() {
             return;
         }
         let mut builder = scene.builder(node);

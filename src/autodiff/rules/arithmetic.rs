@@ -76,8 +76,8 @@ fn pow(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
                 let exponent = if s.elem(1) == s.elem(0) {
                     s.x(1).to_owned()
                 } else {
-                    let elem = s.elem(0).into();
-                    s.b.with("Cast", &[s.x(1)], |node| node.with_int("to", elem))
+                    let elem = s.elem(0);
+                    s.b.cast(s.x(1), elem)
                 };
                 let one = s.scalar(1.0);
                 let less = s.b.op("Sub", &[&exponent, &one]);

@@ -54,7 +54,7 @@ fn weight_gradient(s: &mut Step<'_, '_>, window: &Window, image: &str, values: &
     let spatial = window.kernel.len();
     let swapped = |s: &mut Step<'_, '_>, value: &str, rank: usize| {
         let swap: Vec<i64> = [1, 0].into_iter().chain(2..rank as i64).collect();
-        s.b.with("Transpose", &[value], |node| node.with_ints("perm", &swap))
+        s.b.transpose(value, &swap)
     };
     let [mut image, values] = [image, values].map(|value| swapped(s, value, spatial + 2));
     if group != 1 {

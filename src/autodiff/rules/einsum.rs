@@ -9,7 +9,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[("Einsum", all(einsum))];
 /// The gradient of an operand is the Einsum of dy and the other operands whose result has the operand's axes.
 fn einsum(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     let ranks: Vec<usize> = (0..s.node.input.len()).map(|slot| s.need_rank(slot)).collect::<Result<_, _>>()?;
-    let text = NodeExt::attribute(s.node, "equation").map_or("".into(), |a| String::from_utf8_lossy(a.s()));
+    let text = String::from_utf8_lossy(s.node.string("equation", ""));
     let equation = Equation::parse(&text, &ranks)?;
     for slot in 0..ranks.len() {
         if s.wants(slot) {
@@ -85,13 +85,10 @@ fn repeated_axes(s: &Step<'_, '_>, equation: &Equation, slot: usize, kept: &[usi
 /// `value` where the indices along two axes of input `slot` are the same, 0 elsewhere.
 fn on_diagonal(s: &mut Step<'_, '_>, slot: usize, value: &str, axes: [usize; 2]) -> String {
     let rank = s.rank(slot).unwrap_or_default() as i64;
-    let shape = s.b.op("Shape", &[s.x(slot)]);
     let [first, second] = axes.map(|axis| {
-        let axis = axis as i64;
-        let at = s.b.ints(&[axis]);
-        let count = s.b.op("Gather", &[&shape, &at]);
+        let count = s.b.size(s.x(slot), axis);
         let indices = s.b.count_up(&count);
-        let others: Vec<i64> = (0..rank).filter(|&other| other != axis).collect();
+        let others: Vec<i64> = (0..rank).filter(|&other| other != axis as i64).collect();
         s.b.unsqueeze(&indices, &others)
     });
     let is_same = s.b.op("Equal", &[&first, &second]);

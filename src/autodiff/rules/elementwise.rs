@@ -146,7 +146,7 @@ fn erf(s: &mut Step<'_, '_>) -> Done {
 
 /// Φ(x) + x φ(x); of the tanh approximation, its own derivative.
 fn gelu(s: &mut Step<'_, '_>) -> Done {
-    let approximate = NodeExt::attribute(s.node, "approximate").is_some_and(|attribute| attribute.s() == b"tanh");
+    let approximate = s.node.string("approximate", "none") == b"tanh";
     let x = s.x(0);
     let slope = if approximate {
         // y = x/2 (1 + t), t = tanh u, u = √(2/π) (x + 0.044715 x³)

@@ -3,16 +3,14 @@
 use super::{Rule, first};
 use crate::autodiff::step::{Refusal, Step};
 use crate::model::NodeExt;
-use crate::proto::{NodeProto, TensorProto};
+use crate::proto::NodeProto;
 
 pub(super) const RULES: &[(&str, Rule)] =
     &[("Gather", first(1, gather)), ("GatherElements", first(1, gather_elements)), ("GatherND", first(1, gather_nd))];
 
 /// Zeros in the shape of the first input.
 pub(super) fn zeros(s: &mut Step<'_, '_>) -> String {
-    let shape = s.b.op("Shape", &[s.x(0)]);
-    let zero = TensorProto { dims: vec![1], ..TensorProto::of_float(0.0, s.elem(0)) };
-    s.b.with("ConstantOfShape", &[&shape], |node| node.with_tensor("value", zero))
+    s.b.filled_like(s.x(0), 0.0, s.elem(0))
 }
 
 /// The same node with the attribute that adds where indices meet.
@@ -38,7 +36,7 @@ fn gather(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
         if order.is_sorted() {
             return value.to_owned();
         }
-        s.b.with("Transpose", &[value], |node| node.with_ints("perm", order))
+        s.b.transpose(value, order)
     };
     // dy is [before, indices, after].
     let order: Vec<i64> =

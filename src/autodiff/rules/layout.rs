@@ -1,6 +1,6 @@
 //! The same elements in another shape, order or type; parts and copies of them.
 
-use super::linear::{identity_matrix, multiplied};
+use super::linear::{multiplied, places, selection};
 use super::{Rule, all, first};
 use crate::autodiff::step::{Refusal, Step};
 use crate::model::{Dim, NodeExt};
@@ -35,8 +35,8 @@ fn identity(s: &mut Step<'_, '_>) -> Done {
 
 /// Of CastLike, the second input gives the type only: it has no gradient.
 fn cast(s: &mut Step<'_, '_>) -> Done {
-    let elem = s.elem(0).into();
-    let gradient = s.b.with("Cast", &[&s.dy()], |node| node.with_int("to", elem));
+    let elem = s.elem(0);
+    let gradient = s.b.cast(&s.dy(), elem);
     s.give(0, gradient);
     Ok(())
 }
@@ -63,7 +63,7 @@ fn transpose(s: &mut Step<'_, '_>) -> Done {
             for (to, &from) in perm.iter().enumerate() {
                 *inverse.get_mut(from as usize).ok_or("perm is no permutation")? = to as i64;
             }
-            s.b.with("Transpose", &[&s.dy()], |node| node.with_ints("perm", &inverse))
+            s.b.transpose(&s.dy(), &inverse)
         }
         None => s.b.op("Transpose", &[&s.dy()]),
     };
@@ -168,7 +168,7 @@ fn slice(s: &mut Step<'_, '_>) -> Done {
             }
             _ => {
                 let bounds = [(start, 1), (end, 2), (step, 4)].map(|(known, slot)| bound(s, known, slot, i));
-                scattered(s, &gradient, axis, rank, bounds)?
+                scattered(s, &gradient, axis, rank, bounds)
             }
         };
     }
@@ -193,17 +193,12 @@ fn padded(s: &mut Step<'_, '_>, value: &str, pads: &[i64]) -> String {
 }
 
 /// `value` at the places along `axis` that a slice took it from, zeros elsewhere; sizes are read at run time.
-fn scattered(
-    s: &mut Step<'_, '_>,
-    value: &str,
-    axis: usize,
-    rank: usize,
-    [starts, ends, steps]: [String; 3],
-) -> Result<String, Refusal> {
-    let identity = identity_matrix(s, axis)?;
-    let rows = s.b.ints(&[0]);
-    let picked = s.b.op("Slice", &[&identity, &starts, &ends, &rows, &steps]);
-    Ok(multiplied(s, value, &picked, axis, rank))
+fn scattered(s: &mut Step<'_, '_>, value: &str, axis: usize, rank: usize, [start, end, step]: [String; 3]) -> String {
+    let places = places(s, axis);
+    let first = s.b.ints(&[0]);
+    let taken = s.b.op("Slice", &[&places, &start, &end, &first, &step]);
+    let selection = selection(s, &taken, &places);
+    multiplied(s, value, &selection, axis, rank)
 }
 
 /// The sum over the copies: each axis is seen as (copy, element).
@@ -240,8 +235,8 @@ fn dropout(s: &mut Step<'_, '_>) -> Done {
     let mut kept = match ratio {
         Some(ratio) => s.scalar(1.0 - ratio),
         None => {
-            let elem = s.elem(0).into();
-            let ratio = s.b.with("Cast", &[s.x(1)], |node| node.with_int("to", elem));
+            let elem = s.elem(0);
+            let ratio = s.b.cast(s.x(1), elem);
             s.b.op("Sub", &[&one, &ratio])
         }
     };
@@ -265,13 +260,13 @@ fn space_to_depth(s: &mut Step<'_, '_>) -> Done {
 fn depth_to_space(s: &mut Step<'_, '_>) -> Done {
     let size = s.node.int("blocksize", 1);
     let mut gradient = s.b.with("SpaceToDepth", &[&s.dy()], |node| node.with_int("blocksize", size));
-    if s.string("mode", "DCR") == b"CRD" {
+    if s.node.string("mode", "DCR") == b"CRD" {
         let channels = s.shape(0).and_then(|shape| i64::try_from(shape.get(1)?.known()?).ok());
         let places = size.checked_mul(size).filter(|&places| places > 0).ok_or_else(|| format!("blocksize {size}"))?;
         let channels = channels.ok_or("mode CRD, and its channels are not known")? / places;
         let apart = s.b.ints(&[0, places, channels, -1]);
         let apart = s.b.op("Reshape", &[&gradient, &apart]);
-        let turned = s.b.with("Transpose", &[&apart], |node| node.with_ints("perm", &[0, 2, 1, 3]));
+        let turned = s.b.transpose(&apart, &[0, 2, 1, 3]);
         gradient = s.b.reshape_like(&turned, s.x(0));
     }
     s.give(0, gradient);

@@ -13,22 +13,28 @@ type Done = Result<(), Refusal>;
 /// The identity of a longer axis would fill the memory.
 const MAX_AXIS: u64 = 1 << 13;
 
+/// 0, 1, 2, … along the first input's `axis`.
+pub(super) fn places(s: &mut Step<'_, '_>, axis: usize) -> String {
+    let count = s.b.size(s.x(0), axis);
+    s.b.count_up(&count)
+}
+
+/// A matrix with a row for each of the `chosen` places, which has its one there.
+pub(super) fn selection(s: &mut Step<'_, '_>, chosen: &str, places: &str) -> String {
+    let column = s.b.unsqueeze(chosen, &[1]);
+    let is_same = s.b.op("Equal", &[&column, places]);
+    let elem = s.elem(0);
+    s.b.cast(&is_same, elem)
+}
+
 /// The identity matrix of the first input's `axis`.
-pub(super) fn identity_matrix(s: &mut Step<'_, '_>, axis: usize) -> Result<String, Refusal> {
+fn identity_matrix(s: &mut Step<'_, '_>, axis: usize) -> Result<String, Refusal> {
     let size = s.shape(0).and_then(|shape| shape.get(axis)?.known());
     if let Some(size) = size.filter(|&size| size > MAX_AXIS) {
         return Err(format!("its gradient is a product with a matrix of {size} rows"));
     }
-    let shape = s.b.op("Shape", &[s.x(0)]);
-    let int = |value: i64| TensorProto { dims: Vec::new(), ..TensorProto::of_ints(&[value]) };
-    let at = s.b.constant(int(axis as i64));
-    let count = s.b.op("Gather", &[&shape, &at]);
-    let [zero, one] = [0, 1].map(|value| s.b.constant(int(value)));
-    let places = s.b.op("Range", &[&zero, &count, &one]);
-    let column = s.b.unsqueeze(&places, &[1]);
-    let is_same = s.b.op("Equal", &[&column, &places]);
-    let elem = s.elem(0).into();
-    Ok(s.b.with("Cast", &[&is_same], |node| node.with_int("to", elem)))
+    let places = places(s, axis);
+    Ok(selection(s, &places, &places))
 }
 
 /// The product of `value` with a matrix [its size, new size] along one of `rank` axes.
@@ -43,15 +49,15 @@ pub(super) fn multiplied(s: &mut Step<'_, '_>, value: &str, matrix: &str, axis: 
     // Its own inverse: the axis and the last one change places.
     let mut swap: Vec<i64> = (0..rank as i64).collect();
     swap.swap(axis, rank - 1);
-    let last = s.b.with("Transpose", &[value], |node| node.with_ints("perm", &swap));
+    let last = s.b.transpose(value, &swap);
     let product = s.b.op("MatMul", &[&last, matrix]);
-    s.b.with("Transpose", &[&product], |node| node.with_ints("perm", &swap))
+    s.b.transpose(&product, &swap)
 }
 
 /// Of constants around: dx is the part of dy in the middle, and the constant's gradient the sum of the rest.
 fn pad(s: &mut Step<'_, '_>) -> Done {
     let dy = s.dy();
-    let mode = s.string("mode", "constant");
+    let mode = s.node.string("mode", "constant");
     if mode != b"constant" {
         let gradient = pad_with_copies(s, &dy)?;
         s.give(0, gradient);
@@ -59,8 +65,7 @@ fn pad(s: &mut Step<'_, '_>) -> Done {
     }
     let gradient = unpadded(s, &dy)?;
     if s.wants(2) {
-        let [all, middle] =
-            [&dy, &gradient].map(|value| s.b.with("ReduceSum", &[value], |n| n.with_int("keepdims", 0)));
+        let [all, middle] = [&dy, &gradient].map(|value| s.b.total(value));
         let rest = s.b.op("Sub", &[&all, &middle]);
         let rest = s.b.reshape_like(&rest, s.x(2));
         s.give(2, rest);
@@ -119,7 +124,7 @@ fn with_attributes(mut node: NodeProto, of: &NodeProto, names: &[&str]) -> NodeP
 
 /// Interpolation along each axis; what the extrapolation value fills has no gradient.
 fn resize(s: &mut Step<'_, '_>) -> Done {
-    let policy = s.string("keep_aspect_ratio_policy", "stretch");
+    let policy = s.node.string("keep_aspect_ratio_policy", "stretch");
     if policy != b"stretch" {
         return Err(format!("keep_aspect_ratio_policy {}", String::from_utf8_lossy(policy)));
     }
@@ -139,7 +144,7 @@ fn resize(s: &mut Step<'_, '_>) -> Done {
 
 /// Whether the axis that entry `i` of scales or sizes is about stays as it is.
 fn keeps(s: &Step<'_, '_>, i: usize, axis: usize) -> bool {
-    if s.string("coordinate_transformation_mode", "half_pixel") == b"tf_crop_and_resize" {
+    if s.node.string("coordinate_transformation_mode", "half_pixel") == b"tf_crop_and_resize" {
         return false;
     }
     if s.has(3) {
@@ -158,7 +163,7 @@ fn resized_identity(s: &mut Step<'_, '_>, i: usize, axis: usize, count: usize) -
         s.b.op("Gather", &[list, &places])
     };
     let joined = |s: &mut Step<'_, '_>, a: &str, b: &str| s.b.with("Concat", &[a, b], |node| node.with_int("axis", 0));
-    let is_cropping = s.string("coordinate_transformation_mode", "half_pixel") == b"tf_crop_and_resize";
+    let is_cropping = s.node.string("coordinate_transformation_mode", "half_pixel") == b"tf_crop_and_resize";
     let mut inputs = vec![identity.clone(), s.x(1).to_owned()];
     if is_cropping {
         let ends = s.b.constant(TensorProto::of_floats(&[0.0, 1.0], &[2], s.elem(1)));

@@ -3,7 +3,7 @@
 use super::{Rule, first};
 use crate::autodiff::step::{Refusal, Step};
 use crate::model::NodeExt;
-use crate::proto::{TensorProto, tensor_proto::DataType};
+use crate::proto::tensor_proto::DataType;
 
 pub(super) const RULES: &[(&str, Rule)] =
     &[("NegativeLogLikelihoodLoss", first(1, likelihood)), ("SoftmaxCrossEntropyLoss", first(1, cross_entropy))];
@@ -64,12 +64,10 @@ impl Labels {
         if rank < 2 {
             return Err(format!("scores with {rank} axes"));
         }
-        let int64 = i64::from(DataType::Int64 as i32);
-        let mut labels = s.b.with("Cast", &[s.x(1)], |node| node.with_int("to", int64));
+        let mut labels = s.b.cast(s.x(1), DataType::Int64 as i32);
         let mut counts = None;
         if let Some(ignored) = NodeExt::attribute(s.node, "ignore_index").and_then(|attribute| attribute.i) {
-            let [ignored, zero] = [ignored, 0]
-                .map(|value| s.b.constant(TensorProto { dims: Vec::new(), ..TensorProto::of_ints(&[value]) }));
+            let [ignored, zero] = [ignored, 0].map(|value| s.b.int(value));
             let is_ignored = s.b.op("Equal", &[&labels, &ignored]);
             labels = s.b.op("Where", &[&is_ignored, &zero, &labels]);
             counts = Some(s.b.op("Not", &[&is_ignored]));
@@ -81,10 +79,9 @@ impl Labels {
     /// others: [batch, classes, d₁, …].
     fn factors(&self, s: &mut Step<'_, '_>) -> [String; 2] {
         let weights = self.weights(s);
-        let reduction = NodeExt::attribute(s.node, "reduction").map_or(&b"mean"[..], |attribute| attribute.s());
-        let share = match reduction {
+        let share = match s.node.string("reduction", "mean") {
             b"mean" => {
-                let total = s.b.with("ReduceSum", &[&weights], |node| node.with_int("keepdims", 0));
+                let total = s.b.total(&weights);
                 s.b.op("Div", &[&s.dy(), &total])
             }
             _ => s.dy(),
@@ -102,13 +99,8 @@ impl Labels {
     /// The weight of each label: that of its class, 0 if it does not count.
     fn weights(&self, s: &mut Step<'_, '_>) -> String {
         let elem = s.elem(0);
-        let weights = if s.has(2) {
-            s.b.op("Gather", &[s.x(2), &self.labels])
-        } else {
-            let shape = s.b.op("Shape", &[&self.labels]);
-            let one = TensorProto { dims: vec![1], ..TensorProto::of_float(1.0, elem) };
-            s.b.with("ConstantOfShape", &[&shape], |node| node.with_tensor("value", one))
-        };
+        let weights =
+            if s.has(2) { s.b.op("Gather", &[s.x(2), &self.labels]) } else { s.b.filled_like(&self.labels, 1.0, elem) };
         match &self.counts {
             Some(counts) => {
                 let zero = s.scalar(0.0);
@@ -120,9 +112,7 @@ impl Labels {
 
     /// 0, 1, 2, … along the axis of classes: [classes, 1, …].
     fn classes(&self, s: &mut Step<'_, '_>) -> String {
-        let shape = s.b.op("Shape", &[s.x(0)]);
-        let at = s.b.ints(&[1]);
-        let count = s.b.op("Gather", &[&shape, &at]);
+        let count = s.b.size(s.x(0), 1);
         let classes = s.b.count_up(&count);
         let others: Vec<i64> = (1..self.rank as i64 - 1).collect();
         if others.is_empty() { classes } else { s.b.unsqueeze(&classes, &others) }

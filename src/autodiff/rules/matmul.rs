@@ -48,7 +48,7 @@ fn matmul(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
 fn transposed(s: &mut Step<'_, '_>, value: &str, rank: usize) -> String {
     let mut permutation: Vec<i64> = (0..rank as i64).collect();
     permutation.swap(rank - 2, rank - 1);
-    s.b.with("Transpose", &[value], |node| node.with_ints("perm", &permutation))
+    s.b.transpose(value, &permutation)
 }
 
 fn flat_rows(s: &mut Step<'_, '_>, value: &str, rank: usize) -> String {

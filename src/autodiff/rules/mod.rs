@@ -22,6 +22,7 @@ mod softmax;
 mod window;
 
 use super::step::{Refusal, Step};
+use crate::model::NodeExt;
 use crate::proto::NodeProto;
 
 /// Which inputs a rule gives gradients for.
@@ -84,7 +85,7 @@ const FLAT: &str = "Shape Size Equal Less LessOrEqual Greater GreaterOrEqual Not
 
 /// The rule of a node's operator.
 pub(super) fn find(node: &NodeProto) -> Option<Rule> {
-    if !matches!(node.domain(), "" | "ai.onnx") {
+    if !node.is_standard() {
         return None;
     }
     RULES.iter().copied().flatten().find(|(op_type, _)| *op_type == node.op_type()).map(|(_, rule)| *rule)
@@ -92,5 +93,5 @@ pub(super) fn find(node: &NodeProto) -> Option<Rule> {
 
 /// Whether no gradient goes through a node.
 pub(super) fn is_flat(node: &NodeProto) -> bool {
-    matches!(node.domain(), "" | "ai.onnx") && FLAT.split_whitespace().any(|flat| flat == node.op_type())
+    node.is_standard() && FLAT.split_whitespace().any(|flat| flat == node.op_type())
 }

@@ -77,8 +77,8 @@ fn elements_per_result(s: &mut Step<'_, '_>) -> String {
         _ => {
             let [input, output] = [s.x(0), s.y(0)].map(|value| s.b.op("Size", &[value]));
             let count = s.b.op("Div", &[&input, &output]);
-            let elem = s.elem(0).into();
-            s.b.with("Cast", &[&count], |node| node.with_int("to", elem))
+            let elem = s.elem(0);
+            s.b.cast(&count, elem)
         }
     }
 }

@@ -18,8 +18,7 @@ type Done = Result<(), Refusal>;
 
 /// ScatterND and ScatterElements: y is x with updates u put at indices, or combined with what is there.
 fn scatter(s: &mut Step<'_, '_>) -> Done {
-    let reduction = NodeExt::attribute(s.node, "reduction").map_or(&b"none"[..], |attribute| attribute.s());
-    match reduction {
+    match s.node.string("reduction", "none") {
         b"none" => replace(s),
         b"add" => add(s),
         b"mul" => multiply(s),

@@ -28,7 +28,7 @@ impl Window {
     pub(super) fn over_input(s: &Step<'_, '_>) -> Result<Self, Refusal> {
         let mut window = Self::of_kernel(s, kernel(s)?)?;
         let (image, count) = (window.sizes(s.shape(0)), window.sizes(s.output_shape()));
-        match s.string("auto_pad", "NOTSET") {
+        match s.node.string("auto_pad", "NOTSET") {
             b"NOTSET" | b"" | b"VALID" => {}
             mode => {
                 for (i, &image) in image.iter().enumerate() {
@@ -58,7 +58,7 @@ impl Window {
         // The output has the batch and the channels in front in some models.
         let sizes = sizes.map(|sizes| &sizes[sizes.len().saturating_sub(spatial)..]);
         let count = window.sizes(s.shape(0));
-        let mode = s.string("auto_pad", "NOTSET");
+        let mode = s.node.string("auto_pad", "NOTSET");
         for i in 0..spatial {
             window.rest[i] = Some(extra[i]);
             let stride = window.strides[i];
@@ -85,7 +85,7 @@ impl Window {
         if count == 0 || kernel.iter().any(|size| !(1..TOO_LARGE).contains(size)) {
             return Err(format!("a kernel of sizes {kernel:?}"));
         }
-        let mut begins = match s.string("auto_pad", "NOTSET") {
+        let mut begins = match s.node.string("auto_pad", "NOTSET") {
             b"NOTSET" | b"" => list(s, "pads", 0, 0, 2 * count)?,
             _ => vec![0; 2 * count],
         };

@@ -187,7 +187,7 @@ impl Call<'_> {
             "RandomNormal" | "RandomUniform" => Some(self.node.int("dtype", 1) as i32),
             "Range" => of(0),
             "SoftmaxCrossEntropyLossGrad" => of(1),
-            op if matches!(self.node.domain(), "" | "ai.onnx") || lists(MICROSOFT, op) => of(0),
+            op if self.node.is_standard() || lists(MICROSOFT, op) => of(0),
             _ => None,
         }
     }

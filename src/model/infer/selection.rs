@@ -20,7 +20,7 @@ impl Call<'_> {
 
     /// The loss of each label or of all, and logarithms of probabilities in the shape of the scores.
     pub(super) fn loss(&self) -> Vec<Shape> {
-        let reduction = NodeExt::attribute(self.node, "reduction").map_or(&b"mean"[..], |attribute| attribute.s());
+        let reduction = self.node.string("reduction", "mean");
         let of = |slot| self.shape(slot).map(<[Dim]>::to_vec);
         vec![if reduction == b"none" { of(1) } else { Some(Vec::new()) }, of(0)]
     }

@@ -16,10 +16,6 @@ struct Window {
 }
 
 impl Call<'_> {
-    fn string(&self, name: &str, default: &'static str) -> &[u8] {
-        NodeExt::attribute(self.node, name).map_or(default.as_bytes(), |attribute| attribute.s())
-    }
-
     /// An entry of a list of window sizes.
     fn entry(&self, name: &str, i: usize, default: i64) -> Option<i64> {
         let list = self.node.ints(name).filter(|ints| !ints.is_empty());
@@ -57,7 +53,7 @@ impl Call<'_> {
             return None;
         }
         let ceil = self.node.int("ceil_mode", 0) != 0;
-        match self.string("auto_pad", "NOTSET") {
+        match self.node.string("auto_pad", "NOTSET") {
             b"SAME_UPPER" | b"SAME_LOWER" => Some((size + stride - 1) / stride),
             b"VALID" if ceil => None,
             b"VALID" => Some((size - extent) / stride + 1),
@@ -83,7 +79,7 @@ impl Call<'_> {
             let count = i64::try_from(input[2 + i].known()?).ok().filter(|&size| size < TOO_LARGE)?;
             let Window { stride, extent, pads: [begin, end], .. } = self.window_along(i, spatial)?;
             let whole = (count - 1) * stride + self.entry("output_padding", i, 0)? + extent;
-            Some(match self.string("auto_pad", "NOTSET") {
+            Some(match self.node.string("auto_pad", "NOTSET") {
                 b"SAME_UPPER" | b"SAME_LOWER" => whole.min(count * stride),
                 b"VALID" => whole,
                 _ => whole - begin - end,
@@ -123,8 +119,8 @@ impl Call<'_> {
     pub(super) fn resize(&self) -> Shape {
         let mut shape = self.shape(0)?.to_vec();
         let axes = self.node.ints("axes").map_or_else(|| (0..shape.len() as i64).collect(), <[i64]>::to_vec);
-        let is_stretched = self.string("keep_aspect_ratio_policy", "stretch") == b"stretch";
-        let is_cropped = self.string("coordinate_transformation_mode", "half_pixel") == b"tf_crop_and_resize";
+        let is_stretched = self.node.string("keep_aspect_ratio_policy", "stretch") == b"stretch";
+        let is_cropped = self.node.string("coordinate_transformation_mode", "half_pixel") == b"tf_crop_and_resize";
         let sizes = self.sizes(3).filter(|_| is_stretched);
         let scales = self.input(2).and_then(|scales| self.graph.constant(self.index, scales)?.float_elements());
         let scales = scales.filter(|_| self.input(3).is_none() && !is_cropped);

@@ -87,6 +87,22 @@ def test_max_pool(pool, opset, tmp_path):
     one("MaxPool", {"x": values((2, 2, 6, 5))}, opset, **pool).check(tmp_path)
 
 
+@pytest.mark.parametrize("opset", [13, 17])
+def test_max_pool_of_unknown_sizes_in_ceil_mode(opset, tmp_path):
+    chain = one("MaxPool", {"x": values((2, 2, 6, 5))}, opset, known=False, **CEIL)
+    if opset >= 16:
+        chain.check(tmp_path)
+        return
+    with pytest.raises(AssertionError, match="needs opset 16"):
+        chain.check(tmp_path)
+
+
+def test_average_pool_whose_counts_depend_on_unknown_sizes(tmp_path):
+    chain = one("AveragePool", {"x": values((2, 2, 6, 5))}, 17, known=False, **POOLS["padded"])
+    with pytest.raises(AssertionError, match="depends on sizes"):
+        chain.check(tmp_path)
+
+
 @pytest.mark.parametrize("storage_order", [0, 1])
 def test_max_pool_that_tells_its_indices(storage_order, tmp_path):
     pool = {"kernel_shape": [3, 3], "strides": [2, 2], "storage_order": storage_order}

@@ -1,24 +1,7 @@
-"""A network of dense layers with ReLU between, as a forward model, and its step in NumPy in double precision."""
+"""A network of dense layers with ReLU between (`fc0.weight`, `fc0.bias`, …): its step in NumPy in double precision."""
 
 import numpy as np
 from isaac_gemm import Reference
-from net import Net
-
-
-def forward(arrays, rows="N", element=1):
-    """The model of these weights and biases (`fc0.weight`, `fc0.bias`, …), from `x` to `z`."""
-    net = Net(opset=17, element=element)
-    layers = len(arrays) // 2
-    net.data("x", [rows, arrays["fc0.weight"].shape[1]], np.zeros((1, 1), np.float32))
-    value = "x"
-    for i in range(layers):
-        for kind in ("weight", "bias"):
-            net.constant(f"fc{i}.{kind}", arrays[f"fc{i}.{kind}"])
-        last = i == layers - 1
-        value = net.op("Gemm", value, f"fc{i}.weight", f"fc{i}.bias", into="z" if last else f"h{i}", transB=1)
-        value = value if last else net.op("Relu", value, into=f"a{i}")
-    net.output("z", [rows, len(arrays[f"fc{layers - 1}.bias"])])
-    return net.model()
 
 
 def layer_inputs(arrays, x):

@@ -39,3 +39,9 @@ def random_layers(widths, seed=0, dtype=np.float32):
         )
         for i, (n, m) in enumerate(zip(widths, widths[1:]))
     ]
+
+
+def stored(arrays):
+    """Pairs for `network` of arrays that are called `<name>.weight` and `<name>.bias`."""
+    names = dict.fromkeys(name.rsplit(".", 1)[0] for name in arrays)
+    return [(name, (arrays[f"{name}.weight"], arrays[f"{name}.bias"])) for name in names]

@@ -5,6 +5,8 @@ import numpy as np
 import onnx
 import pytest
 from graphs import Training, make, relative_error
+from networks import network as relu_network
+from networks import random_layers, stored
 
 WIDTHS, BATCH = (7, 9, 6, 5), 8
 # Float arithmetic through three layers, and the inverse of a matrix whose condition is below 1e3.
@@ -14,11 +16,13 @@ TOLERANCE = 2e-5
 @pytest.fixture(scope="module")
 def network():
     rng = np.random.default_rng(1)
-    arrays = {}
-    for i, (n, m) in enumerate(zip(WIDTHS, WIDTHS[1:])):
-        arrays[f"fc{i}.weight"] = rng.normal(size=(m, n)).astype(np.float32) / 2
-        arrays[f"fc{i}.bias"] = rng.normal(size=m).astype(np.float32) / 2
+    layers = random_layers(WIDTHS, seed=1)
+    arrays = {f"{name}.{kind}": a for name, pair in layers for kind, a in zip(("weight", "bias"), pair)}
     return arrays, rng.normal(size=(BATCH, WIDTHS[0])).astype(np.float32), rng.integers(0, WIDTHS[-1], BATCH)
+
+
+def forward(arrays):
+    return relu_network(stored(arrays), "Relu").model()
 
 
 def operators(model):
@@ -26,7 +30,7 @@ def operators(model):
 
 
 def graph(network, folder, *arguments):
-    model = make(dense.forward(network[0]), folder, "--loss", "cross-entropy", "--optimizer", "none", *arguments)
+    model = make(forward(network[0]), folder, "--loss", "cross-entropy", "--optimizer", "none", *arguments)
     sampled = [node.input[3] for node in model.graph.node if node.op_type == "IsaacGemm" and len(node.input) > 3]
     return Training(model, watched=sampled), sampled
 
@@ -58,7 +62,7 @@ def test_zeta_star(network, damping, tmp_path):
 @pytest.mark.parametrize("method", ["zeta", "kfac"])
 @pytest.mark.parametrize("dampings", [(1.0, 1.0), (0.05, 0.02), (10.0, 0.5)])
 def test_zeta_and_kfac(network, method, dampings, tmp_path):
-    """With the sampled gradients that the graph itself drew, which test_sampled.py looks into."""
+    """With the sampled gradients that the graph itself drew, which test_sampling.py looks into."""
     lambda_a, lambda_g = dampings if method == "zeta" else (dampings[0], dampings[0])
     options = ["--lambda-g", lambda_g] if method == "zeta" else []
     training, sampled = graph(network, tmp_path, "--method", method, "--lambda", lambda_a, *options)
@@ -92,7 +96,7 @@ def test_chosen_layers(network, tmp_path):
 
 
 def test_gradient_has_no_operator_and_no_damping(network, tmp_path):
-    model = make(dense.forward(network[0]), tmp_path, "--loss", "cross-entropy", "--method", "gradient")
+    model = make(forward(network[0]), tmp_path, "--loss", "cross-entropy", "--method", "gradient")
     assert {node.domain for node in model.graph.node} == {""}
     assert [entry.domain for entry in model.opset_import] == [""]
     assert set(Training(model).map["scalars"]) == {"lr"}
@@ -104,7 +108,7 @@ def test_gradient_has_no_operator_and_no_damping(network, tmp_path):
 def test_training_lowers_the_loss(network, method, optimizer, tmp_path):
     arrays, x, labels = network
     arguments = ["--loss", "cross-entropy", "--method", method, "--optimizer", optimizer]
-    training = Training(make(dense.forward(arrays), tmp_path, *arguments))
+    training = Training(make(forward(arrays), tmp_path, *arguments))
     rate = scalar(0.3 if optimizer == "sgd" else 0.02)
     seeds = {"seed": 0} if method in ("zeta", "kfac") else {}
     losses = [

@@ -181,6 +181,15 @@ def test_frozen_and_chosen_parameters(tmp_path):
         assert not frozen & set(names(model.graph.input)) and frozen <= set(names(model.graph.initializer))
 
 
+def test_nothing_is_computed_for_frozen_layers(tmp_path):
+    """One product for the other weight, none to go further back."""
+    forward = network(random_layers([6, 8, 4])).model()
+    model = make(forward, tmp_path, "--loss", "mse", "--freeze", "fc0.*", "--expect", 1)
+    assert set(names(model.graph.output)) == {"z", "loss", "fc1.weight.updated", "fc1.bias.updated"}
+    operators = [node.op_type for node in model.graph.node]
+    assert operators.count("Gemm") == 2 and operators.count("IsaacGemm") == 1 and "MatMul" not in operators
+
+
 def test_scalars_are_trained_where_that_is_said(tmp_path):
     net = Net(opset=17)
     net.data("x", [5, 6])

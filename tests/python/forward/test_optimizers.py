@@ -1,11 +1,11 @@
 """Ten steps of each optimizer, against what PyTorch recorded (onnx/pytorch_steps.py)."""
 
-import dense
 import numpy as np
 import pytest
 import pytorch_steps
 from conftest import ROOT
 from graphs import Training, make, relative_error
+from networks import network, stored
 
 RECORDED = np.load(ROOT / "onnx" / "pytorch_steps.npz")
 # Two runtimes add up the same float products in another order; Adam's division magnifies that where gradients are small.
@@ -21,7 +21,7 @@ def test_ten_steps_are_those_of_pytorch(name, tmp_path):
     options, _, _ = pytorch_steps.OPTIMIZERS[name]
     arrays, *batches = pytorch_steps.start()
     training = Training(
-        make(dense.forward(arrays), tmp_path, "--loss", "cross-entropy", "--method", "gradient", *options.split())
+        make(network(stored(arrays), "Relu").model(), tmp_path, "--loss", "cross-entropy", "--method", "gradient", *options.split())
     )
     losses = train(training, batches)
     np.testing.assert_allclose(losses, RECORDED[f"{name}/losses"], rtol=TOLERANCE)
@@ -36,7 +36,7 @@ def test_the_update_as_a_graph_of_its_own(options, tmp_path):
     import onnx
 
     arrays, *batches = pytorch_steps.start()
-    model, arguments = dense.forward(arrays), ["--loss", "cross-entropy", *options.split()]
+    model, arguments = network(stored(arrays), "Relu").model(), ["--loss", "cross-entropy", *options.split()]
     whole = Training(make(model, tmp_path, *arguments))
     expected = train(whole, batches)
     gradients = Training(make(model, tmp_path, *arguments, "--update-out", tmp_path / "update.onnx"))
@@ -63,7 +63,7 @@ def test_evaluation_graph(tmp_path):
 
     arrays, *batches = pytorch_steps.start()
     arguments = ["--loss", "cross-entropy", "--eval-out", tmp_path / "eval.onnx"]
-    training = Training(make(dense.forward(arrays), tmp_path, *arguments))
+    training = Training(make(network(stored(arrays), "Relu").model(), tmp_path, *arguments))
     evaluation = onnx.load(tmp_path / "eval.onnx")
     onnx.checker.check_model(evaluation, full_check=True)
     assert [node.op_type for node in evaluation.graph.node[:3]] == ["Gemm", "Relu", "Gemm"]

@@ -54,6 +54,10 @@ OF_A_DENSE_NETWORK = {
     "lambda of zeta": ([*CE, "--lambda-g", "0.1"], 2, ["--lambda-g belongs to --method zeta"]),
     "unknown layer": ([*CE, "--layers", "3"], 2, ["--layers '3' matches no layer", "1 fc0.weight, 2 fc1.weight"]),
     "momentum of one": ([*CE, "--optimizer", "momentum", "--momentum", "1"], 2, ["from 0 to below 1"]),
+    "betas of one": ([*CE, "--optimizer", "adam", "--betas", "0.9", "1.0"], 2, ["from 0 to below 1"]),
+    "update of no update": ([*CE, "--optimizer", "none", "--update-out", "u.onnx"], 2, ["--update-out"]),
+    "update without loss": (["--update-out", "u.onnx"], 2, ["--loss"]),
+    "evaluation without loss": (["--eval-out", "e.onnx"], 2, ["--loss"]),
     "negative decay": ([*CE, "--weight-decay=-1"], 2, ["--weight-decay"]),
     "norm of zero": ([*CE, "--clip-norm", "0"], 2, ["a number above 0"]),
     "nesterov without momentum": ([*CE, "--nesterov"], 2, ["--nesterov belongs to --optimizer momentum"]),
@@ -127,6 +131,10 @@ def test_own_output_is_no_forward_model(tmp_path):
     assert call(source, "-o", target, *CE).returncode == 0
     status, said = refusal(target, tmp_path, *CE)
     assert status == 2 and "has a backward pass" in said
+    # Without --loss, its products are rewritten as those of any training graph.
+    assert call(source, "-o", target, *CE, "--method", "gradient").returncode == 0
+    done = call(target, "-o", tmp_path / "again.onnx", "--expect", 2)
+    assert done.returncode == 0, done.stderr
 
 
 def test_zeta_of_a_training_graph(tmp_path):

@@ -1,9 +1,9 @@
 """Trained weights go back into the forward model; everything else stays."""
 
-import dense
 import numpy as np
 import onnx
 import pytest
+from networks import network, stored
 from onnx import numpy_helper
 from pytorch_steps import start
 from tool import call
@@ -11,7 +11,7 @@ from tool import call
 
 @pytest.fixture
 def forward(tmp_path):
-    model = dense.forward(start()[0])
+    model = network(stored(start()[0]), "Relu").model()
     onnx.save(model, tmp_path / "forward.onnx")
     return model, tmp_path / "forward.onnx"
 
