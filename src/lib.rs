@@ -43,6 +43,8 @@ pub mod ops;
 pub mod optimizer;
 pub mod proto;
 pub mod rewrite;
+pub mod runtime;
+pub mod tensors;
 pub mod training_graph;
 pub mod upgrade;
 pub mod weights;

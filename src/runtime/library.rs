@@ -1,0 +1,128 @@
+//! The ONNX Runtime of this machine: found, loaded once, and given our operator.
+#![allow(unsafe_code)]
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use libloading::Library;
+use ort::AsPointer;
+use ort::environment::Environment;
+use ort::logging::LogLevel;
+use ort::session::Session;
+use ort::session::builder::SessionBuilder;
+use ort::sys;
+
+use super::RuntimeError;
+use crate::ops::RegisterCustomOps;
+
+/// Names a library file, to the exclusion of all others.
+const VARIABLE: &str = "ORT_DYLIB_PATH";
+
+/// Prints where Python's onnxruntime package is, without importing it.
+const FIND_PACKAGE: &str =
+    "import importlib.util as u; s = u.find_spec('onnxruntime'); s and print(*s.submodule_search_locations)";
+
+/// The loaded runtime.
+pub(super) struct OnnxRuntimeLibrary {
+    base: BaseTable,
+    environment: Environment,
+    version: String,
+}
+
+/// The runtime's base table.
+struct BaseTable(*const sys::OrtApiBase);
+
+// SAFETY: the table is constant, and stays where it is until the process ends.
+unsafe impl Send for BaseTable {}
+// SAFETY: as above.
+unsafe impl Sync for BaseTable {}
+
+impl OnnxRuntimeLibrary {
+    /// The runtime of this process; loads it when it is first asked for.
+    ///
+    /// # Errors
+    /// No library is found, or the one that is found is no ONNX Runtime from 1.17 on.
+    pub(super) fn get() -> Result<&'static Self, RuntimeError> {
+        static RUNTIME: OnceLock<Result<OnnxRuntimeLibrary, String>> = OnceLock::new();
+        RUNTIME.get_or_init(Self::load).as_ref().map_err(|what| RuntimeError::Unavailable(what.clone()))
+    }
+
+    /// Its version, as it says.
+    pub(super) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Options of a session that has our operator.
+    pub(super) fn session(&self) -> Result<SessionBuilder, ort::Error> {
+        let mut builder = Session::builder(&self.environment)?;
+        // SAFETY: the options belong to the runtime of this base table.
+        unsafe { ort::Error::result_from_status(RegisterCustomOps(builder.ptr_mut(), self.base.0))? };
+        Ok(builder)
+    }
+
+    fn load() -> Result<Self, String> {
+        let path = find()?;
+        let unusable = |what: String| format!("cannot use {} as ONNX Runtime: {what}", path.display());
+        // SAFETY: libraries of this name do nothing harmful when they are loaded, and this one stays loaded for good.
+        let library: &'static Library =
+            Box::leak(Box::new(unsafe { Library::new(&path) }.map_err(|error| unusable(error.to_string()))?));
+        // SAFETY: ONNX Runtime exports this function with this signature; its tables live as long as the library.
+        let (base, api, version) = unsafe {
+            let get_base = library.get::<unsafe extern "C" fn() -> *const sys::OrtApiBase>(b"OrtGetApiBase");
+            let base = get_base.map_err(|error| unusable(error.to_string()))?();
+            let version = std::ffi::CStr::from_ptr(((*base).GetVersionString)()).to_string_lossy().into_owned();
+            (base, ((*base).GetApi)(sys::ORT_API_VERSION).as_ref(), version)
+        };
+        let api =
+            api.ok_or_else(|| unusable(format!("it is version {version}, and 1.17 is the oldest that will do")))?;
+        ort::set_api(api.clone());
+        let environment = ort::init().with_telemetry(false).build().map_err(|error| unusable(error.to_string()))?;
+        environment.set_log_level(LogLevel::Error);
+        Ok(Self { base: BaseTable(base), environment, version })
+    }
+}
+
+/// The library to load: the one that the variable names, or that of an installed Python package, or the system's.
+fn find() -> Result<PathBuf, String> {
+    if let Some(path) = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
+        return Ok(path.into());
+    }
+    let of_package = ["python3", "python"].into_iter().find_map(|python| package_library(OsStr::new(python)));
+    of_package.or_else(system_library).ok_or_else(|| {
+        format!(
+            "no ONNX Runtime was found: install it (`pip install onnxruntime`), or set {VARIABLE} to a libonnxruntime.so"
+        )
+    })
+}
+
+/// The library in the onnxruntime package of this interpreter. Packages before 1.20 have none that can be loaded.
+fn package_library(python: &OsStr) -> Option<PathBuf> {
+    let output = Command::new(python).args(["-c", FIND_PACKAGE]).stderr(Stdio::null()).output().ok()?;
+    let folder = String::from_utf8(output.stdout).ok()?;
+    library_in(&Path::new(folder.trim_end()).join("capi"))
+}
+
+/// The library in the folders where systems and installers put libraries.
+fn system_library() -> Option<PathBuf> {
+    let configured = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let usual = [
+        "/usr/local/lib",
+        "/usr/local/lib64",
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib",
+    ];
+    std::env::split_paths(&configured).chain(usual.map(PathBuf::from)).find_map(|folder| library_in(&folder))
+}
+
+fn library_in(folder: &Path) -> Option<PathBuf> {
+    let is_library = |path: &PathBuf| {
+        let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        name == "libonnxruntime.so" || name.starts_with("libonnxruntime.so.") || name == "libonnxruntime.dylib"
+    };
+    // The name without a version, where there is one, is the one to link with.
+    folder.read_dir().ok()?.filter_map(|entry| Some(entry.ok()?.path())).filter(is_library).min()
+}

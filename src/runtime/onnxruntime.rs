@@ -1,0 +1,179 @@
+//! ONNX Runtime as an engine.
+
+use std::collections::BTreeMap;
+
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::builder::SessionBuilder;
+use ort::session::{IoBinding, Session, SessionInputValue};
+use ort::value::DynTensor;
+
+use super::library::OnnxRuntimeLibrary;
+use super::value::{allocate, fill, fits, read, read_output};
+use super::{Carried, Engine, Evaluation, Program, RuntimeError};
+use crate::model::{Edit, Model};
+use crate::tensors::Tensor;
+
+/// A program in ONNX Runtime. What is carried lies in two sets of buffers, which take turns: a step reads one and writes the
+/// other.
+pub struct OnnxRuntime {
+    version: &'static str,
+    training: Session,
+    evaluation: Option<(Session, Vec<String>)>,
+    carried: Vec<Carried>,
+    loss: String,
+    /// What is fed, by input: overwritten from step to step while its shape stays.
+    feeds: BTreeMap<String, DynTensor>,
+    buffers: [Vec<DynTensor>; 2],
+    /// Of each: reads the buffers of the same position, and writes the others.
+    bindings: [IoBinding; 2],
+    /// The position of the buffers that the next step reads.
+    now: usize,
+    /// The position of those that the last step read.
+    before: usize,
+}
+
+impl From<ort::Error> for RuntimeError {
+    fn from(error: ort::Error) -> Self {
+        Self::Failed { runtime: "ONNX Runtime", what: error.message().to_owned() }
+    }
+}
+
+impl OnnxRuntime {
+    /// Makes the sessions of `program`, with `threads` threads each; `None`: as many as the runtime chooses.
+    ///
+    /// # Errors
+    /// No ONNX Runtime from 1.17 on, or a program that it refuses.
+    pub fn new(program: &Program, threads: Option<usize>) -> Result<Self, RuntimeError> {
+        let library = OnnxRuntimeLibrary::get()?;
+        let session = |model: &Model| -> Result<Session, RuntimeError> {
+            let mut options: SessionBuilder = library.session()?;
+            if let Some(threads) = threads {
+                options = options.with_intra_threads(threads).map_err(ort::Error::from)?;
+            }
+            options = options.with_deterministic_compute(true).map_err(ort::Error::from)?;
+            Ok(options.commit_from_memory(&model.to_bytes(&Edit::default()))?)
+        };
+        let training = session(&program.training)?;
+        let evaluation = match &program.evaluation {
+            Some(Evaluation { model, outputs }) => Some((session(model)?, outputs.clone())),
+            None => None,
+        };
+        let loss = program.map.loss.clone().ok_or_else(|| {
+            let path = program.training.path().display();
+            RuntimeError::Program(format!("{path}: no output of the training graph is its loss"))
+        })?;
+        let carried = program.carried();
+        let start = program.start()?;
+        let set = || start.iter().map(|tensor| copied(training.allocator(), tensor)).collect::<Result<Vec<_>, _>>();
+        let (mut even, mut odd) = (set()?, set()?);
+        let bindings =
+            [bind(&training, &carried, &loss, &even, &mut odd)?, bind(&training, &carried, &loss, &odd, &mut even)?];
+        let buffers = [even, odd];
+        let feeds = BTreeMap::new();
+        Ok(Self {
+            version: library.version(),
+            training,
+            evaluation,
+            carried,
+            loss,
+            feeds,
+            buffers,
+            bindings,
+            now: 0,
+            before: 0,
+        })
+    }
+}
+
+/// A value with the elements of `tensor`.
+fn copied(allocator: &Allocator, tensor: &Tensor) -> Result<DynTensor, ort::Error> {
+    let mut value = allocate(allocator, tensor.elem(), tensor.shape())?;
+    fill(&mut value, tensor);
+    Ok(value)
+}
+
+/// A step that reads the values `from` and writes the values `to`.
+fn bind(
+    session: &Session,
+    carried: &[Carried],
+    loss: &str,
+    from: &[DynTensor],
+    to: &mut [DynTensor],
+) -> Result<IoBinding, ort::Error> {
+    let mut binding = session.create_binding()?;
+    for ((carried, input), output) in carried.iter().zip(from).zip(to) {
+        binding.bind_input(&carried.input, input)?;
+        binding.bind_output(&carried.updated, output)?;
+    }
+    let cpu = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)?;
+    binding.bind_output_to_device(loss, &cpu)?;
+    Ok(binding)
+}
+
+impl Engine for OnnxRuntime {
+    fn runtime(&self) -> String {
+        format!("ONNX Runtime {}", self.version)
+    }
+
+    fn step(&mut self, feeds: &[(&str, Tensor)]) -> Result<f64, RuntimeError> {
+        let binding = &mut self.bindings[self.now];
+        for (name, tensor) in feeds {
+            match self.feeds.get_mut(*name).filter(|value| fits(value, tensor)) {
+                Some(value) => fill(value, tensor),
+                None => {
+                    self.feeds.insert((*name).to_owned(), copied(self.training.allocator(), tensor)?);
+                }
+            }
+            binding.bind_input(*name, &self.feeds[*name])?;
+        }
+        let outputs = self.training.run_binding(binding)?;
+        let loss = read_output(&outputs[self.loss.as_str()])?;
+        drop(outputs);
+        self.before = self.now;
+        self.now = 1 - self.now;
+        loss.to_f64s().first().copied().ok_or_else(|| RuntimeError::Program("the loss is empty".into()))
+    }
+
+    fn evaluate(&mut self, feeds: &[(&str, Tensor)]) -> Result<Vec<Tensor>, RuntimeError> {
+        let Some((session, wanted)) = &mut self.evaluation else {
+            return Err(RuntimeError::Program("there is no graph that evaluates".into()));
+        };
+        let allocator = session.allocator();
+        let mut inputs: Vec<(&str, SessionInputValue<'_>)> = Vec::new();
+        for (name, tensor) in feeds {
+            inputs.push((name, copied(&allocator, tensor)?.into()));
+        }
+        for (carried, value) in self.carried.iter().zip(&self.buffers[self.now]) {
+            if session.inputs().iter().any(|input| input.name() == carried.name) {
+                inputs.push((&carried.name, value.into()));
+            }
+        }
+        let outputs = session.run(inputs)?;
+        wanted.iter().map(|name| Ok(read_output(&outputs[name.as_str()])?)).collect()
+    }
+
+    fn carried(&self) -> Result<Vec<Tensor>, RuntimeError> {
+        self.buffers[self.now].iter().map(|value| Ok(read(value)?)).collect()
+    }
+
+    fn carried_before(&self) -> Result<Vec<Tensor>, RuntimeError> {
+        self.buffers[self.before].iter().map(|value| Ok(read(value)?)).collect()
+    }
+
+    fn restore(&mut self, carried: &[Tensor]) -> Result<(), RuntimeError> {
+        let expected: Vec<&str> = self.carried.iter().map(|carried| carried.name.as_str()).collect();
+        let values = &mut self.buffers[self.now];
+        if carried.len() != values.len() {
+            let (given, count) = (carried.len(), values.len());
+            return Err(RuntimeError::Program(format!("{given} carried values were given, and there are {count}")));
+        }
+        let unfit = carried.iter().zip(&*values).position(|(tensor, value)| !fits(value, tensor));
+        if let Some(at) = unfit {
+            let given = carried[at].describe();
+            return Err(RuntimeError::Program(format!("'{}' cannot become {given}", expected[at])));
+        }
+        values.iter_mut().zip(carried).for_each(|(value, tensor)| fill(value, tensor));
+        self.before = self.now;
+        Ok(())
+    }
+}
