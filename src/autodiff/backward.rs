@@ -45,7 +45,8 @@ impl<'a> Backward<'a> {
             let inputs: Vec<bool> = (0..node.input.len())
                 .map(|slot| self.index.input(node, slot).is_some_and(|input| depends[input.index()]))
                 .collect();
-            if !reached || !inputs.contains(&true) {
+            // What only its subgraphs read stands in the way as well.
+            if !reached || !self.index.reads(self.graph, id).any(|read| depends[read.index()]) {
                 continue;
             }
             let gradients: Vec<Option<String>> =
@@ -66,7 +67,7 @@ impl<'a> Backward<'a> {
                 Err(why) => {
                     blocked.push((id, why));
                     // Go on as if all were well, to find the others.
-                    for input in self.index.inputs(node).filter(|input| depends[input.index()]) {
+                    for input in self.index.reads(self.graph, id).filter(|input| depends[input.index()]) {
                         arriving.entry(input).or_default().push(String::new());
                     }
                 }

@@ -13,7 +13,8 @@ pub(super) fn written_out(scene: &Scene<'_>, node: &NodeProto) -> Result<Vec<Nod
             return Err(what.into());
         }
     }
-    if node.output.iter().skip(1).any(|name| !name.is_empty()) {
+    let [result, more @ ..] = &node.output[..] else { return Err("it has no output".into()) };
+    if more.iter().any(|name| !name.is_empty()) {
         return Err("it gives more than its first output".into());
     }
     if ["left_window_size", "right_window_size"].iter().any(|name| node.int(name, -1) >= 0) {
@@ -41,7 +42,7 @@ pub(super) fn written_out(scene: &Scene<'_>, node: &NodeProto) -> Result<Vec<Nod
         let shape = b.ints(&[0, 0, -1]);
         y = b.op("Reshape", &[&by_row, &shape]);
     }
-    b.name(&y, &node.output[0]);
+    b.name(&y, result);
     Ok(b.into_nodes())
 }
 
@@ -106,9 +107,12 @@ impl<'a> Attention<'a> {
         let copies = b.ints(&[1, 1, times, 1, 1]);
         let copies = b.op("Expand", &[&apart, &copies]);
         let shape = b.op("Shape", &[value]);
-        let sizes = b.split(&shape, 0, &[1, 1, 2]);
+        let [batch, matrix] = [&[0][..], &[2, 3]].map(|axes| {
+            let axes = b.ints(axes);
+            b.op("Gather", &[&shape, &axes])
+        });
         let heads = b.ints(&[self.heads]);
-        let shape = b.concat(&[sizes[0].clone(), heads, sizes[2].clone()], 0);
+        let shape = b.concat(&[batch, heads, matrix], 0);
         b.op("Reshape", &[&copies, &shape])
     }
 

@@ -8,7 +8,7 @@ use crate::proto::{NodeProto, TensorProto};
 pub(super) const RULES: &[(&str, Rule)] = &[
     ("Identity", all(identity)),
     ("Cast", all(cast)),
-    ("CastLike", first(1, cast)),
+    ("CastLike", all(cast)),
     ("Reshape", first(1, reshape)),
     ("Flatten", all(reshape)),
     ("Squeeze", first(1, reshape)),
@@ -33,6 +33,7 @@ fn identity(s: &mut Step<'_, '_>) -> Done {
     Ok(())
 }
 
+/// Of CastLike, the second input gives the type only: it has no gradient.
 fn cast(s: &mut Step<'_, '_>) -> Done {
     let elem = s.elem(0).into();
     let gradient = s.b.with("Cast", &[&s.dy()], |node| node.with_int("to", elem));

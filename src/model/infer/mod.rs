@@ -150,11 +150,14 @@ impl Call<'_> {
     fn elem(&self) -> Option<i32> {
         let of = |slot| self.types.elem(self.input(slot)?);
         match self.node.op_type() {
-            "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" => Some(INT64),
+            // What their bodies give, or an attribute says.
+            "If" | "Loop" | "Scan" | "SequenceMap" | "EyeLike" | "Bernoulli" | "Multinomial" | "QuantizeLinear"
+            | "RandomNormalLike" | "RandomUniformLike" => None,
+            "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" | "SequenceLength" => Some(INT64),
             "Equal" | "Less" | "Greater" | "LessOrEqual" | "GreaterOrEqual" | "Not" | "And" | "Or" | "Xor"
             | "IsNaN" | "IsInf" => Some(BOOL),
             "Cast" => Some(self.node.int("to", 0) as i32),
-            "CastLike" | "Where" => of(1),
+            "CastLike" | "Where" | "DequantizeLinear" => of(1),
             "OneHot" => of(2),
             "Constant" => {
                 let has = |name: &str| NodeExt::attribute(self.node, name).is_some();
