@@ -221,6 +221,83 @@ fn shapely() -> ModelProto {
     proto
 }
 
+/// A forward pass through operators that are made of others, and through those that choose elements.
+fn composed() -> ModelProto {
+    let op = |op_type: &str, inputs: &[&str], outputs: &[&str]| NodeProto::build("", op_type, inputs, outputs);
+    let constant = |name: &str, values: &[i64]| {
+        op("Constant", &[], &[name]).with_tensor("value", isaac::proto::TensorProto::of_ints(values))
+    };
+    let branch = |op_type: &str| GraphProto {
+        node: vec![op(op_type, &["attended"], &["r"])],
+        output: vec![ValueInfoProto { name: Some("r".into()), ..ValueInfoProto::default() }],
+        ..GraphProto::default()
+    };
+    let mut choice = op("If", &["is three"], &["chosen"]);
+    choice.attribute = ["then_branch", "else_branch"]
+        .into_iter()
+        .zip(["Tanh", "Neg"])
+        .map(|(name, op_type)| AttributeProto {
+            name: Some(name.into()),
+            r#type: Some(AttributeType::Graph as i32),
+            g: Some(branch(op_type)),
+            ..AttributeProto::default()
+        })
+        .collect();
+    let nodes = vec![
+        constant("at", &[-1]),
+        constant("first", &[0]),
+        constant("sizes", &[1, 1]),
+        constant("three", &[3]),
+        constant("rows", &[0, 0, 1]),
+        constant("flat", &[0, 0, -1]),
+        op("LSTM", &["x", "w", "r", "b"], &["all", "last"]).with_int("hidden_size", 2).with_int("layout", 0),
+        op("Squeeze", &["all", "sizes"], &["by step"]),
+        op("GRU", &["by step", "v", "u"], &["again"]).with_int("linear_before_reset", 1),
+        op("Squeeze", &["again", "sizes"], &["steps"]),
+        op("SplitToSequence", &["steps", "sizes"], &["sequence"]).with_int("axis", 1).with_int("keepdims", 1),
+        op("SequenceAt", &["sequence", "at"], &["one"]),
+        op("SequenceErase", &["sequence", "first"], &["shorter"]),
+        op("SequenceInsert", &["shorter", "one", "first"], &["longer"]),
+        op("ConcatFromSequence", &["longer"], &["together"]).with_int("axis", 1).with_int("new_axis", 0),
+        op("Attention", &["together", "steps", "steps"], &["attended"])
+            .with_int("q_num_heads", 2)
+            .with_int("kv_num_heads", 1)
+            .with_int("is_causal", 1),
+        op("Shape", &["attended"], &["shape"]),
+        op("Gather", &["shape", "first"], &["size"]),
+        op("Equal", &["size", "three"], &["is three"]),
+        choice,
+        op("Einsum", &["chosen", "m"], &["product"]).with_string("equation", "bsd,...dk->bs...k"),
+        op("TopK", &["product", "three"], &["largest", ""]).with_int("axis", 2),
+        op("CumSum", &["largest", "first"], &["sums"]).with_int("exclusive", 1).with_int("reverse", 0),
+        op("GreaterOrEqual", &["rows", "first"], &["kept"]),
+        op("Compress", &["sums", "kept"], &["compressed"]).with_int("axis", 0),
+        op("ScatterND", &["compressed", "sizes", "m"], &["scattered"]),
+        op("Transpose", &["scattered"], &["scores"]).with_ints("perm", &[0, 2, 1]),
+        op("SoftmaxCrossEntropyLoss", &["scores", "labels"], &["y"]).with_int("ignore_index", 2),
+    ];
+    let floats = |name: &str, dims: &[i64]| isaac::proto::TensorProto {
+        name: Some(name.into()),
+        dims: dims.to_vec(),
+        data_type: Some(1),
+        float_data: vec![0.5; dims.iter().product::<i64>() as usize],
+        ..Default::default()
+    };
+    let mut proto = model(nodes, vec![tensor("labels", &[3, 2])], vec![tensor("y", &[])]);
+    let graph = proto.graph.as_mut().expect("a graph");
+    graph.value_info = vec![tensor("together", &[3, 2, 2]), tensor("product", &[3, 2, 4])];
+    graph.initializer = vec![
+        floats("x", &[3, 2, 4]),
+        floats("w", &[1, 8, 4]),
+        floats("r", &[1, 8, 2]),
+        floats("b", &[1, 16]),
+        floats("v", &[1, 6, 2]),
+        floats("u", &[1, 6, 2]),
+        floats("m", &[2, 4]),
+    ];
+    proto
+}
+
 #[test]
 fn bent_training_graphs_never_panic() {
     let mut panics = Vec::new();
@@ -246,7 +323,7 @@ fn bent_forward_graphs_never_panic() {
     let fixtures =
         ["mlp_gemm_ts17", "lora_merged_ts17", "clip_contrastive_ts17", "handmade_rnn_ts17", "mlp3d_ts15_dynshape"];
     let forward = fixtures.map(|name| (name, load(&fixture(name).join("forward.onnx"))));
-    for (name, proto) in forward.into_iter().chain([("shapely", shapely())]) {
+    for (name, proto) in forward.into_iter().chain([("shapely", shapely()), ("composed", composed())]) {
         let proto = with_gradient(proto);
         let straight = Model::from_bytes(name, proto.encode_to_vec().into()).expect("a model");
         lower_gradients(&straight).unwrap_or_else(|error| panic!("{name}: {error}"));
