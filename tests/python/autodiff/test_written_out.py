@@ -327,6 +327,46 @@ def test_einsum(equation, shapes):
     assert_right(case([helper.make_node("Einsum", list(feeds), ["y"], equation=equation)], feeds))
 
 
+@pytest.mark.parametrize(
+    "equation, shapes, is_product",
+    [
+        ("bsd,dhk->bshk", [("N", "S", 4), (4, 2, 5)], True),
+        ("bshk,hkd->bsd", [("N", "S", 2, 5), (2, 5, 4)], True),
+        ("dh,bsd->bsh", [(4, 3), ("N", "S", 4)], True),
+        ("bihd,bjhd->bhij", [("N", "S", 2, 4), ("N", "T", 2, 4)], True),
+        ("bhij,bjhd->bihd", [("N", 2, "S", "T"), ("N", "T", 2, 4)], True),
+        ("kab,kbc->ka", [(2, 3, 4), (2, 4, 5)], False),
+        ("nij,jkl->nikl", [("N", "S", "T"), ("T", "K", "L")], False),
+        ("i,i", [("N",), ("N",)], True),
+        ("eabi,eio->abeo", [(2, 3, 4, 5), (2, 5, 6)], True),
+    ],
+)
+def test_einsum_as_a_product_of_matrices(equation, shapes, is_product, tmp_path):
+    sizes = {"N": 2, "S": 3, "T": 5, "K": 2, "L": 4}
+    feeds = {f"x{i}": array(*(sizes.get(size, size) for size in shape)) for i, shape in enumerate(shapes)}
+    tested = case([helper.make_node("Einsum", list(feeds), ["y"], equation=equation)], feeds)
+    for value, shape in zip(tested.model.graph.input, shapes):
+        for dim, size in zip(value.type.tensor_type.shape.dim, shape):
+            if isinstance(size, str):
+                dim.dim_param = size
+    assert_right(tested)
+    result = np.einsum(equation, *feeds.values())
+    path, _ = suite.lower(suite.with_gradient(tested, result), tmp_path)
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert ("MatMul" in operators, "Einsum" in operators) == (is_product, not is_product)
+
+
+def test_weights_that_the_graph_stacks():
+    """Those of two directions, by Concat, as PyTorch exports them."""
+    parts = {f"{key}{i}": array(1, *shape) for key, shape in {"W": (5, 3), "R": (5, 5)}.items() for i in range(2)}
+    nodes = [
+        helper.make_node("Concat", ["W0", "W1"], ["W"], axis=0),
+        helper.make_node("Concat", ["R0", "R1"], ["R"], axis=0),
+        helper.make_node("RNN", ["x", "W", "R"], ["y"], hidden_size=5, direction="bidirectional"),
+    ]
+    assert_right(case(nodes, {"x": array(4, 2, 3), **parts}))
+
+
 def test_loss_and_its_probabilities():
     nodes = [
         helper.make_node("SoftmaxCrossEntropyLoss", ["x", "labels", "weights"], ["loss", "p"], ignore_index=1),
