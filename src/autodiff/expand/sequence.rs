@@ -162,7 +162,7 @@ fn parts(scene: &Scene<'_>, builder: &mut Builder<'_>, node: &NodeProto) -> Opti
         }
     };
     let size = size?;
-    let count = (size + part - 1) / part;
+    let count = size / part + i64::from(size % part > 0);
     let sizes: Vec<i64> = (0..count.min(MAX_LENGTH + 1)).map(|i| part.min(size - part * i)).collect();
     let parts = (count <= MAX_LENGTH).then(|| builder.split(x, axis, &sizes))?;
     // ONNX Runtime also drops the axis where a part of size one is asked for, which PyTorch's `unbind` is exported with.
