@@ -7,6 +7,7 @@
 //!
 //! - [`model`]: an ONNX model file in memory; what no edit touches is written back byte for byte.
 //! - [`rewrite`]: finds the weight-gradient products of a training graph, decides which may be replaced, and replaces them.
+//! - [`upgrade`]: brings a model of an old operator set to a newer one.
 //! - [`autodiff`]: writes out gradients in standard ONNX operators.
 //! - [`optimizer`]: update rules, as graphs.
 //! - [`training_graph`]: makes a training graph from a forward model.
@@ -47,4 +48,5 @@ pub mod runtime;
 pub mod tensors;
 pub mod train;
 pub mod training_graph;
+pub mod upgrade;
 pub mod weights;

@@ -2,12 +2,14 @@
 //! result or an error, and is never a panic.
 
 mod common;
+#[path = "malformed/models.rs"]
+mod models;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use isaac::autodiff::lower_gradients;
-use isaac::model::{Model, NodeExt};
+use isaac::model::{Edit, Model, NodeExt};
 use isaac::optimizer::{Optimizer, Update};
 use isaac::proto::attribute_proto::AttributeType;
 use isaac::proto::type_proto::Value;
@@ -17,9 +19,11 @@ use isaac::proto::{
 };
 use isaac::rewrite::{Analysis, Choice, Direction, Reason};
 use isaac::training_graph::{Damping, Distance, Labelled, Loss, Method, Recipe, Selection, TrainingGraph};
+use isaac::upgrade::upgraded;
 use prost::Message;
 
-use common::{fixture, model, onnx_files, tensor};
+use common::{export, fixture, onnx_data, onnx_files, tensor};
+use models::{composed, shapely, spatial};
 
 const EXTREMES: [i64; 6] = [-1, -9, 1, 9, i64::MIN, i64::MAX];
 
@@ -111,11 +115,11 @@ fn bent_ints(what: &str, ints: &[i64]) -> Vec<(String, Vec<i64>)> {
 }
 
 /// Runs `work` on a bent model; collects what made it panic.
-fn survive(panics: &mut Vec<String>, name: &str, what: &str, bent: &ModelProto, work: fn(&Model)) {
+fn survive(panics: &mut Vec<String>, name: &str, what: &str, bent: &ModelProto, work: fn(Model)) {
     let bytes = bent.encode_to_vec();
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         if let Ok(model) = Model::from_bytes(name, bytes.into()) {
-            work(&model);
+            work(model);
         }
     }));
     if outcome.is_err() {
@@ -123,8 +127,13 @@ fn survive(panics: &mut Vec<String>, name: &str, what: &str, bent: &ModelProto, 
     }
 }
 
-fn rewrite(model: &Model) {
-    if let Ok(analysis) = Analysis::new(model, &[]) {
+fn assert_none(panics: &[String]) {
+    let first = panics[..panics.len().min(30)].join("\n");
+    assert!(panics.is_empty(), "{} panics, the first of them:\n{first}", panics.len());
+}
+
+fn rewrite(model: Model) {
+    if let Ok(analysis) = Analysis::new(&model, &[]) {
         let choice = Choice { allow: Reason::ALL.into(), ..Choice::default() };
         if let Ok(chosen) = analysis.choose(&choice) {
             model.to_bytes(&chosen.edit(&Direction::Fixed { lambda_a: 1.0 }).unwrap());
@@ -132,9 +141,15 @@ fn rewrite(model: &Model) {
     }
 }
 
-fn differentiate(model: &Model) {
-    if let Ok(edit) = lower_gradients(model) {
+fn differentiate(model: Model) {
+    if let Ok(edit) = lower_gradients(&model) {
         model.to_bytes(&edit);
+    }
+}
+
+fn upgrade(model: Model) {
+    if let Ok(model) = upgraded(model) {
+        model.to_bytes(&Edit::default());
     }
 }
 
@@ -149,8 +164,9 @@ fn recipe() -> Recipe {
 }
 
 /// Makes a training graph with a second backward pass.
-fn train(model: &Model) {
-    let Ok(graph) = TrainingGraph::new(model, &recipe()) else { return };
+fn train(model: Model) {
+    let Ok(model) = upgraded(model) else { return };
+    let Ok(graph) = TrainingGraph::new(&model, &recipe()) else { return };
     let analysis = Analysis::new(graph.model(), &[]).expect("our own graph");
     let chosen = analysis.choose(&Choice::default()).expect("all layers");
     if let Ok(edit) = graph.conditioned(&chosen, Method::Zeta, Damping { lambda_a: 1.0, lambda_g: 1.0 }) {
@@ -189,135 +205,6 @@ fn with_gradient(mut proto: ModelProto) -> ModelProto {
     proto
 }
 
-fn floats(name: &str, dims: &[i64]) -> TensorProto {
-    TensorProto {
-        name: Some(name.into()),
-        dims: dims.to_vec(),
-        data_type: Some(1),
-        float_data: vec![0.5; dims.iter().product::<i64>() as usize],
-        ..TensorProto::default()
-    }
-}
-
-/// A forward pass through the operators on images, with the pads and sizes that they can have.
-fn spatial() -> ModelProto {
-    let constant =
-        |name: &str, tensor: TensorProto| NodeProto::build("", "Constant", &[], &[name]).with_tensor("value", tensor);
-    let ints = |name: &str, values: &[i64]| constant(name, TensorProto::of_ints(values));
-    let op = |op_type: &str, inputs: &[&str], output: &str| NodeProto::build("", op_type, inputs, &[output]);
-    let nodes = vec![
-        ints("pads", &[0, 0, 1, 2, 0, 0, 1, 0]),
-        ints("negative", &[0, 0, -1, 0, 0, 0, 0, -1]),
-        ints("sizes", &[1, 2, 6, 5]),
-        ints("image_shape", &[4, 5]),
-        ints("block", &[2, 1]),
-        constant("scales", floats("", &[4])),
-        op("ConvTranspose", &["image", "kernel"], "wide")
-            .with_ints("strides", &[2, 1])
-            .with_ints("dilations", &[1, 2])
-            .with_ints("pads", &[1, 0, 0, 1])
-            .with_ints("output_padding", &[1, 0])
-            .with_ints("kernel_shape", &[3, 3])
-            .with_int("group", 2),
-        op("Conv", &["wide", "depthwise"], "seen")
-            .with_ints("strides", &[1, 2])
-            .with_ints("kernel_shape", &[3, 3])
-            .with_int("group", 4),
-        op("MaxPool", &["seen"], "largest")
-            .with_ints("kernel_shape", &[2, 2])
-            .with_ints("pads", &[1, 0, 1, 0])
-            .with_ints("dilations", &[2, 1])
-            .with_int("ceil_mode", 0)
-            .with_int("storage_order", 0),
-        op("AveragePool", &["largest"], "average")
-            .with_ints("kernel_shape", &[3, 3])
-            .with_ints("strides", &[2, 1])
-            .with_ints("pads", &[1, 1, 1, 1])
-            .with_int("ceil_mode", 1)
-            .with_int("count_include_pad", 0),
-        op("LpPool", &["average"], "normed")
-            .with_ints("kernel_shape", &[2, 2])
-            .with_ints("pads", &[0, 1, 1, 0])
-            .with_int("p", 2),
-        op("Pad", &["normed", "pads"], "padded"),
-        op("Pad", &["padded", "negative"], "cut"),
-        op("Resize", &["cut", "", "", "sizes"], "resized"),
-        op("Resize", &["resized", "", "scales"], "scaled"),
-        op("DepthToSpace", &["wide"], "space").with_int("blocksize", 2),
-        op("SpaceToDepth", &["space"], "depth").with_int("blocksize", 2),
-        op("LRN", &["depth"], "local").with_int("size", 3),
-        op("MeanVarianceNormalization", &["local"], "standard").with_ints("axes", &[0, 2, 3]),
-        op("LpNormalization", &["standard"], "unit").with_int("axis", 1).with_int("p", 2),
-        op("GroupNormalization", &["unit", "scale", "scale"], "grouped").with_int("num_groups", 2),
-        op("GlobalLpPool", &["grouped"], "global").with_int("p", 2),
-        op("Col2Im", &["columns", "image_shape", "block"], "drawn")
-            .with_ints("strides", &[1, 2])
-            .with_ints("pads", &[0, 0, 0, 1])
-            .with_ints("dilations", &[1, 1]),
-        op("GlobalAveragePool", &["scaled"], "left"),
-        op("GlobalAveragePool", &["drawn"], "right"),
-        op("Sum", &["left", "right", "global"], "y"),
-    ];
-    let mut proto = model(nodes, vec![tensor("image", &[1, 2, 5, 5])], vec![tensor("y", &[1, 4, 1, 1])]);
-    let graph = proto.graph.as_mut().expect("a graph");
-    graph.value_info = vec![tensor("seen", &[1, 4, 8, 4]), tensor("average", &[1, 4, 5, 3])];
-    graph.initializer = vec![
-        floats("kernel", &[2, 2, 3, 3]),
-        floats("depthwise", &[4, 1, 3, 3]),
-        floats("scale", &[2]),
-        floats("columns", &[1, 8, 12]),
-    ];
-    proto
-}
-
-/// A forward pass through the operators whose attributes and constants say the most about shapes.
-fn shapely() -> ModelProto {
-    let ints = |values: &[i64]| TensorProto::of_ints(values);
-    let constant =
-        |name: &str, values: &[i64]| NodeProto::build("", "Constant", &[], &[name]).with_tensor("value", ints(values));
-    let op = |op_type: &str, inputs: &[&str], output: &str| NodeProto::build("", op_type, inputs, &[output]);
-    let nodes = vec![
-        constant("shape", &[2, 3, 4]),
-        constant("starts", &[1, 0]),
-        constant("ends", &[3, 3]),
-        constant("axes", &[1, 2]),
-        constant("steps", &[1, 2]),
-        constant("pads", &[0, 0, 1, 0, 1, 0]),
-        constant("parts", &[1, 1]),
-        constant("repeats", &[1, 2, 1]),
-        constant("indices", &[0, 1, 0]),
-        constant("one", &[1]),
-        op("Reshape", &["w", "shape"], "reshaped"),
-        op("Transpose", &["reshaped"], "transposed").with_ints("perm", &[1, 0, 2]),
-        op("Transpose", &["transposed"], "back").with_ints("perm", &[1, 0, 2]),
-        op("Slice", &["back", "starts", "ends", "axes", "steps"], "sliced"),
-        op("Pad", &["sliced", "pads"], "padded"),
-        NodeProto::build("", "Split", &["padded", "parts"], &["left", "right"]).with_int("axis", 0),
-        op("Concat", &["left", "right"], "joined").with_int("axis", 2),
-        op("Tile", &["joined", "repeats"], "tiled"),
-        op("Gather", &["tiled", "indices"], "gathered").with_int("axis", 1),
-        op("Softmax", &["gathered"], "soft").with_int("axis", -1),
-        op("ReduceSum", &["soft", "one"], "summed").with_int("keepdims", 0),
-        op("ReduceMean", &["summed"], "mean").with_ints("axes", &[1]).with_int("keepdims", 1),
-        op("Unsqueeze", &["mean", "one"], "deep"),
-        op("Squeeze", &["deep", "one"], "flat"),
-        op("Flatten", &["flat"], "matrix").with_int("axis", 1),
-        op("Conv", &["image", "kernel"], "seen")
-            .with_ints("strides", &[2, 1])
-            .with_ints("pads", &[1, 0, 1, 0])
-            .with_int("group", 1),
-        op("GlobalAveragePool", &["seen"], "pooled"),
-        op("Flatten", &["pooled"], "features").with_int("axis", 1),
-        op("LayerNormalization", &["features", "scale"], "normal").with_int("axis", -1),
-        op("Gemm", &["normal", "matrix"], "y").with_int("transA", 1).with_int("transB", 0),
-    ];
-    let mut proto = model(nodes, vec![tensor("image", &[1, 2, 5, 5])], vec![tensor("y", &[2, 1])]);
-    let graph = proto.graph.as_mut().expect("a graph");
-    graph.value_info = vec![tensor("padded", &[2, 3, 3]), tensor("tiled", &[1, 6, 6])];
-    graph.initializer = vec![floats("w", &[24]), floats("kernel", &[2, 2, 3, 3]), floats("scale", &[2])];
-    proto
-}
-
 #[test]
 fn bent_training_graphs_never_panic() {
     let mut panics = Vec::new();
@@ -329,12 +216,7 @@ fn bent_training_graphs_never_panic() {
             for_each_bend(&proto, &mut |what, bent| survive(&mut panics, &name, what, bent, rewrite));
         }
     }
-    assert!(
-        panics.is_empty(),
-        "{} panics, the first of them:\n{}",
-        panics.len(),
-        panics[..panics.len().min(30)].join("\n")
-    );
+    assert_none(&panics);
 }
 
 #[test]
@@ -343,21 +225,29 @@ fn bent_forward_graphs_never_panic() {
     let fixtures =
         ["mlp_gemm_ts17", "lora_merged_ts17", "clip_contrastive_ts17", "handmade_rnn_ts17", "mlp3d_ts15_dynshape"];
     let forward = fixtures.map(|name| (name, load(&fixture(name).join("forward.onnx"))));
+    let exports = ["gpt_ts16", "windows_ts13"].map(|name| (name, load(&export(name))));
     for (name, proto) in &forward {
         let straight = Model::from_bytes(name, proto.encode_to_vec().into()).expect("a model");
         TrainingGraph::new(&straight, &recipe()).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
-    for (name, proto) in forward.into_iter().chain([("shapely", shapely()), ("spatial", spatial())]) {
+    let by_hand = [("shapely", shapely()), ("spatial", spatial()), ("composed", composed())];
+    for (name, proto) in forward.into_iter().chain(exports).chain(by_hand) {
         for_each_bend(&proto, &mut |what, bent| survive(&mut panics, name, what, bent, train));
         let proto = with_gradient(proto);
         let straight = Model::from_bytes(name, proto.encode_to_vec().into()).expect("a model");
         lower_gradients(&straight).unwrap_or_else(|error| panic!("{name}: {error}"));
         for_each_bend(&proto, &mut |what, bent| survive(&mut panics, name, what, bent, differentiate));
     }
-    assert!(
-        panics.is_empty(),
-        "{} panics, the first of them:\n{}",
-        panics.len(),
-        panics[..panics.len().min(30)].join("\n")
-    );
+    assert_none(&panics);
+}
+
+#[test]
+fn bent_old_models_never_panic() {
+    let data = onnx_data();
+    let mut panics = Vec::new();
+    for path in ["pytorch-operator", "pytorch-converted"].iter().flat_map(|kind| onnx_files(&data.join(kind))) {
+        let (name, proto) = (path.display().to_string(), load(&path));
+        for_each_bend(&proto, &mut |what, bent| survive(&mut panics, &name, what, bent, upgrade));
+    }
+    assert_none(&panics);
 }

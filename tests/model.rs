@@ -13,7 +13,7 @@ use isaac::proto::{
 use proptest::prelude::*;
 use prost::Message;
 
-use common::{fixture, model, onnx_files, tensor};
+use common::{fixture, model, onnx_data, onnx_files, tensor};
 
 fn from_bytes(bytes: impl Into<Bytes>) -> Result<Model, ModelError> {
     Model::from_bytes("test.onnx", bytes.into())
@@ -21,10 +21,7 @@ fn from_bytes(bytes: impl Into<Bytes>) -> Result<Model, ModelError> {
 
 #[test]
 fn every_model_of_the_onnx_package_is_saved_as_it_was_loaded() {
-    let folder = std::env::var("ISAAC_ONNX_DATA").expect(
-        "ISAAC_ONNX_DATA names the backend test data of the onnx 1.16.2 package; `cargo xtask test` installs it and sets this",
-    );
-    let files = onnx_files(&PathBuf::from(folder));
+    let files = onnx_files(&onnx_data());
     assert!(files.len() > 1000, "only {} models", files.len());
     let target = tempfile::tempdir().unwrap();
     let output = target.path().join("saved.onnx");
@@ -287,7 +284,7 @@ proptest! {
 #[test]
 fn an_edit_adds_and_replaces() {
     let relu = NodeProto::build("", "Relu", &["x"], &["y"]);
-    let mut original = model(vec![relu.clone()], vec![tensor("x", &[2])], vec![tensor("y", &[2])]);
+    let mut original = model(vec![relu.clone()], vec![tensor("b", &[]), tensor("x", &[2])], vec![tensor("y", &[2])]);
     let named = |name: &str, value: f64| TensorProto { name: Some(name.into()), ..TensorProto::of_float(value, 1) };
     original.graph.as_mut().unwrap().initializer = vec![named("a", 1.0), named("b", 2.0)];
     let entry = |key: &str, value: &str| StringStringEntryProto { key: Some(key.into()), value: Some(value.into()) };
@@ -296,6 +293,7 @@ fn an_edit_adds_and_replaces() {
     let tanh = NodeProto::build("", "Tanh", &["y"], &["z"]);
     let graph = GraphEdit {
         initializers: [(1, named("b", 3.0))].into(),
+        fewer_inputs: [0].into(),
         more_nodes: vec![tanh.clone()],
         more_inputs: vec![tensor("c", &[])],
         more_outputs: vec![tensor("z", &[2])],

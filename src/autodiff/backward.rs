@@ -44,6 +44,7 @@ impl<'a> Backward<'a> {
             let inputs: Vec<bool> = (0..node.input.len())
                 .map(|slot| self.index.input(node, slot).is_some_and(|input| depends[input.index()]))
                 .collect();
+            // What only its subgraphs read stands in the way as well.
             if !reached || !self.index.reads(self.graph, id).any(|read| depends[read.index()]) {
                 continue;
             }

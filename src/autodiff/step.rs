@@ -154,7 +154,7 @@ impl<'a> Step<'a, '_> {
 
     /// Sums over the axes where the input's shape, with ones put in front, has a one: where the output has one too, that
     /// changes nothing.
-    fn sum_at_run_time(&mut self, slot: usize, gradient: String) -> Result<String, Refusal> {
+    pub(crate) fn sum_at_run_time(&mut self, slot: usize, gradient: String) -> Result<String, Refusal> {
         let b = &mut *self.b;
         if b.opset() < 13 {
             return Err("which of its axes are repeated depends on sizes, and before opset 13 ReduceSum cannot be told at run time".into());

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
@@ -16,6 +16,8 @@ pub struct GraphEdit {
     pub nodes: BTreeMap<usize, Vec<NodeProto>>,
     /// By position: the tensors that take the place of dense initializers.
     pub initializers: BTreeMap<usize, TensorProto>,
+    /// By position in the file: inputs that are none any more.
+    pub fewer_inputs: BTreeSet<usize>,
     /// Nodes behind all others.
     pub more_nodes: Vec<NodeProto>,
     /// Inputs behind all others.
@@ -177,7 +179,8 @@ fn graph_pieces(graph: &Graph, edit: &GraphEdit) -> Vec<Piece> {
     let replaced = edit.initializers.iter().map(|(&position, tensor)| {
         (graph.initializers()[position].record(), vec![Piece::New(wire::record(5, tensor))])
     });
-    let mut pieces = splice(graph.record().payload.clone(), changed.chain(replaced).collect());
+    let gone = edit.fewer_inputs.iter().map(|&position| (&graph.input_records()[position], Vec::new()));
+    let mut pieces = splice(graph.record().payload.clone(), changed.chain(replaced).chain(gone).collect());
     pieces.extend(edit.more_nodes.iter().map(|node| Piece::New(wire::record(1, node))));
     pieces.extend(edit.more_initializers.iter().map(|tensor| Piece::New(wire::record(5, tensor))));
     pieces.extend(edit.more_inputs.iter().map(|input| Piece::New(wire::record(11, input))));

@@ -84,6 +84,7 @@ pub struct Graph {
     initializers: Vec<Initializer>,
     record: Field,
     node_records: Vec<Field>,
+    input_records: Vec<Field>,
 }
 
 impl Graph {
@@ -95,6 +96,7 @@ impl Graph {
             value_info: Vec::new(),
             initializers: Vec::new(),
             node_records: Vec::new(),
+            input_records: Vec::new(),
             record,
         };
         let fields = wire::fields(bytes, graph.record.payload.clone())
@@ -114,7 +116,10 @@ impl Graph {
                     sparse: false,
                     record: field,
                 }),
-                11 => graph.inputs.push(ValueInfoProto::decode(payload).map_err(invalid("graph input".into()))?),
+                11 => {
+                    graph.inputs.push(ValueInfoProto::decode(payload).map_err(invalid("graph input".into()))?);
+                    graph.input_records.push(field);
+                }
                 12 => graph.outputs.push(ValueInfoProto::decode(payload).map_err(invalid("graph output".into()))?),
                 13 => graph.value_info.push(ValueInfoProto::decode(payload).map_err(invalid("value_info".into()))?),
                 15 => graph.initializers.push(Initializer {
@@ -163,6 +168,10 @@ impl Graph {
 
     pub(super) fn node_records(&self) -> &[Field] {
         &self.node_records
+    }
+
+    pub(super) fn input_records(&self) -> &[Field] {
+        &self.input_records
     }
 
     /// Calls `visit` with the name and the external-data entries of every tensor that has its payload outside the file.

@@ -18,7 +18,7 @@ pub enum TrainingGraphError {
     #[error(transparent)]
     Model(#[from] ModelError),
     /// The operator set is too old.
-    #[error("{}: training graphs are written in operators of opset 13 or later, and the model imports {opset}", path.display())]
+    #[error("{}: training graphs are written in operators of opset 14 or later, and the model imports {opset}", path.display())]
     Opset {
         /// The model file.
         path: PathBuf,

@@ -94,10 +94,10 @@ pub struct TrainingGraph<'a> {
 }
 
 impl<'a> TrainingGraph<'a> {
-    /// Makes the training graph of `model`.
+    /// Makes the training graph of `model`, which has to import opset 14 or later (see [`crate::upgrade`]).
     ///
     /// # Errors
-    /// A recipe that does not fit the model, or operators that cannot be differentiated: all of them.
+    /// An older operator set, a recipe that does not fit the model, or operators that cannot be differentiated: all of them.
     pub fn new(model: &'a Model, recipe: &Recipe) -> Result<Self, TrainingGraphError> {
         let Prepared { model: prepared, random, statistics } = prepare(model, &recipe.selection)?;
         let path = model.path();

@@ -10,11 +10,8 @@ use crate::model::{Builder, GraphEdit, GraphId, Index, Model, NodeExt, ONNX_DOMA
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{NodeProto, TensorProto};
 
-/// The oldest version of the default domain in whose operators losses are written.
-const OLDEST_OPSET: i64 = 13;
-
-/// The oldest one in which batch normalization has a training mode.
-const BATCH_NORMALIZATION_OPSET: i64 = 14;
+/// The oldest version of the default domain in whose operators training graphs are written.
+const OLDEST_OPSET: i64 = 14;
 
 /// A model that is ready to be differentiated.
 pub(super) struct Prepared {
@@ -129,16 +126,6 @@ impl Preparation<'_> {
         let is_stored = |name: &&str| initializers.iter().any(|i| i.name() == *name) && !selection.is_frozen(name);
         if !statistics.iter().all(is_stored) {
             return Ok(());
-        }
-        if self.b.opset() < BATCH_NORMALIZATION_OPSET {
-            return Err(format!(
-                "{}: its training mode came with opset {BATCH_NORMALIZATION_OPSET}, and the model imports {}; --freeze with the names of its \
-                 statistics ({}, {}) leaves it in inference mode",
-                node.label(),
-                self.b.opset(),
-                statistics[0],
-                statistics[1]
-            ));
         }
         let mut training = node.clone();
         training.attribute.retain(|attribute| attribute.name() != "training_mode");

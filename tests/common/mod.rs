@@ -14,6 +14,19 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
+/// An export with dynamic axes.
+pub fn export(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/exports").join(format!("{name}.onnx"))
+}
+
+/// The backend test data of the onnx package.
+pub fn onnx_data() -> PathBuf {
+    let folder = std::env::var("ISAAC_ONNX_DATA").expect(
+        "ISAAC_ONNX_DATA names the backend test data of the onnx 1.16.2 package; `cargo xtask test` installs it and sets this",
+    );
+    PathBuf::from(folder)
+}
+
 /// Every .onnx file below a folder, sorted.
 pub fn onnx_files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();

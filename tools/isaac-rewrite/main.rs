@@ -11,6 +11,7 @@ use isaac::model::{Edit, Model, ModelError};
 use isaac::optimizer::Update;
 use isaac::rewrite::{self, Analysis, Chosen, Direction, Explanation, Kind, Report, RewriteError};
 use isaac::training_graph::{Damping, Recipe, TrainingGraph, TrainingGraphError};
+use isaac::upgrade::{UpgradeError, upgraded};
 use isaac::weights::{Weights, WeightsError};
 
 #[path = "../options/mod.rs"]
@@ -80,6 +81,8 @@ enum Failure {
     #[error(transparent)]
     TrainingGraph(#[from] TrainingGraphError),
     #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
+    #[error(transparent)]
     Weights(#[from] WeightsError),
     #[error("{0}")]
     Usage(String),
@@ -93,7 +96,12 @@ impl Failure {
         match self {
             Self::Usage(_) => true,
             Self::Rewrite(error) => matches!(error, RewriteError::Select(_) | RewriteError::UnknownParameter { .. }),
-            Self::Model(_) | Self::Autodiff(_) | Self::TrainingGraph(_) | Self::Weights(_) | Self::Print(_) => false,
+            Self::Model(_)
+            | Self::Autodiff(_)
+            | Self::TrainingGraph(_)
+            | Self::Upgrade(_)
+            | Self::Weights(_)
+            | Self::Print(_) => false,
         }
     }
 }
@@ -124,7 +132,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(recipe) = arguments.objective.recipe(&arguments.conditioning.param).map_err(Failure::Usage)? {
-        return train(arguments, &loaded, &recipe);
+        return train(arguments, loaded, &recipe);
     }
     let lowered = if autodiff::has_gradient_operator(&loaded) {
         Some(loaded.edited(&autodiff::lower_gradients(&loaded)?)?)
@@ -149,8 +157,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 /// Makes a training graph of a forward model, and conditions its gradients.
-fn train(arguments: &Arguments, model: &Model, recipe: &Recipe) -> Result<ExitCode, Failure> {
-    if rewrite::is_marked_for_training(model) {
+fn train(arguments: &Arguments, model: Model, recipe: &Recipe) -> Result<ExitCode, Failure> {
+    if rewrite::is_marked_for_training(&model) {
         return Err(Failure::Usage(format!(
             "--loss makes a training graph of a forward model, and {} has a backward pass",
             arguments.model.display()
@@ -159,7 +167,8 @@ fn train(arguments: &Arguments, model: &Model, recipe: &Recipe) -> Result<ExitCo
     let separate = arguments.separate_update(recipe)?;
     let delivering = separate.is_some().then(|| Recipe { update: None, ..recipe.clone() });
     let recipe = delivering.as_ref().unwrap_or(recipe);
-    let graph = TrainingGraph::new(model, recipe)?;
+    let model = upgraded(model)?;
+    let graph = TrainingGraph::new(&model, recipe)?;
     let analysis = Analysis::new(graph.model(), &[])?;
     let chosen = arguments.conditioning.choose(&analysis)?;
     let damping = Damping { lambda_a: arguments.lambda, lambda_g: arguments.lambda_g };

@@ -74,15 +74,20 @@ pub(crate) fn steps() -> Vec<Step> {
         steps.push(Step { name: format!("operator-{}", environment.name()), ..step });
     }
     steps.push(Step::pytest("rewrite", "rewritten graphs in a real session", Environment::Training));
-    steps.push(Step {
-        environments: vec![Environment::StockNewest, Environment::Training],
-        command: Box::new(|| {
-            let mut command = pytest("autodiff", Environment::StockNewest)?;
-            command.env("ISAAC_ONNX_DATA", onnx_data()?);
-            Ok(command)
-        }),
-        ..Step::pytest("autodiff", "gradients in the newest stock runtime", Environment::StockNewest)
-    });
+    for (folder, what) in [
+        ("autodiff", "gradients in the newest stock runtime"),
+        ("upgrade", "models of old operator sets in the newest stock runtime"),
+    ] {
+        steps.push(Step {
+            environments: vec![Environment::StockNewest, Environment::Training],
+            command: Box::new(move || {
+                let mut command = pytest(folder, Environment::StockNewest)?;
+                command.env("ISAAC_ONNX_DATA", onnx_data()?);
+                Ok(command)
+            }),
+            ..Step::pytest(folder, what, Environment::StockNewest)
+        });
+    }
     for (environment, other) in
         [(Environment::StockOldest, Environment::StockNewest), (Environment::StockNewest, Environment::StockOldest)]
     {

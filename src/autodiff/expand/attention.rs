@@ -12,7 +12,8 @@ pub(super) fn written_out(scene: &Scene<'_>, node: &NodeProto) -> Result<Vec<Nod
             return Err(what.into());
         }
     }
-    if node.output.iter().skip(1).any(|name| !name.is_empty()) {
+    let [result, more @ ..] = &node.output[..] else { return Err("it has no output".into()) };
+    if more.iter().any(|name| !name.is_empty()) {
         return Err("it gives more than its first output".into());
     }
     if ["left_window_size", "right_window_size"].iter().any(|name| node.int(name, -1) >= 0) {
@@ -40,7 +41,7 @@ pub(super) fn written_out(scene: &Scene<'_>, node: &NodeProto) -> Result<Vec<Nod
         let shape = b.ints(&[0, 0, -1]);
         y = b.op("Reshape", &[&by_row, &shape]);
     }
-    b.name(&y, &node.output[0]);
+    b.name(&y, result);
     Ok(b.into_nodes())
 }
 

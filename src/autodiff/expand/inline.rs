@@ -67,9 +67,15 @@ impl<'a> Body<'a> {
             let fresh = builder.fresh(name);
             self.names.insert(name, fresh);
         }
+        let caller =
+            [node.name()].into_iter().chain(node.output.iter().map(String::as_str)).find(|name| !name.is_empty());
         for inner in nodes {
             let mut inner = inner.clone();
             self.rename(&mut inner, &BTreeSet::new());
+            // A function may be called twice, and names of nodes have to be different.
+            if let (Some(name), Some(caller)) = (&mut inner.name, caller) {
+                *name = format!("{caller}/{name}");
+            }
             builder.push(inner);
         }
         for (output, result) in outputs.iter().zip(&node.output).filter(|(_, result)| !result.is_empty()) {

@@ -2,11 +2,12 @@
 //!
 //! Calls of the model's functions and Ifs whose condition is known give way to the nodes in them; sequences of tensors whose
 //! elements are known, to the elements; recurrent networks of a known number of steps and Attention, to the operators
-//! that their specifications are written in. What cannot be written out stays, and is refused only if a gradient has to go through it.
+//! that their specifications are written in; an Einsum that is a product of matrices, to that product. What cannot be written out stays, and is refused only if a gradient has to go through it.
 
 mod attention;
 mod condition;
 mod inline;
+mod product;
 mod recurrent;
 mod scene;
 mod sequence;
@@ -122,6 +123,7 @@ fn expansion(scene: &Scene<'_>, node: &NodeProto) -> Option<Result<Vec<NodeProto
         "If" => inline::branch,
         "RNN" | "GRU" | "LSTM" => recurrent::unrolled,
         "Attention" => attention::written_out,
+        "Einsum" => product::of_matrices,
         _ => return None,
     };
     Some(expand(scene, node))

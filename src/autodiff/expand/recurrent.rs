@@ -42,8 +42,9 @@ pub(super) fn unrolled(scene: &Scene<'_>, node: &NodeProto) -> Result<Vec<NodePr
     let mut b = scene.builder(node);
     let x = if network.is_batch_first { b.transpose(&node.input[0], &[1, 0, 2]) } else { node.input[0].clone() };
     let states = network.initial_states(&mut b, &x, scene);
-    let [w, r] = [1, 2].map(|slot| network.by_direction(&mut b, slot, 0));
-    let [biases, peepholes] = [3, 7].map(|slot| network.has(slot).then(|| network.by_direction(&mut b, slot, 0)));
+    let [w, r] = [1, 2].map(|slot| network.by_direction(&mut b, scene, slot, 0));
+    let [biases, peepholes] =
+        [3, 7].map(|slot| network.has(slot).then(|| network.by_direction(&mut b, scene, slot, 0)));
     let per_direction = network.activations.len() / network.is_reverse.len();
     let (mut all, mut last) = (Vec::new(), Vec::new());
     for (i, &is_reverse) in network.is_reverse.iter().enumerate() {
@@ -126,12 +127,15 @@ impl<'a> Network<'a> {
         }
     }
 
-    /// Input `slot` of each direction, which are stacked along `axis`.
-    fn by_direction(&self, b: &mut Builder<'_>, slot: usize, axis: i64) -> Vec<String> {
+    /// Input `slot` of each direction, which are stacked along `axis`. Where the graph stacks them, they are taken from before, so that the
+    /// gradient of one direction's weights is its own.
+    fn by_direction(&self, b: &mut Builder<'_>, scene: &Scene<'_>, slot: usize, axis: i64) -> Vec<String> {
         let stack = &self.node.input[slot];
-        let parts = match self.is_reverse.len() {
-            1 => vec![stack.clone()],
-            count => b.split(stack, axis, &vec![1; count]),
+        let count = self.is_reverse.len();
+        let parts = match scene.stacked(self.node, slot, axis) {
+            Some(parts) if parts.len() == count => parts.to_vec(),
+            _ if count == 1 => vec![stack.clone()],
+            _ => b.split(stack, axis, &vec![1; count]),
         };
         parts.iter().map(|part| b.squeeze(part, &[axis])).collect()
     }
@@ -142,7 +146,7 @@ impl<'a> Network<'a> {
         let mut zeros = None;
         let states = slots.iter().map(|&slot| {
             if self.has(slot) {
-                return self.by_direction(b, slot, self.is_batch_first.into());
+                return self.by_direction(b, scene, slot, self.is_batch_first.into());
             }
             let zeros = zeros.get_or_insert_with(|| {
                 let shape = b.op("Shape", &[x]);

@@ -1,4 +1,4 @@
-use crate::model::{Builder, Dim, Graph, Index, Types};
+use crate::model::{Builder, Dim, Graph, Index, NodeExt, Producer, Types};
 use crate::proto::{FunctionProto, NodeProto};
 
 /// The graph around a node that is written out.
@@ -38,6 +38,15 @@ impl<'a> Scene<'a> {
         let shape = self.shape(node, slot)?;
         let axis = if axis < 0 { axis.checked_add(shape.len() as i64)? } else { axis };
         i64::try_from(shape.get(usize::try_from(axis).ok()?)?.known()?).ok()
+    }
+
+    /// The values that are stacked to an input, if it is the result of a Concat along `axis` of values that have one element there.
+    pub(super) fn stacked(&self, node: &NodeProto, slot: usize, axis: i64) -> Option<&'a [String]> {
+        let Producer::Node(id, _) = self.index.value(self.index.input(node, slot)?).producer else { return None };
+        let maker = &self.graph.nodes()[id.0];
+        let is_flat = |part| self.size(maker, part, axis) == Some(1);
+        let is_stack = maker.is_onnx("Concat") && maker.int("axis", 0) == axis;
+        (is_stack && (0..maker.input.len()).all(is_flat)).then_some(&maker.input)
     }
 
     /// The elements of a constant integer input.

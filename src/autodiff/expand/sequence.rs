@@ -150,18 +150,22 @@ fn parts(scene: &Scene<'_>, builder: &mut Builder<'_>, node: &NodeProto) -> Opti
     let axis = node.int("axis", 0);
     let size = scene.size(node, 0, axis).filter(|size| (0..=i64::from(i32::MAX)).contains(size));
     let x = node.input_name(0)?;
-    let Some(split) = node.input_name(1) else {
-        let parts = builder.split(x, axis, &vec![1; usize::try_from(size.filter(|&size| size <= MAX_LENGTH)?).ok()?]);
-        let keep = node.int("keepdims", 1) != 0;
-        return Some(if keep { parts } else { parts.iter().map(|part| builder.squeeze(part, &[axis])).collect() });
+    let part = match node.input_name(1) {
+        None => 1,
+        Some(split) => {
+            let sizes = scene.ints(node, 1)?;
+            let is_list = !scene.types.shape(scene.index.find(split)?)?.is_empty();
+            if is_list {
+                return Some(builder.split(x, axis, &sizes));
+            }
+            *sizes.first().filter(|&&part| part > 0)?
+        }
     };
-    let sizes = scene.ints(node, 1)?;
-    let is_scalar = scene.types.shape(scene.index.find(split)?)?.is_empty();
-    if !is_scalar {
-        return Some(builder.split(x, axis, &sizes));
-    }
-    let (size, part) = (size?, *sizes.first().filter(|&&part| part > 0)?);
-    let count = (size + part - 1) / part;
+    let size = size?;
+    let count = size / part + i64::from(size % part > 0);
     let sizes: Vec<i64> = (0..count.min(MAX_LENGTH + 1)).map(|i| part.min(size - part * i)).collect();
-    (count <= MAX_LENGTH).then(|| builder.split(x, axis, &sizes))
+    let parts = (count <= MAX_LENGTH).then(|| builder.split(x, axis, &sizes))?;
+    // ONNX Runtime also drops the axis where a part of size one is asked for, which PyTorch's `unbind` is exported with.
+    let keep = part != 1 || node.int("keepdims", 1) != 0;
+    Some(if keep { parts } else { parts.iter().map(|part| builder.squeeze(part, &[axis])).collect() })
 }

@@ -137,36 +137,54 @@ fn split(s: &mut Step<'_, '_>) -> Done {
 
 /// Zeros around: scattered along each sliced axis to where the elements came from.
 fn slice(s: &mut Step<'_, '_>) -> Done {
-    let starts = s.ints("starts", 1).ok_or("where it starts is not constant")?;
-    let ends = s.ints("ends", 2).ok_or("where it ends is not constant")?;
+    let [starts, ends] = [("starts", 1), ("ends", 2)].map(|(name, slot)| s.ints(name, slot));
+    let rank = s.need_rank(0)?;
     let axes = match s.has(3) || s.node.ints("axes").is_some() {
         true => s.ints("axes", 3).ok_or("its axes are not constant")?,
-        false => (0..starts.len() as i64).collect(),
+        false => {
+            let count = starts.as_ref().or(ends.as_ref()).map(Vec::len);
+            (0..count.ok_or("of how many axes it takes a part is not known")? as i64).collect()
+        }
     };
-    let steps = if s.has(4) { s.ints("steps", 4).ok_or("its steps are not constant")? } else { vec![1; starts.len()] };
-    if [&ends, &axes, &steps].iter().any(|list| list.len() != starts.len()) {
+    let steps = if s.has(4) { s.ints("steps", 4) } else { Some(vec![1; axes.len()]) };
+    let bounds = [(starts, 1), (ends, 2), (steps, 4)];
+    if bounds.iter().any(|(list, _)| list.as_ref().is_some_and(|list| list.len() != axes.len())) {
         return Err("its starts, ends, axes and steps are not as many".into());
     }
-    let rank = s.need_rank(0)?;
     let shape = s.shape(0).map(<[Dim]>::to_vec).unwrap_or_default();
     let mut gradient = s.dy();
     for (i, &axis) in axes.iter().enumerate() {
         let axis = Step::axis(axis, rank)?;
         let size = shape[axis].known().and_then(|size| i64::try_from(size).ok());
-        gradient = match (size, steps[i]) {
-            (Some(size), 1) => {
+        let [start, end, step] = [0, 1, 2].map(|list| bounds[list].0.as_ref().map(|list| list[i]));
+        gradient = match (size, start, end, step) {
+            (Some(size), Some(start), Some(end), Some(1)) => {
                 let wrap = |at: i64| if at < 0 { at.saturating_add(size) } else { at }.clamp(0, size);
-                let (start, end) = (wrap(starts[i]), wrap(ends[i]).max(wrap(starts[i])));
+                let (start, end) = (wrap(start), wrap(end).max(wrap(start)));
                 let mut pads = vec![0; 2 * rank];
                 pads[axis] = start;
                 pads[rank + axis] = size - end;
                 if pads.iter().all(|&pad| pad == 0) { gradient } else { padded(s, &gradient, &pads) }
             }
-            _ => scattered(s, &gradient, axis, rank, [starts[i], ends[i], steps[i]]),
+            _ => {
+                let bounds = [(start, 1), (end, 2), (step, 4)].map(|(known, slot)| bound(s, known, slot, i));
+                scattered(s, &gradient, axis, rank, bounds)
+            }
         };
     }
     s.give(0, gradient);
     Ok(())
+}
+
+/// A list with the `i`-th element of an input, which may be known.
+fn bound(s: &mut Step<'_, '_>, known: Option<i64>, slot: usize, i: usize) -> String {
+    match known {
+        Some(at) => s.b.ints(&[at]),
+        None => {
+            let place = s.b.ints(&[i as i64]);
+            s.b.op("Gather", &[s.x(slot), &place])
+        }
+    }
 }
 
 fn padded(s: &mut Step<'_, '_>, value: &str, pads: &[i64]) -> String {
@@ -175,10 +193,10 @@ fn padded(s: &mut Step<'_, '_>, value: &str, pads: &[i64]) -> String {
 }
 
 /// `value` at the places along `axis` that a slice took it from, zeros elsewhere; sizes are read at run time.
-fn scattered(s: &mut Step<'_, '_>, value: &str, axis: usize, rank: usize, [start, end, step]: [i64; 3]) -> String {
+fn scattered(s: &mut Step<'_, '_>, value: &str, axis: usize, rank: usize, [start, end, step]: [String; 3]) -> String {
     let places = places(s, axis);
-    let [starts, ends, first, steps] = [start, end, 0, step].map(|at| s.b.ints(&[at]));
-    let taken = s.b.op("Slice", &[&places, &starts, &ends, &first, &steps]);
+    let first = s.b.ints(&[0]);
+    let taken = s.b.op("Slice", &[&places, &start, &end, &first, &step]);
     let selection = selection(s, &taken, &places);
     multiplied(s, value, &selection, axis, rank)
 }

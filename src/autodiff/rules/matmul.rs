@@ -63,26 +63,34 @@ fn sum_stacks(
     own: usize,
     other: usize,
 ) -> Result<String, Refusal> {
-    let known = |shape: Option<&[Dim]>, rank: usize| shape.filter(|shape| shape.len() == rank).map(<[_]>::to_vec);
     let added = other.saturating_sub(own);
+    let axes = match own {
+        ..=2 => Some((0..added as i64).collect()),
+        _ => repeated_stacks(s.shape(slot), s.shape(1 - slot), own.max(other)),
+    };
+    match axes {
+        Some(axes) => Ok(s.sum_repeated(gradient, &axes, added)),
+        None => s.sum_at_run_time(slot, gradient),
+    }
+}
+
+/// The axes of the result, of rank `full`, along which the stack `mine` is repeated to meet `theirs`; `None` if that depends on sizes that are
+/// not known.
+fn repeated_stacks(mine: Option<&[Dim]>, theirs: Option<&[Dim]>, full: usize) -> Option<Vec<i64>> {
+    let (mine, theirs) = (mine?, theirs?);
+    let added = full - mine.len();
     let mut axes: Vec<i64> = (0..added as i64).collect();
-    if own > 2 {
-        let (Some(mine), Some(theirs)) = (known(s.shape(slot), own), known(s.shape(1 - slot), other)) else {
-            return Err("which stacking axes are repeated cannot be told".into());
-        };
-        let full = own.max(other);
-        for axis in 0..own - 2 {
-            let at = axis + full - own;
-            let counterpart = (at + other).checked_sub(full).map(|i| &theirs[i]);
-            match (&mine[axis], counterpart) {
-                (mine, Some(theirs)) if mine == theirs && *mine != Dim::Unknown => {}
-                (Dim::Known(1), Some(_)) => axes.push(at as i64),
-                (Dim::Known(_), _) | (_, None | Some(Dim::Known(1))) => {}
-                _ => return Err("which stacking axes are repeated cannot be told".into()),
-            }
+    for (axis, own) in mine[..mine.len() - 2].iter().enumerate() {
+        let at = added + axis;
+        let counterpart = (at + theirs.len()).checked_sub(full).map(|i| &theirs[i]);
+        match (own, counterpart) {
+            (own, Some(other)) if own == other && *own != Dim::Unknown => {}
+            (Dim::Known(1), Some(_)) => axes.push(at as i64),
+            (Dim::Known(_), _) | (_, None | Some(Dim::Known(1))) => {}
+            _ => return None,
         }
     }
-    Ok(s.sum_repeated(gradient, &axes, added))
+    Some(axes)
 }
 
 /// Y = α op(A) op(B) + β C, where op transposes or does not.

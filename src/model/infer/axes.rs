@@ -26,6 +26,9 @@ impl Call<'_> {
             let axis = normal(axis, shape.len())?;
             let at = |list: &Option<Vec<i64>>| list.as_ref()?.get(i).copied();
             let step = if steps.is_some() { at(&steps) } else { Some(1) };
+            if (at(&starts), at(&ends), step) == (Some(0), Some(i64::MAX), Some(1)) {
+                continue;
+            }
             let size = shape[axis].known().and_then(|size| slice_size(size, at(&starts)?, at(&ends)?, step?));
             shape[axis] = size.map_or(Dim::Unknown, Dim::Known);
         }
@@ -80,7 +83,7 @@ impl Call<'_> {
 }
 
 /// How many elements of `size` a slice takes; in 128 bits, where no sum of the four overflows.
-fn slice_size(size: u64, start: i64, end: i64, step: i64) -> Option<u64> {
+pub(super) fn slice_size(size: u64, start: i64, end: i64, step: i64) -> Option<u64> {
     let size = i128::from(size);
     let wrap = |at: i64| i128::from(at) + if at < 0 { size } else { 0 };
     let (start, end, step) = (wrap(start), wrap(end), i128::from(step));

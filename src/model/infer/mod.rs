@@ -6,12 +6,17 @@
 
 mod axes;
 mod content;
+mod element;
+mod layout;
 mod recurrent;
 mod selection;
+mod size;
 mod spatial;
 
-use super::{Dim, Graph, Index, NodeExt, NodeId, Producer, TensorType, ValueId};
-use crate::proto::{NodeProto, TensorProto, tensor_proto::DataType};
+pub use element::Element;
+
+use super::{Dim, Graph, Index, NodeExt, NodeId, Producer, ValueId};
+use crate::proto::{NodeProto, tensor_proto::DataType};
 
 const INT64: i32 = DataType::Int64 as i32;
 const BOOL: i32 = DataType::Bool as i32;
@@ -24,8 +29,8 @@ const MAX_CONTENT: usize = 64;
 pub struct Types {
     elems: Vec<Option<i32>>,
     shapes: Vec<Option<Vec<Dim>>>,
-    /// Elements of small integer tensors of at most one axis.
-    contents: Vec<Option<Vec<Dim>>>,
+    /// Elements of small integer and boolean tensors, in row-major order.
+    contents: Vec<Option<Vec<Element>>>,
 }
 
 impl Types {
@@ -38,8 +43,9 @@ impl Types {
                 types.elems[id.index()] = Some(tensor.elem).filter(|&elem| elem != 0);
                 types.shapes[id.index()] = tensor.shape.clone();
             }
-            if let Producer::Initializer(at) = value.producer {
-                types.contents[id.index()] = content_of_initializer(graph, at);
+            if let Producer::Initializer(_) = value.producer {
+                let content = graph.constant(index, id).and_then(|tensor| content::of_tensor(&tensor));
+                types.contents[id.index()] = content.filter(|list| has_place_for(types.shape(id), list.len()));
             }
         }
         for &node in index.order() {
@@ -58,14 +64,14 @@ impl Types {
         self.shapes[value.index()].as_deref()
     }
 
-    /// The elements of a small integer tensor of at most one axis.
-    pub fn content(&self, value: ValueId) -> Option<&[Dim]> {
+    /// The elements of a small integer or boolean tensor, in row-major order.
+    pub fn content(&self, value: ValueId) -> Option<&[Element]> {
         self.contents[value.index()].as_deref()
     }
 
-    /// The elements of a small integer tensor, if all are numbers.
+    /// The same, if all are numbers.
     pub fn ints(&self, value: ValueId) -> Option<Vec<i64>> {
-        self.content(value)?.iter().map(|dim| dim.known().map(|size| size as i64)).collect()
+        self.content(value)?.iter().map(Element::known).collect()
     }
 
     fn node(&mut self, graph: &Graph, index: &Index, id: NodeId) {
@@ -83,9 +89,19 @@ impl Types {
                 self.shapes[at] = shapes.get(slot).cloned().flatten();
             }
             if slot == 0 && self.contents[at].is_none() {
-                self.contents[at].clone_from(&content);
+                self.contents[at] = content.clone().filter(|content| has_place_for(self.shape(output), content.len()));
             }
         }
+    }
+}
+
+/// Whether a tensor of that shape may have so many elements.
+fn has_place_for(shape: Option<&[Dim]>, count: usize) -> bool {
+    match shape {
+        Some([]) => count == 1,
+        Some([size]) => size.compatible(&Dim::Known(count as u64)),
+        Some(sizes) => size::product(sizes) == Dim::Known(count as u64),
+        None => false,
     }
 }
 
@@ -96,20 +112,6 @@ fn further_elem(node: &NodeProto, first: Option<i32>) -> Option<i32> {
         "Dropout" => Some(BOOL),
         _ => first,
     }
-}
-
-fn content_of_initializer(graph: &Graph, at: usize) -> Option<Vec<Dim>> {
-    let initializer = &graph.initializers()[at];
-    let shape = initializer.tensor_type().shape?;
-    let count = shape.iter().try_fold(1, |count: u64, dim| count.checked_mul(dim.known()?))?;
-    (shape.len() <= 1 && count <= MAX_CONTENT as u64).then(|| content_of_tensor(&initializer.tensor()?)).flatten()
-}
-
-/// Negative elements are kept as what Reshape and Expand make of them: nothing is known.
-fn content_of_tensor(tensor: &TensorProto) -> Option<Vec<Dim>> {
-    tensor
-        .int64_elements()
-        .map(|elements| elements.into_iter().map(|e| u64::try_from(e).map_or(Dim::Unknown, Dim::Known)).collect())
 }
 
 /// The shape that two shapes broadcast to (ONNX, "Multidirectional Broadcasting").
@@ -145,7 +147,7 @@ impl Call<'_> {
         self.types.shape(self.input(slot)?)
     }
 
-    fn content_at(&self, slot: usize) -> Option<&[Dim]> {
+    fn content_at(&self, slot: usize) -> Option<&[Element]> {
         self.types.content(self.input(slot)?)
     }
 
@@ -204,14 +206,13 @@ impl Call<'_> {
             "SoftmaxCrossEntropyLossGrad" => one(self.shape(1).map(<[Dim]>::to_vec)),
             "Transpose" => one(self.transpose()),
             "Reshape" => one(self.reshape()),
-            "Flatten" => one(Some(first().map_or(vec![Dim::Unknown; 2], |shape| {
-                let axis = normal(self.node.int("axis", 1), shape.len()).unwrap_or(shape.len());
-                vec![product(&shape[..axis]), product(&shape[axis..])]
-            }))),
+            "Flatten" => one(Some(self.flatten())),
             "Squeeze" => one(self.squeeze()),
             "Unsqueeze" => one(self.unsqueeze()),
-            "Expand" => one(self.shape(0).and_then(|shape| Some(broadcast(shape, self.content_at(1)?)))),
-            "Shape" => one(self.shape(0).map(|shape| vec![Dim::Known(shape.len() as u64)])),
+            "Expand" => one(self.shape(0).and_then(|shape| Some(broadcast(shape, &self.sizes(1)?)))),
+            "Tile" => one(self.tile()),
+            "Range" => one(Some(vec![self.range_length()])),
+            "Shape" => one(self.content().map(|sizes| vec![Dim::Known(sizes.len() as u64)])),
             "Size" => one(Some(Vec::new())),
             "Concat" => one(self.concat()),
             "Gather" => one(self.shape(0).zip(self.shape(1)).and_then(|(data, indices)| {
@@ -219,7 +220,13 @@ impl Call<'_> {
                 Some([&data[..axis], indices, &data[axis + 1..]].concat())
             })),
             "GatherElements" => one(self.shape(1).map(<[Dim]>::to_vec)),
-            "ConstantOfShape" => one(self.content_at(0).map(<[Dim]>::to_vec)),
+            "GatherND" => one(self.gather_nd()),
+            "OneHot" => one(self.one_hot()),
+            "NonZero" => one(Some(vec![
+                self.shape(0).map_or(Dim::Unknown, |shape| Dim::Known(shape.len() as u64)),
+                Dim::Unknown,
+            ])),
+            "ConstantOfShape" => one(self.sizes(0)),
             "Slice" => one(self.slice()),
             "Split" => self.split(),
             "RNN" | "GRU" | "LSTM" => self.recurrent(),
@@ -247,34 +254,10 @@ impl Call<'_> {
         }
     }
 
-    fn constant_shape(&self) -> Shape {
-        let attribute = |name: &str| NodeExt::attribute(self.node, name);
-        if let Some(tensor) = attribute("value").and_then(|attribute| attribute.t.as_ref()) {
-            return TensorType::known(&tensor.dims);
-        }
-        if ["value_float", "value_int", "value_string"].iter().any(|name| attribute(name).is_some()) {
-            return Some(Vec::new());
-        }
-        let ints = attribute("value_ints").map(|attribute| attribute.ints.len());
-        let count = ints.or_else(|| attribute("value_floats").map(|attribute| attribute.floats.len()))?;
-        Some(vec![Dim::Known(count as u64)])
-    }
-
     fn broadcast_all(&self) -> Shape {
         let mut shapes = (0..self.node.input.len()).map(|slot| self.shape(slot));
         let first = shapes.next()??.to_vec();
         shapes.try_fold(first, |all, shape| Some(broadcast(&all, shape?)))
-    }
-
-    fn transpose(&self) -> Shape {
-        let shape = self.shape(0);
-        match self.node.ints("perm") {
-            Some(perm) => {
-                let at = |&axis: &i64| shape.and_then(|shape| shape.get(usize::try_from(axis).ok()?).cloned());
-                Some(perm.iter().map(|axis| at(axis).unwrap_or(Dim::Unknown)).collect())
-            }
-            None => shape.map(|shape| shape.iter().rev().cloned().collect()),
-        }
     }
 
     /// MatMul, and com.microsoft::FusedMatMul, of which either factor may be stored transposed.
@@ -310,59 +293,13 @@ impl Call<'_> {
         };
         Some(vec![side(0, "transA", 0), side(1, "transB", 1)])
     }
-
-    fn reshape(&self) -> Shape {
-        let target = self.list("shape", 1);
-        let content = self.content_at(1);
-        let count = target.as_ref().map(Vec::len).or(content.map(<[Dim]>::len));
-        let count = count.or_else(|| match self.types.shape(self.input(1)?)? {
-            [Dim::Known(rank)] => usize::try_from(*rank).ok().filter(|&rank| rank <= MAX_CONTENT),
-            _ => None,
-        })?;
-        let input = self.shape(0);
-        let allow_zero = self.node.int("allowzero", 0) != 0;
-        let mut shape: Vec<Dim> = (0..count)
-            .map(|axis| match target.as_ref().map(|target| target[axis]) {
-                Some(0) if !allow_zero => input.and_then(|input| input.get(axis).cloned()).unwrap_or(Dim::Unknown),
-                Some(size) => u64::try_from(size).map_or(Dim::Unknown, Dim::Known),
-                None => content.map_or(Dim::Unknown, |content| content[axis].clone()),
-            })
-            .collect();
-        // One size may follow from the number of elements.
-        let open: Vec<usize> = (0..count).filter(|&axis| shape[axis] == Dim::Unknown).collect();
-        if let ([axis], Some(input)) = (open.as_slice(), input)
-            && let Some(size) = quotient(input, &shape, *axis)
-        {
-            shape[*axis] = size;
-        }
-        Some(shape)
-    }
-
-    fn squeeze(&self) -> Shape {
-        let shape = self.shape(0)?;
-        let gone: Vec<usize> = match self.list("axes", 1) {
-            Some(axes) => axes.iter().map(|&axis| normal(axis, shape.len())).collect::<Option<_>>()?,
-            None if self.node.input.len() < 2 && shape.iter().all(|dim| dim.known().is_some()) => {
-                (0..shape.len()).filter(|&axis| shape[axis] == Dim::Known(1)).collect()
-            }
-            None => return None,
-        };
-        Some((0..shape.len()).filter(|axis| !gone.contains(axis)).map(|axis| shape[axis].clone()).collect())
-    }
-
-    fn unsqueeze(&self) -> Shape {
-        let mut rest = self.shape(0)?.iter().cloned();
-        let axes = self.list("axes", 1)?;
-        let rank = rest.len() + axes.len();
-        let new: Vec<usize> = axes.iter().map(|&axis| normal(axis, rank)).collect::<Option<_>>()?;
-        (0..rank).map(|axis| if new.contains(&axis) { Some(Dim::Known(1)) } else { rest.next() }).collect()
-    }
 }
 
 /// Operators whose (first) result has the shape of the first input.
 const KEEP_SHAPE: &str = "Identity Cast CastLike Relu Tanh Sigmoid Exp Log Sqrt Neg Abs Erf Gelu Softmax LogSoftmax Clip \
      Reciprocal Floor Ceil Sign Not Elu Selu LeakyRelu HardSigmoid HardSwish Softplus Softsign Mish Celu \
-     ThresholdedRelu Sin Cos Tan Sinh Cosh Asin Acos Atan ScatterND ScatterElements CumSum Trilu \
+     ThresholdedRelu Sin Cos Tan Sinh Cosh Asin Acos Atan IsNaN IsInf Round Hardmax Trilu CumSum EyeLike Bernoulli \
+     RandomNormalLike RandomUniformLike ScatterND ScatterElements CumSum Trilu \
      RotaryEmbedding";
 
 /// Operators of ONNX Runtime whose first result has type and shape of the first input.
@@ -375,33 +312,4 @@ fn lists(operators: &str, op_type: &str) -> bool {
 
 fn normal(axis: i64, rank: usize) -> Option<usize> {
     usize::try_from(if axis < 0 { axis + rank as i64 } else { axis }).ok().filter(|&axis| axis < rank)
-}
-
-fn product(dims: &[Dim]) -> Dim {
-    match dims {
-        [single] => single.clone(),
-        _ => dims.iter().try_fold(1, |all: u64, dim| all.checked_mul(dim.known()?)).map_or(Dim::Unknown, Dim::Known),
-    }
-}
-
-/// The size of `axis` of `shape`, if the elements of `input` are as many; equal symbols on both sides cancel.
-fn quotient(input: &[Dim], shape: &[Dim], axis: usize) -> Option<Dim> {
-    let mut over: Vec<&Dim> = input.iter().collect();
-    let mut divisor = 1;
-    for dim in shape.iter().enumerate().filter(|(i, _)| *i != axis).map(|(_, dim)| dim) {
-        match dim {
-            Dim::Known(size) => divisor *= size,
-            symbol => {
-                let at = over.iter().position(|dim| *dim == symbol && **dim != Dim::Unknown)?;
-                over.remove(at);
-            }
-        }
-    }
-    let symbols: Vec<&&Dim> = over.iter().filter(|dim| dim.known().is_none()).collect();
-    let known = over.iter().filter_map(|dim| dim.known()).try_fold(1, u64::checked_mul)?;
-    match symbols.as_slice() {
-        [] if divisor > 0 && known % divisor == 0 => Some(Dim::Known(known / divisor)),
-        [symbol] if divisor == known && **symbol != &Dim::Unknown => Some((**symbol).clone()),
-        _ => None,
-    }
 }

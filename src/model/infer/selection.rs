@@ -1,6 +1,6 @@
 //! Shapes of sums of products, of losses, and of elements chosen at run time.
 
-use super::{Call, Shape, normal};
+use super::{Call, Element, Shape, normal};
 use crate::model::{Dim, Equation, NodeExt, broadcast};
 
 impl Call<'_> {
@@ -23,6 +23,23 @@ impl Call<'_> {
         let reduction = self.node.string("reduction", "mean");
         let of = |slot| self.shape(slot).map(<[Dim]>::to_vec);
         vec![if reduction == b"none" { of(1) } else { Some(Vec::new()) }, of(0)]
+    }
+
+    /// Each row of indices is a place in the data's first axes (after the batch's), of which what is behind them is taken.
+    pub(super) fn gather_nd(&self) -> Shape {
+        let (data, indices) = (self.shape(0)?, self.shape(1)?);
+        let (depth, rows) = indices.split_last()?;
+        let batch = usize::try_from(self.node.int("batch_dims", 0)).ok()?;
+        let behind = data.get(batch.checked_add(usize::try_from(depth.known()?).ok()?)?..)?;
+        Some([rows, behind].concat())
+    }
+
+    pub(super) fn one_hot(&self) -> Shape {
+        let mut shape = self.shape(0)?.to_vec();
+        let axis = normal(self.node.int("axis", -1), shape.len() + 1)?;
+        let depth = self.content_at(1).and_then(|depth| depth.first()).map_or(Dim::Unknown, Element::size);
+        shape.insert(axis, depth);
+        Some(shape)
     }
 
     /// TopK and Compress: along an axis there are some of the elements.

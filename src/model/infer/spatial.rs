@@ -92,12 +92,12 @@ impl Call<'_> {
 
     pub(super) fn col2im(&self) -> Shape {
         let input = self.shape(0)?;
-        let (image, block) = (self.content_at(1)?, self.list("block_shape", 2)?);
+        let (image, block) = (self.sizes(1)?, self.list("block_shape", 2)?);
         let elements = block.iter().try_fold(1, |all: i64, size| all.checked_mul(*size));
         let elements = elements.and_then(|all| u64::try_from(all).ok()).filter(|&all| all > 0);
         let channels = input.get(1)?.known().zip(elements).map(|(channels, elements)| channels / elements);
         let front = [input[0].clone(), channels.map_or(Dim::Unknown, Dim::Known)];
-        Some(front.into_iter().chain(image.iter().cloned()).collect())
+        Some(front.into_iter().chain(image).collect())
     }
 
     pub(super) fn pad(&self) -> Shape {
@@ -121,13 +121,13 @@ impl Call<'_> {
         let axes = self.node.ints("axes").map_or_else(|| (0..shape.len() as i64).collect(), <[i64]>::to_vec);
         let is_stretched = self.node.string("keep_aspect_ratio_policy", "stretch") == b"stretch";
         let is_cropped = self.node.string("coordinate_transformation_mode", "half_pixel") == b"tf_crop_and_resize";
-        let sizes = self.content_at(3).filter(|_| is_stretched);
+        let sizes = self.sizes(3).filter(|_| is_stretched);
         let scales = self.input(2).and_then(|scales| self.graph.constant(self.index, scales)?.float_elements());
         let scales = scales.filter(|_| self.input(3).is_none() && !is_cropped);
         for (i, &axis) in axes.iter().enumerate() {
             let axis = normal(axis, shape.len())?;
             let scaled = |size: u64, scale: f32| Some((size as f32 * scale) as u64).filter(|&size| size < 1 << 31);
-            shape[axis] = match (sizes, &scales) {
+            shape[axis] = match (&sizes, &scales) {
                 (Some(sizes), _) => sizes.get(i)?.clone(),
                 (None, Some(scales)) if scales.get(i) == Some(&1.0) => continue,
                 (None, Some(scales)) => {

@@ -283,11 +283,12 @@ def test_a_function_that_calls_itself_is_refused(tmp_path):
         ([(2, 4, 24), (2, 5, 24), (2, 5, 12)], {"q_num_heads": 3, "kv_num_heads": 3, "scale": 0.7}, None),
         ([(2, 4, 24), (2, 4, 12), (2, 4, 8)], {"q_num_heads": 4, "kv_num_heads": 2, "is_causal": 1}, None),
         ([(2, 6, 4, 8), (2, 2, 4, 8), (2, 2, 4, 8)], {"softcap": 2.0}, "float"),
-        ([(2, 3, 4, 8), (2, 3, 4, 8), (2, 3, 4, 8)], {}, "bool"),
+        ([(2, 3, 4, 8), (2, 3, 4, 8), (2, 3, 4, 8)], {"softmax_precision": TensorProto.DOUBLE}, "bool"),
     ],
 )
 def test_attention(shapes, attributes, mask):
-    feeds = dict(zip("qkv", (array(*shape) for shape in shapes)))
+    element = np.float32 if "softmax_precision" in attributes else np.float64
+    feeds = dict(zip("qkv", (array(*shape).astype(element) for shape in shapes)))
     inputs, constants = list(feeds), {}
     if mask == "float":
         feeds["mask"] = array(4, 4)
@@ -324,6 +325,46 @@ def test_rotary_embedding(shape, attributes, interleaved):
 def test_einsum(equation, shapes):
     feeds = {f"x{i}": array(*shape) for i, shape in enumerate(shapes)}
     assert_right(case([helper.make_node("Einsum", list(feeds), ["y"], equation=equation)], feeds))
+
+
+@pytest.mark.parametrize(
+    "equation, shapes, is_product",
+    [
+        ("bsd,dhk->bshk", [("N", "S", 4), (4, 2, 5)], True),
+        ("bshk,hkd->bsd", [("N", "S", 2, 5), (2, 5, 4)], True),
+        ("dh,bsd->bsh", [(4, 3), ("N", "S", 4)], True),
+        ("bihd,bjhd->bhij", [("N", "S", 2, 4), ("N", "T", 2, 4)], True),
+        ("bhij,bjhd->bihd", [("N", 2, "S", "T"), ("N", "T", 2, 4)], True),
+        ("kab,kbc->ka", [(2, 3, 4), (2, 4, 5)], False),
+        ("nij,jkl->nikl", [("N", "S", "T"), ("T", "K", "L")], False),
+        ("i,i", [("N",), ("N",)], True),
+        ("eabi,eio->abeo", [(2, 3, 4, 5), (2, 5, 6)], True),
+    ],
+)
+def test_einsum_as_a_product_of_matrices(equation, shapes, is_product, tmp_path):
+    sizes = {"N": 2, "S": 3, "T": 5, "K": 2, "L": 4}
+    feeds = {f"x{i}": array(*(sizes.get(size, size) for size in shape)) for i, shape in enumerate(shapes)}
+    tested = case([helper.make_node("Einsum", list(feeds), ["y"], equation=equation)], feeds)
+    for value, shape in zip(tested.model.graph.input, shapes):
+        for dim, size in zip(value.type.tensor_type.shape.dim, shape):
+            if isinstance(size, str):
+                dim.dim_param = size
+    assert_right(tested)
+    result = np.einsum(equation, *feeds.values())
+    path, _ = suite.lower(suite.with_gradient(tested, result), tmp_path)
+    operators = {node.op_type for node in onnx.load(path).graph.node}
+    assert ("MatMul" in operators, "Einsum" in operators) == (is_product, not is_product)
+
+
+def test_weights_that_the_graph_stacks():
+    """Those of two directions, by Concat, as PyTorch exports them."""
+    parts = {f"{key}{i}": array(1, *shape) for key, shape in {"W": (5, 3), "R": (5, 5)}.items() for i in range(2)}
+    nodes = [
+        helper.make_node("Concat", ["W0", "W1"], ["W"], axis=0),
+        helper.make_node("Concat", ["R0", "R1"], ["R"], axis=0),
+        helper.make_node("RNN", ["x", "W", "R"], ["y"], hidden_size=5, direction="bidirectional"),
+    ]
+    assert_right(case(nodes, {"x": array(4, 2, 3), **parts}))
 
 
 def test_loss_and_its_probabilities():

@@ -7,9 +7,7 @@ from conftest import ROOT
 from graphs import Training, make, relative_error
 
 FIXTURES = ROOT / "tests" / "fixtures"
-# It has shapes that are not inferred.
-NOT_YET = {"gpt2_hf_ts15"}
-NAMES = sorted({path.parent.name for path in FIXTURES.glob("*/forward.onnx")} - NOT_YET)
+NAMES = sorted(path.parent.name for path in FIXTURES.glob("*/forward.onnx"))
 LOSSES = dict.fromkeys(["mlp3d_ts15_dynshape", "weight_left_3d_ts17", "tied_ae_ts17"], "mse")
 
 
