@@ -13,8 +13,8 @@ pub struct Divergence {
     pub loss: f64,
     /// Its learning rate.
     pub lr: f64,
-    /// Its damping, where the graph has one.
-    pub lambda: Option<f64>,
+    /// Its damping; infinite, where the graph has none.
+    pub lambda: f64,
     /// What is at fault.
     pub fault: Fault,
 }
@@ -43,7 +43,7 @@ impl Divergence {
         step: u64,
         loss: f64,
         lr: f64,
-        lambda: Option<f64>,
+        lambda: f64,
     ) -> Self {
         let (mut largest, mut size) = (String::new(), 0.0);
         let mut fault = None;
@@ -77,8 +77,8 @@ impl fmt::Display for Divergence {
             }
         }
         write!(f, "; the learning rate is {}", self.lr)?;
-        if let Some(lambda) = self.lambda {
-            write!(f, ", lambda {lambda}")?;
+        if self.lambda.is_finite() {
+            write!(f, ", lambda {}", self.lambda)?;
         }
         f.write_str("; smaller steps, or a larger lambda, may help")
     }
@@ -91,7 +91,7 @@ mod tests {
     fn of(tensors: &[(&str, &[f32])]) -> Fault {
         let tensors: Vec<(&str, Tensor)> =
             tensors.iter().map(|&(name, values)| (name, Tensor::of(&[values.len()], values))).collect();
-        Divergence::of(tensors.iter().map(|(name, tensor)| (*name, tensor)), 2, f64::NAN, 1.0, None).fault
+        Divergence::of(tensors.iter().map(|(name, tensor)| (*name, tensor)), 2, f64::NAN, 1.0, 1.0).fault
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl RangeTest {
     pub fn run(engine: &mut dyn Engine, task: &Task, settings: &Settings) -> Result<Self, TrainError> {
         let stop = AtomicBool::new(false);
         let mut watch = Watch { stop: &stop, weight: 0.0, sum: 0.0, points: Vec::new() };
-        match Trainer::new(engine, task, settings).run(&mut [&mut watch], &stop) {
+        match Trainer::new(engine, task, settings).run(&mut watch, &stop) {
             Ok(_) | Err(TrainError::Diverged(_)) => Ok(Self { points: watch.points }),
             Err(error) => Err(error),
         }
@@ -62,10 +62,6 @@ impl Observer for Watch<'_> {
     }
 
     fn epoch(&mut self, _: &EpochRecord) -> std::io::Result<()> {
-        Ok(())
-    }
-
-    fn finish(&mut self) -> std::io::Result<()> {
         Ok(())
     }
 }

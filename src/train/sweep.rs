@@ -97,7 +97,7 @@ impl Outcome {
     pub fn score(&self) -> f64 {
         let last = self.progress.epochs.last().filter(|_| self.diverged.is_none());
         let loss = |record: &EpochRecord| match &record.eval {
-            Some(eval) => eval.get("loss").copied(),
+            Some(eval) => eval.get("loss"),
             None => Some(record.train_loss),
         };
         last.and_then(loss).filter(|loss| !loss.is_nan()).unwrap_or(f64::INFINITY)
@@ -113,40 +113,40 @@ pub fn run_from(
     engine: &mut dyn Engine,
     task: &Task,
     (label, settings): &(String, Settings),
-    observers: &mut [&mut dyn Observer],
+    observer: &mut dyn Observer,
     stop: &AtomicBool,
 ) -> Result<Option<Outcome>, TrainError> {
     engine.restore(start)?;
-    let mut recorder = Recorder::default();
-    let mut observers: Vec<&mut dyn Observer> = observers.iter_mut().map(|observer| &mut **observer as _).collect();
-    observers.push(&mut recorder);
+    let mut recorder = Recorder { observer, steps: Vec::new() };
     let mut trainer = Trainer::new(engine, task, settings);
-    let diverged = match trainer.run(&mut observers, stop) {
+    let diverged = match trainer.run(&mut recorder, stop) {
         Ok(Ended::Stopped) => return Ok(None),
         Ok(Ended::Finished | Ended::Early { .. }) => None,
         Err(TrainError::Diverged(divergence)) => Some(divergence),
         Err(error) => return Err(error),
     };
     let progress = trainer.progress().clone();
-    Ok(Some(Outcome { label: label.clone(), progress, steps: recorder.0, diverged, carried: engine.carried()? }))
+    Ok(Some(Outcome { label: label.clone(), progress, steps: recorder.steps, diverged, carried: engine.carried()? }))
 }
 
-/// Keeps the steps.
-#[derive(Default)]
-struct Recorder(Vec<StepRecord>);
+/// Keeps the steps, and passes everything on.
+struct Recorder<'a> {
+    observer: &'a mut dyn Observer,
+    steps: Vec<StepRecord>,
+}
 
-impl Observer for Recorder {
+impl Observer for Recorder<'_> {
     fn step(&mut self, record: &StepRecord) -> std::io::Result<()> {
-        self.0.push(record.clone());
-        Ok(())
+        self.steps.push(record.clone());
+        self.observer.step(record)
     }
 
-    fn epoch(&mut self, _: &EpochRecord) -> std::io::Result<()> {
-        Ok(())
+    fn epoch(&mut self, record: &EpochRecord) -> std::io::Result<()> {
+        self.observer.epoch(record)
     }
 
     fn finish(&mut self) -> std::io::Result<()> {
-        Ok(())
+        self.observer.finish()
     }
 }
 

@@ -9,7 +9,7 @@ use super::checkpoint::{Checkpoint, CheckpointError, Identity, Progress};
 use super::data::{Batches, DataError};
 use super::divergence::Divergence;
 use super::metrics::{Accumulator, Labels, Metric, MetricError};
-use super::report::{EpochRecord, Observer, StepRecord};
+use super::report::{EpochRecord, Observer, Scores, StepRecord};
 use super::schedule::Schedule;
 use crate::model::TrainingMap;
 use crate::runtime::{Carried, Engine, RuntimeError};
@@ -160,16 +160,16 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// Whatever fails. The last checkpoint is as it was.
-    pub fn run(&mut self, observers: &mut [&mut dyn Observer], stop: &AtomicBool) -> Result<Ended, TrainError> {
-        let ended = self.steps(observers, stop)?;
+    pub fn run(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Ended, TrainError> {
+        let ended = self.steps(observer, stop)?;
         if ended == Ended::Stopped || self.settings.checkpoints.is_some() {
             self.save()?;
         }
-        observers.iter_mut().try_for_each(|observer| observer.finish()).map_err(TrainError::Report)?;
+        observer.finish().map_err(TrainError::Report)?;
         Ok(ended)
     }
 
-    fn steps(&mut self, observers: &mut [&mut dyn Observer], stop: &AtomicBool) -> Result<Ended, TrainError> {
+    fn steps(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Ended, TrainError> {
         let per_epoch = self.task.batches.per_epoch() as u64;
         let total = self.settings.steps(per_epoch);
         while self.progress.step < total {
@@ -177,10 +177,10 @@ impl<'a> Trainer<'a> {
                 return Ok(Ended::Stopped);
             }
             let record = self.step(per_epoch, total)?;
-            observers.iter_mut().try_for_each(|observer| observer.step(&record)).map_err(TrainError::Report)?;
+            observer.step(&record).map_err(TrainError::Report)?;
             if self.progress.step % per_epoch == 0 {
                 let record = self.epoch(per_epoch)?;
-                observers.iter_mut().try_for_each(|observer| observer.epoch(&record)).map_err(TrainError::Report)?;
+                observer.epoch(&record).map_err(TrainError::Report)?;
                 if let Some(best) = self.early_end()? {
                     return Ok(Ended::Early { best });
                 }
@@ -199,13 +199,16 @@ impl<'a> Trainer<'a> {
         let rate = |schedule: &Schedule| schedule.at(at, total, per_epoch);
         let Rates { lr, lambda_a, lambda_g } = &self.settings.rates;
         let lr = rate(lr);
-        let mut lambda = None;
+        let mut lambda = f64::INFINITY;
         let mut feeds = self.task.batches.batch(self.settings.seed, at / per_epoch, (at % per_epoch) as usize);
         let examples = feeds.first().map_or(0, |(_, tensor)| tensor.shape()[0]) as u64;
         for (role, input) in &self.task.map.scalars {
             let value = match role.as_str() {
                 "lr" => Tensor::scalar(lr as f32),
-                "lambda_a" => Tensor::scalar(*lambda.insert(rate(lambda_a)) as f32),
+                "lambda_a" => {
+                    lambda = rate(lambda_a);
+                    Tensor::scalar(lambda as f32)
+                }
                 "lambda_g" => Tensor::scalar(rate(lambda_g) as f32),
                 "seed" => Tensor::scalar(seed_of_step(self.settings.seed, at)),
                 // It has a default.
@@ -237,7 +240,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// The loss and the metrics of the examples that are kept for that.
-    fn examine(&mut self) -> Result<Option<BTreeMap<String, f64>>, TrainError> {
+    fn examine(&mut self) -> Result<Option<Scores>, TrainError> {
         let Some(Examination { batches, metrics, labels }) = &self.task.examination else {
             return Ok(None);
         };
@@ -258,10 +261,9 @@ impl<'a> Trainer<'a> {
                 accumulator.add(prediction, labels)?;
             }
         }
-        let mut values = BTreeMap::from([("loss".to_owned(), sum / count)]);
         let measured = accumulator.iter().flat_map(Accumulator::values);
-        values.extend(measured.map(|(metric, value)| (metric.to_string(), value)));
-        Ok(Some(values))
+        let measured = measured.map(|(metric, value)| (metric.to_string(), value));
+        Ok(Some([("loss".to_owned(), sum / count)].into_iter().chain(measured).collect()))
     }
 
     /// The best epoch, where the settings end the run because none of the last ones was better.
@@ -269,7 +271,7 @@ impl<'a> Trainer<'a> {
         let (Some(patience), Some(record)) = (self.settings.patience, self.progress.epochs.last()) else {
             return Ok(None);
         };
-        let Some(&loss) = record.eval.as_ref().and_then(|eval| eval.get("loss")) else {
+        let Some(loss) = record.eval.as_ref().and_then(|eval| eval.get("loss")) else {
             return Ok(None);
         };
         let epoch = record.epoch;
@@ -290,7 +292,7 @@ impl<'a> Trainer<'a> {
     }
 
     /// Why the loss of the last step is no finite number.
-    fn diverged(&self, loss: f64, lr: f64, lambda: Option<f64>) -> Result<TrainError, TrainError> {
+    fn diverged(&self, loss: f64, lr: f64, lambda: f64) -> Result<TrainError, TrainError> {
         let before = self.engine.carried_before()?;
         let named = self.carried.iter().map(|carried| carried.name.as_str()).zip(&before);
         Ok(Divergence::of(named, self.progress.step, loss, lr, lambda).into())
