@@ -44,5 +44,6 @@ pub mod proto;
 pub mod rewrite;
 pub mod runtime;
 pub mod tensors;
+pub mod train;
 pub mod training_graph;
 pub mod weights;
