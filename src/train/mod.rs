@@ -2,6 +2,8 @@
 //!
 //! - [`metrics`]: how good predictions are.
 //! - [`schedule`]: rates that change over a run.
+//! - [`report`]: what is told of a run, to several places.
 
 pub mod metrics;
+pub mod report;
 pub mod schedule;
