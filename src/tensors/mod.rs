@@ -128,6 +128,7 @@ macro_rules! with_element {
         }
     };
 }
+pub(crate) use with_element;
 
 /// The bytes of an element; `None` for types whose elements have no width of their own (strings, sub-byte types).
 pub fn width(elem: DataType) -> Option<usize> {
