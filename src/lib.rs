@@ -45,5 +45,6 @@ mod replace;
 pub mod rewrite;
 pub mod runtime;
 pub mod tensors;
+pub mod train;
 pub mod training_graph;
 pub mod weights;
