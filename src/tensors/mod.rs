@@ -69,7 +69,7 @@ element! {
     f64 => Double, |x| x, Some;
     f16 => Float16, f64::from, |x| Some(f16::from_f64(x));
     bf16 => Bfloat16, f64::from, |x| Some(bf16::from_f64(x));
-    i64 => Int64, |x| x as f64, |x| exact(x)?.try_into().ok();
+    i64 => Int64, |x| x as f64, exact;
     i32 => Int32, f64::from, |x| exact(x)?.try_into().ok();
     i16 => Int16, f64::from, |x| exact(x)?.try_into().ok();
     i8 => Int8, f64::from, |x| exact(x)?.try_into().ok();

@@ -123,3 +123,50 @@ fn labelled(folder: &Path, classes: impl Iterator<Item = Vec<Vec<u8>>>) -> Resul
         Array::whole("labels", folder, Tensor::of(&[labels.len()], &labels)),
     ])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The images' shape and mean, and the labels.
+    fn summary(dataset: &Dataset) -> (Vec<usize>, f64, Vec<i64>) {
+        let found: Vec<(&str, &Tensor)> = dataset.arrays().collect();
+        let [("images", images), ("labels", labels)] = found[..] else { panic!("two arrays: {found:?}") };
+        let pixels = images.elements::<f32>().expect("floats");
+        assert!(pixels.iter().all(|pixel| (0.0..=1.0).contains(pixel)));
+        let mean = pixels.iter().copied().map(f64::from).sum::<f64>() / pixels.len() as f64;
+        (images.shape().to_vec(), mean, labels.elements().expect("int64"))
+    }
+
+    fn load(builtin: Builtin) -> Split {
+        let downloads = std::env::var("ISAAC_DOWNLOADS")
+            .expect("ISAAC_DOWNLOADS names a folder for downloads; `cargo xtask test` sets it");
+        builtin.load(downloads.as_ref()).expect("the dataset")
+    }
+
+    #[test]
+    fn mnist_is_what_is_published() {
+        let Split { train, test } = load(Builtin::Mnist);
+        let (shape, mean, labels) = summary(&train);
+        assert_eq!(shape, [60000, 28, 28]);
+        // As PyTorch's examples normalize it.
+        assert!((mean - 0.1307).abs() < 5e-5, "{mean}");
+        assert_eq!(labels[..10], [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]);
+        let (shape, _, labels) = summary(&test);
+        assert_eq!((&shape[..], &labels[..10]), (&[10000, 28, 28][..], &[7, 2, 1, 0, 4, 1, 4, 9, 5, 9][..]));
+    }
+
+    #[test]
+    fn fashion_mnist_is_balanced() {
+        let Split { train, test } = load(Builtin::FashionMnist);
+        for (dataset, per_class) in [(train, 6000), (test, 1000)] {
+            let (shape, mean, labels) = summary(&dataset);
+            assert_eq!(shape, [10 * per_class, 28, 28]);
+            // Of the published training images, 0.2860.
+            assert!((mean - 0.286).abs() < 2e-3, "{mean}");
+            for class in 0..10 {
+                assert_eq!(labels.iter().filter(|&&label| label == class).count(), per_class);
+            }
+        }
+    }
+}

@@ -101,6 +101,15 @@ impl Array {
         Self { name: name.to_owned(), path: path.to_owned(), tensor, kind: Kind::Whole }
     }
 
+    /// Name, type and shape, as a line of a list.
+    pub(super) fn describe(&self) -> String {
+        let classes = match &self.kind {
+            Kind::Classes { names, .. } => format!(" ({} classes)", names.len()),
+            Kind::Whole | Kind::Column => String::new(),
+        };
+        format!("{}: {}{classes}", self.name, self.tensor.describe())
+    }
+
     /// The elements as `kind` numbers the classes.
     fn renumbered(&self, kind: &Kind) -> Result<Tensor, String> {
         match (&self.kind, kind) {
@@ -121,6 +130,20 @@ impl Array {
             (Kind::Whole | Kind::Column, Kind::Whole | Kind::Column) => Ok(self.tensor.clone()),
         }
     }
+}
+
+/// Refuses arrays whose first axes differ.
+pub(super) fn same_length(arrays: &[Array]) -> Result<(), DataError> {
+    let length = |array: &Array| array.tensor.shape().first().copied();
+    if arrays.windows(2).all(|pair| length(&pair[0]) == length(&pair[1])) {
+        return Ok(());
+    }
+    Err(DataError::Lengths { arrays: list(arrays.iter().map(Array::describe)) })
+}
+
+/// As lines of a message.
+pub(super) fn list(lines: impl Iterator<Item = String>) -> String {
+    lines.map(|line| format!("    {line}\n")).collect()
 }
 
 fn read(path: &Path) -> Result<Vec<Array>, DataError> {

@@ -1,5 +1,5 @@
-use super::dataset::{Array, Dataset};
-use super::pairing::{pair, same_length};
+use super::dataset::{Array, Dataset, same_length};
+use super::pairing::pair;
 use super::shuffle::permutation;
 use super::{DataError, Input, convert};
 use crate::tensors::Tensor;
@@ -35,8 +35,8 @@ impl Examples {
     /// different numbers of examples.
     pub fn new(dataset: &Dataset, inputs: &[Input], bindings: &[(String, String)]) -> Result<Self, DataError> {
         let arrays = pair(dataset, inputs, bindings)?;
-        let fed = inputs.iter().zip(&arrays).map(|(input, array)| feed(input, array)).collect::<Result<Vec<_>, _>>()?;
         same_length(&arrays)?;
+        let fed = inputs.iter().zip(&arrays).map(|(input, array)| feed(input, array)).collect::<Result<Vec<_>, _>>()?;
         let count = fed.first().map_or(0, |fed| fed.tensor.shape()[0]);
         Ok(Self { fed, count, fixed_batch: fixed_batch(inputs)? })
     }
@@ -114,5 +114,71 @@ fn fixed_batch(inputs: &[Input]) -> Result<Option<usize>, DataError> {
             "the inputs are declared for batches of different sizes: '{}' is {}, and '{}' is {}",
             first.name, first.tensor_type, other.name, other.tensor_type
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::model::{Dim, TensorType};
+    use crate::proto::tensor_proto::DataType;
+    use crate::train::data::Role;
+
+    fn examples(counts: [usize; 2], batch: [Dim; 2]) -> Result<Examples, DataError> {
+        let numbers = |count: usize| (0..count).map(|at| at as f32).collect::<Vec<f32>>();
+        let arrays = ["x", "y"].into_iter().zip(counts);
+        let arrays =
+            arrays.map(|(name, count)| Array::whole(name, Path::new("d.npz"), Tensor::of(&[count], &numbers(count))));
+        let dataset = Dataset::new(arrays.collect()).expect("two arrays");
+        let input = |(name, dim, role): (&str, Dim, Role)| Input {
+            name: name.to_owned(),
+            tensor_type: TensorType { elem: DataType::Float as i32, shape: Some(vec![dim]) },
+            role,
+        };
+        let [x, y] = batch;
+        Examples::new(&dataset, &[input(("x", x, Role::Data)), input(("y", y, Role::Labels))], &[])
+    }
+
+    fn numbers(examples: &Examples) -> Vec<Vec<f64>> {
+        examples.fed.iter().map(|fed| fed.tensor.to_f64s()).collect()
+    }
+
+    #[test]
+    fn a_split_is_stable_and_loses_nothing() {
+        let split = |seed| {
+            let all = examples([10, 10], [Dim::Unknown, Dim::Unknown]).expect("examples");
+            all.split(0.25, seed).expect("a fraction")
+        };
+        let (train, evaluated) = split(3);
+        assert_eq!((train.len(), evaluated.len()), (7, 3));
+        let (kept, chosen) = (numbers(&train), numbers(&evaluated));
+        assert_eq!((&kept[0], &chosen[0]), (&kept[1], &chosen[1]), "rows stay together");
+        assert!(kept[0].is_sorted() && chosen[0].is_sorted(), "the order stays");
+        let mut all = [kept[0].clone(), chosen[0].clone()].concat();
+        all.sort_by(f64::total_cmp);
+        assert_eq!(all, (0..10).map(f64::from).collect::<Vec<f64>>());
+        assert_eq!(split(3), (train, evaluated));
+        assert!((0..5).any(|seed| split(seed) != split(3)));
+    }
+
+    #[test]
+    fn a_fraction_that_leaves_nothing_is_refused() {
+        for fraction in [0.0, 0.01, 1.0, 0.99, -1.0, 2.0, f64::NAN] {
+            let all = examples([10, 10], [Dim::Unknown, Dim::Unknown]).expect("examples");
+            assert!(matches!(all.split(fraction, 0), Err(DataError::Fraction { .. })), "{fraction}");
+        }
+    }
+
+    #[test]
+    fn arrays_and_batches_of_different_sizes_are_refused() {
+        let error = examples([3, 4], [Dim::Unknown, Dim::Unknown]).expect_err("3 and 4").to_string();
+        assert!(error.ends_with("counts:\n    x: float[3]\n    y: float[4]\n"), "{error}");
+        let error = examples([4, 4], [Dim::Known(2), Dim::Known(4)]).expect_err("2 and 4").to_string();
+        assert!(error.ends_with("'x' is float[2], and 'y' is float[4]"), "{error}");
+        let found = examples([4, 4], [Dim::Unknown, Dim::Known(3)]).expect("one size");
+        assert_eq!(found.fixed_batch(), Some(3));
+        assert_eq!(found.pairs().collect::<Vec<_>>(), [("x", "x"), ("y", "y")]);
     }
 }

@@ -52,13 +52,9 @@ mod tests {
     use super::*;
 
     fn file(kind: u8, sizes: &[u32], data: &[u8]) -> Bytes {
+        let rank = sizes.len() as u8;
         let sizes = sizes.iter().flat_map(|size| size.to_be_bytes());
-        [0, 0, kind, sizes.len() as u8 / 4]
-            .into_iter()
-            .chain(sizes)
-            .chain(data.iter().copied())
-            .collect::<Vec<u8>>()
-            .into()
+        [0, 0, kind, rank].into_iter().chain(sizes).chain(data.iter().copied()).collect::<Vec<u8>>().into()
     }
 
     #[test]

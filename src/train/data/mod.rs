@@ -33,6 +33,7 @@ mod convert;
 mod dataset;
 mod error;
 mod examples;
+mod features;
 mod idx;
 mod npm;
 mod pairing;
