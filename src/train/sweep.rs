@@ -69,7 +69,7 @@ pub fn grid(settings: &Settings, axes: &[Axis]) -> Vec<(String, Settings)> {
     let mut points = vec![(String::new(), settings.clone())];
     for axis in axes {
         let extended = points.iter().flat_map(|(label, settings)| {
-            let join = |own: String| if label.is_empty() { own } else { format!("{label} {own}") };
+            let join = move |own: String| if label.is_empty() { own } else { format!("{label} {own}") };
             axis.variants(settings).into_iter().map(move |(own, settings)| (join(own), settings))
         });
         points = extended.collect();
@@ -111,7 +111,7 @@ impl Outcome {
 pub fn run_from(
     start: &[Tensor],
     engine: &mut dyn Engine,
-    task: &Task,
+    task: &Task<'_>,
     (label, settings): &(String, Settings),
     observer: &mut dyn Observer,
     stop: &AtomicBool,
