@@ -1,7 +1,9 @@
 //! Reading and making constant tensors.
 
 use super::{Graph, Index, NodeExt, Producer, TensorType, ValueId};
-use crate::proto::{TensorProto, tensor_proto::DataType};
+use crate::proto::TensorProto;
+use crate::proto::tensor_proto::{DataLocation, DataType};
+use bytes::Bytes;
 
 /// Tensors of more bytes are not decoded: they are weights, not constants that a graph is understood by.
 const MAX_BYTES: usize = 1 << 16;
@@ -135,6 +137,21 @@ impl TensorProto {
             DataType::Float => Some(self.float_data.iter().flat_map(|value| value.to_le_bytes()).collect()),
             DataType::Double => Some(self.double_data.iter().flat_map(|value| value.to_le_bytes()).collect()),
             _ => None,
+        }
+    }
+
+    /// The tensor with these elements, as `raw_data` has them, in the place of its own.
+    pub fn with_payload(self, payload: Bytes) -> Self {
+        Self {
+            raw_data: Some(payload),
+            data_location: self.data_location.map(|_| DataLocation::Default as i32),
+            external_data: Vec::new(),
+            float_data: Vec::new(),
+            int32_data: Vec::new(),
+            int64_data: Vec::new(),
+            double_data: Vec::new(),
+            uint64_data: Vec::new(),
+            ..self
         }
     }
 

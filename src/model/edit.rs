@@ -2,14 +2,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
 use std::ops::Range;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-
-use tempfile::Builder;
 
 use super::wire::{self, Field};
 use super::{Graph, GraphId, Model, Producer, TensorType, Value, canonical_domain};
 use crate::proto::{NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, ValueInfoProto};
+use crate::replace::replace;
 
 /// What is to be changed in a graph.
 #[derive(Debug, Clone, Default)]
@@ -127,22 +125,16 @@ impl Edit {
     }
 
     pub(super) fn write(&self, model: &Model, path: &Path) -> std::io::Result<()> {
-        // The usual permissions of a new file (the umask is applied), not the private ones of a temporary file.
-        let permissions = std::fs::Permissions::from_mode(0o666);
-        let mut file = Builder::new().permissions(permissions).prefix(".isaac-").tempfile_in(folder(path))?;
         let pieces = self.pieces(model);
         if pieces.iter().map(Piece::len).sum::<usize>() > i32::MAX as usize {
             return Err(std::io::Error::other("the model would be larger than 2 GB, which protobuf does not allow"));
         }
-        for piece in pieces {
-            match piece {
-                Piece::Old(range) => copy_range(model, range, file.as_file_mut())?,
-                Piece::New(bytes) => file.write_all(&bytes)?,
-            }
-        }
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        Ok(())
+        replace(path, |file| {
+            pieces.into_iter().try_for_each(|piece| match piece {
+                Piece::Old(range) => copy_range(model, range, file),
+                Piece::New(bytes) => file.write_all(&bytes),
+            })
+        })
     }
 }
 
@@ -160,14 +152,6 @@ fn put<'a, T>(
         None => added.push(Piece::New(record)),
     }
     changed.extend(same.map(|field| (field, Vec::new())));
-}
-
-/// The folder that holds `path`.
-pub(super) fn folder(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
 }
 
 /// Appends a range of the loaded file: by the kernel from file to file, which spares a page fault for every page of a map, or else

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::SeekFrom;
-use tempfile::NamedTempFile;
 
-use super::edit::folder;
-use super::{Model, ModelError};
+use super::{GraphEdit, Model, ModelError};
 use crate::proto::StringStringEntryProto;
+use crate::replace::{folder, replace};
 
 /// Where a tensor's payload lies.
 struct Reference {
@@ -32,6 +30,15 @@ impl Reference {
             return Err(format!("the location '{}' leaves the model's folder", location.display()));
         }
         Ok(Self { location, offset: number("offset")?.unwrap_or(0), length: number("length")? })
+    }
+
+    /// The payload.
+    fn read(&self, folder: &Path) -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(folder.join(&self.location))?;
+        std::io::Seek::seek(&mut file, std::io::SeekFrom::Start(self.offset))?;
+        let mut payload = Vec::new();
+        file.take(self.length.unwrap_or(u64::MAX)).read_to_end(&mut payload)?;
+        Ok(payload)
     }
 
     /// Whether the data file in `folder` is there, inside it, and long enough.
@@ -73,6 +80,23 @@ pub(super) fn check(model: &Model) -> Result<(), ModelError> {
         reference.check(folder).map_err(|what| ModelError::ExternalData { path: model.path.clone(), tensor, what })?;
     }
     Ok(())
+}
+
+/// The tensors of `model` that have external data as initializers, with their data inside.
+pub(super) fn embedded(model: &Model) -> Result<GraphEdit, ModelError> {
+    let folder = folder(&model.path);
+    let mut edit = GraphEdit::default();
+    for (at, initializer) in model.graph.initializers().iter().enumerate() {
+        let (Some(entries), Some(tensor)) = (initializer.external_data(), initializer.tensor()) else { continue };
+        let unusable = |what| {
+            let (path, tensor) = (model.path.clone(), initializer.name().to_owned());
+            ModelError::ExternalData { path, tensor, what }
+        };
+        let reference = Reference::parse(entries).map_err(unusable)?;
+        let payload = reference.read(folder).map_err(|error| unusable(error.to_string()))?;
+        edit.initializers.insert(at, tensor.with_payload(payload.into()));
+    }
+    Ok(edit)
 }
 
 /// Copies the data files of `model` to the folder of `target`, where that is another folder.
@@ -121,26 +145,23 @@ fn same_content(a: File, b: File) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// Copies a file with its holes, so that a sparse file stays one: a temporary file first, then a rename.
+/// Copies a file with its permissions and its holes, so that a sparse file stays one.
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::create_dir_all(folder(to))?;
     let source = File::open(from)?;
-    let size = source.metadata()?.len();
-    let mut target = NamedTempFile::new_in(folder(to))?;
-    target.as_file().set_len(size)?;
-    let mut at = 0;
-    while let Some(start) = next_data(&source, at)? {
-        let end = rustix::fs::seek(&source, SeekFrom::Hole(start))?;
-        rustix::fs::seek(&source, SeekFrom::Start(start))?;
-        rustix::fs::seek(target.as_file().as_fd(), SeekFrom::Start(start))?;
-        std::io::copy(&mut (&source).take(end - start), target.as_file_mut())?;
-        at = end;
-    }
-    target.flush()?;
-    fs::set_permissions(target.path(), fs::metadata(from)?.permissions())?;
-    target.as_file().sync_all()?;
-    target.persist(to)?;
-    Ok(())
+    let metadata = source.metadata()?;
+    replace(to, |target| {
+        target.set_len(metadata.len())?;
+        let mut at = 0;
+        while let Some(start) = next_data(&source, at)? {
+            let end = rustix::fs::seek(&source, SeekFrom::Hole(start))?;
+            rustix::fs::seek(&source, SeekFrom::Start(start))?;
+            rustix::fs::seek(&*target, SeekFrom::Start(start))?;
+            std::io::copy(&mut (&source).take(end - start), target)?;
+            at = end;
+        }
+        target.set_permissions(metadata.permissions())
+    })
 }
 
 /// Where the next data of `file` begins, at or behind `at`.

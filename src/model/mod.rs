@@ -47,7 +47,7 @@ pub use graph::{Graph, Initializer};
 pub use index::{Index, IndexError, NodeId, Producer, Value, ValueId};
 pub use infer::{Element, Types, broadcast};
 pub use node::NodeExt;
-pub use training_map::{ParameterEntry, StateEntry, TRAINING_METADATA, TrainingMap};
+pub use training_map::{Carried, ParameterEntry, StateEntry, TRAINING_METADATA, TrainingMap};
 pub(crate) use types::working_type;
 pub use types::{Dim, TensorType, is_float};
 
@@ -245,6 +245,14 @@ impl Model {
     /// An edit that leaves no model.
     pub fn edited(&self, edit: &Edit) -> Result<Self, ModelError> {
         Self::decode(&self.path, self.to_bytes(edit).into())
+    }
+
+    /// The model with the external data of its initializers inside, so that it needs no other file.
+    ///
+    /// # Errors
+    /// Data that cannot be read.
+    pub fn embedded(&self) -> Result<Self, ModelError> {
+        self.edited(&external::embedded(self)?.into())
     }
 
     /// The bytes of the model with `edit` applied.

@@ -60,7 +60,33 @@ pub struct StateEntry {
     pub updated: String,
 }
 
+/// What a training graph carries from step to step: a parameter or a state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carried {
+    /// Its name, as [`ParameterEntry::name`] and [`StateEntry::name`] have it.
+    pub name: String,
+    /// The input that it is fed to.
+    pub input: String,
+    /// The output that is its value after the step.
+    pub updated: String,
+}
+
 impl TrainingMap {
+    /// What is carried from step to step: parameters first, then state. Parameters without an updated value are not.
+    pub fn carried(&self) -> Vec<Carried> {
+        let carried = |name: &str, input: &str, updated: &str| Carried {
+            name: name.to_owned(),
+            input: input.to_owned(),
+            updated: updated.to_owned(),
+        };
+        let parameters = self
+            .parameters
+            .iter()
+            .filter_map(|entry| entry.updated.as_deref().map(|updated| carried(&entry.name, &entry.input, updated)));
+        let state = self.state.iter().map(|entry| carried(&entry.name, &entry.input, &entry.updated));
+        parameters.chain(state).collect()
+    }
+
     /// As the metadata property has it.
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("a map of strings is plain data")

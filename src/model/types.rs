@@ -57,6 +57,18 @@ pub(crate) fn working_type(elem: i32) -> i32 {
     if elem == DataType::Double as i32 { elem } else { DataType::Float as i32 }
 }
 
+impl std::fmt::Display for TensorType {
+    /// `float[batch, 784]`; `float` alone if the rank is unknown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let elem = DataType::try_from(self.elem).map_or("UNKNOWN", |elem| elem.as_str_name());
+        f.write_str(&elem.to_lowercase())?;
+        match &self.shape {
+            Some(shape) => write!(f, "[{}]", shape.iter().map(Dim::to_string).collect::<Vec<_>>().join(", ")),
+            None => Ok(()),
+        }
+    }
+}
+
 impl TensorType {
     /// The type that a `ValueInfoProto` declares; `None` for sequences, maps and absent types.
     pub fn of(info: &ValueInfoProto) -> Option<Self> {

@@ -67,13 +67,18 @@ impl Report {
             output: output.map(|path| path.display().to_string()),
             kind,
             opset: analysis.model.opset(ONNX_DOMAIN),
-            layers: chosen.layers().map(|(layer, refusal)| LayerReport::new(layer, refusal)).collect(),
+            layers: LayerReport::all(chosen),
             rewritten: chosen.rewritten().count(),
         }
     }
 }
 
 impl LayerReport {
+    /// Every layer, in forward order.
+    pub fn all(chosen: &Chosen<'_>) -> Vec<Self> {
+        chosen.layers().map(|(layer, refusal)| Self::new(layer, refusal)).collect()
+    }
+
     fn new(layer: &LayerGradient, refusal: Option<&Refusal>) -> Self {
         Self {
             index: layer.index,

@@ -6,7 +6,7 @@ mod library;
 mod onnxruntime;
 mod value;
 
-use crate::model::{Model, ModelError, TrainingMap};
+use crate::model::{Carried, Model, ModelError, TRAINING_METADATA, TrainingMap};
 use crate::tensors::Tensor;
 
 pub use onnxruntime::OnnxRuntime;
@@ -29,17 +29,6 @@ pub struct Program {
     pub map: TrainingMap,
     /// The graph beside it that evaluates.
     pub evaluation: Option<Evaluation>,
-}
-
-/// A tensor that a training graph carries from step to step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Carried {
-    /// Its name; that of the initializer, for what the forward model has.
-    pub name: String,
-    /// The input that it is fed to.
-    pub input: String,
-    /// The output that is its next value.
-    pub updated: String,
 }
 
 /// Why a program cannot be run.
@@ -83,7 +72,7 @@ pub trait Engine {
     /// What the runtime says, or a program without an evaluation graph.
     fn evaluate(&mut self, feeds: &[(&str, Tensor)]) -> Result<Vec<Tensor>, RuntimeError>;
 
-    /// The carried values, in the order of [`Program::carried`].
+    /// The carried values, in the order of [`TrainingMap::carried`].
     ///
     /// # Errors
     /// What the runtime says.
@@ -95,7 +84,7 @@ pub trait Engine {
     /// What the runtime says.
     fn carried_before(&self) -> Result<Vec<Tensor>, RuntimeError>;
 
-    /// Puts these in the place of the carried values, in the order of [`Program::carried`].
+    /// Puts these in the place of the carried values, in the order of [`TrainingMap::carried`].
     ///
     /// # Errors
     /// What the runtime says, or values of other types or shapes.
@@ -103,22 +92,24 @@ pub trait Engine {
 }
 
 impl Program {
-    /// What is carried from step to step: parameters first, then state.
-    pub fn carried(&self) -> Vec<Carried> {
-        let carried = |name: &str, input: &str, updated: &str| Carried {
-            name: name.to_owned(),
-            input: input.to_owned(),
-            updated: updated.to_owned(),
-        };
-        let parameters =
-            self.map.parameters.iter().filter_map(|entry| {
-                entry.updated.as_deref().map(|updated| carried(&entry.name, &entry.input, updated))
-            });
-        let state = self.map.state.iter().map(|entry| carried(&entry.name, &entry.input, &entry.updated));
-        parameters.chain(state).collect()
+    /// The program of a training graph, whose metadata says what its inputs and outputs are for. Nothing evaluates beside it.
+    ///
+    /// # Errors
+    /// Metadata that is missing or no [`TrainingMap`], or external data that cannot be read.
+    pub fn new(training: &Model) -> Result<Self, RuntimeError> {
+        let path = training.path().display();
+        let text = training.metadata(TRAINING_METADATA).ok_or_else(|| {
+            RuntimeError::Program(format!(
+                "{path}: it has no metadata property {TRAINING_METADATA}, which training graphs of isaac-rewrite have"
+            ))
+        })?;
+        let map = serde_json::from_str(text).map_err(|error| {
+            RuntimeError::Program(format!("{path}: metadata property {TRAINING_METADATA}: {error}"))
+        })?;
+        Ok(Self { training: training.embedded()?, map, evaluation: None })
     }
 
-    /// The values that training starts from: the defaults of the graph, in the order of [`Self::carried`].
+    /// The values that training starts from: the defaults of the graph, in the order of [`TrainingMap::carried`].
     ///
     /// # Errors
     /// A carried input without a default in the file.
@@ -133,6 +124,6 @@ impl Program {
             let message = message.ok_or_else(|| of_carried("a carried input has no default".into()))?;
             Tensor::of_message(&message).map_err(of_carried)
         };
-        self.carried().iter().map(start).collect()
+        self.map.carried().iter().map(start).collect()
     }
 }

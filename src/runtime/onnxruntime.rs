@@ -9,8 +9,8 @@ use ort::value::DynTensor;
 
 use super::library::OnnxRuntimeLibrary;
 use super::value::{allocate, fill, fits, read, read_output};
-use super::{Carried, Engine, Evaluation, Program, RuntimeError};
-use crate::model::{Edit, Model};
+use super::{Engine, Evaluation, Program, RuntimeError};
+use crate::model::{Carried, Edit, Model};
 use crate::tensors::Tensor;
 
 /// A program in ONNX Runtime. What is carried lies in two sets of buffers, which take turns: a step reads one and writes the
@@ -62,7 +62,7 @@ impl OnnxRuntime {
             let path = program.training.path().display();
             RuntimeError::Program(format!("{path}: no output of the training graph is its loss"))
         })?;
-        let carried = program.carried();
+        let carried = program.map.carried();
         let start = program.start()?;
         let set = || start.iter().map(|tensor| copied(training.allocator(), tensor)).collect::<Result<Vec<_>, _>>();
         let (mut even, mut odd) = (set()?, set()?);

@@ -1,10 +1,17 @@
 //! Tensors outside of a model, and the files that hold them by name.
 
+mod file;
+mod npy;
+pub mod safetensors;
+
 use bytes::Bytes;
 use half::{bf16, f16};
 
+use crate::model::{Dim, TensorType};
 use crate::proto::TensorProto;
 use crate::proto::tensor_proto::DataType;
+
+pub use file::{TensorsError, load};
 
 /// A dense tensor: element type, shape, and the elements in little-endian bytes, the last axis fastest.
 ///
@@ -132,7 +139,7 @@ impl Tensor {
     /// A tensor of these bytes.
     ///
     /// # Errors
-    /// Bytes that do not fill the shape, or an element type without a width.
+    /// Bytes that do not fill the shape or are not the type's, or an element type without a width.
     pub fn new(elem: DataType, shape: Vec<usize>, data: Bytes) -> Result<Self, String> {
         let Some(width) = width(elem) else {
             return Err(format!("tensors of type {} are not supported", name_of(elem)));
@@ -140,6 +147,10 @@ impl Tensor {
         let size = shape.iter().try_fold(width, |bytes, &size| bytes.checked_mul(size));
         if size != Some(data.len()) {
             return Err(format!("{} bytes do not fill {}{shape:?}", data.len(), name_of(elem)));
+        }
+        // A runtime may take any other byte for whatever it likes.
+        if elem == DataType::Bool && data.iter().any(|&byte| byte > 1) {
+            return Err("a boolean is neither 0 nor 1".into());
         }
         Ok(Self { elem, shape, data })
     }
@@ -185,6 +196,12 @@ impl Tensor {
     /// The elements in little-endian bytes.
     pub fn data(&self) -> &Bytes {
         &self.data
+    }
+
+    /// Element type and shape as models declare them.
+    pub fn tensor_type(&self) -> TensorType {
+        let shape = self.shape.iter().map(|&size| Dim::Known(size as u64)).collect();
+        TensorType { elem: self.elem as i32, shape: Some(shape) }
     }
 
     /// Element type and shape as text: `float[60, 784]`.

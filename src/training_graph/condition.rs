@@ -89,7 +89,7 @@ impl TrainingGraph<'_> {
     /// The backward pass once more, from the gradient for sampled labels. As it has the same nodes as the first, each value of that has its twin.
     fn sampled_pass(&self, scalars: &mut Scalars<'_>) -> Result<SampledPass, TrainingGraphError> {
         let path = self.prepared.path();
-        let Some((prediction, distribution)) = &self.sampled else {
+        let Some(distribution) = &self.distribution else {
             let what = "ζ and K-FAC sample labels from the model's distribution, and this loss stands for none";
             return Err(TrainingGraphError::Request { path: path.to_owned(), what: what.into() });
         };
@@ -104,7 +104,7 @@ impl TrainingGraph<'_> {
         let wanted: BTreeSet<ValueId> =
             self.map.parameters.iter().filter_map(|parameter| index.find(&parameter.name)).collect();
         let seeds: Vec<(ValueId, String)> =
-            index.find(prediction).map(|value| (value, seed.clone())).into_iter().collect();
+            index.find(&self.prediction).map(|value| (value, seed.clone())).into_iter().collect();
         let mut b = Builder::new(&index, opset, "sampled/");
         Backward::new(graph, &index, &types, path).gradients(&mut b, &seeds, &wanted)?;
         let backward = b.into_nodes();

@@ -86,8 +86,10 @@ pub struct TrainingGraph<'a> {
     backward: Vec<NodeProto>,
     /// The gradient of the loss with respect to the prediction, from which the backward pass begins.
     seed: String,
-    /// The prediction, and the distribution of its labels.
-    sampled: Option<(String, Distribution)>,
+    /// The output of the forward model that the loss is computed from.
+    prediction: String,
+    /// The distribution of its labels, where the loss stands for one.
+    distribution: Option<Distribution>,
     random: Option<Random>,
 }
 
@@ -154,13 +156,34 @@ impl<'a> TrainingGraph<'a> {
         };
         let with_loss = prepared.edited(&edit)?;
         let (prediction, seed) = (index.value(target.seed.0).name.clone(), target.seed.1);
-        let sampled = target.distribution.map(|distribution| (prediction, distribution));
-        Ok(Self { forward: model, prepared, model: with_loss, map, backward_start, backward, seed, sampled, random })
+        let distribution = target.distribution;
+        Ok(Self {
+            forward: model,
+            prepared,
+            model: with_loss,
+            map,
+            backward_start,
+            backward,
+            seed,
+            prediction,
+            distribution,
+            random,
+        })
     }
 
     /// The training graph with plain gradients.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// The forward model that it was made from.
+    pub fn forward(&self) -> &'a Model {
+        self.forward
+    }
+
+    /// The output of the forward model that the loss compares with labels, or that is the loss.
+    pub fn prediction(&self) -> &str {
+        &self.prediction
     }
 
     /// Which of its inputs and outputs is which.

@@ -5,20 +5,20 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, ValueEnum};
+use clap::{CommandFactory, Parser};
 use isaac::autodiff::{self, AutodiffError};
 use isaac::model::{Edit, Model, ModelError};
-use isaac::rewrite::{
-    self, Analysis, Choice, Chosen, Direction, Explanation, Kind, Reason, Report, RewriteError, Selector,
-};
-use isaac::training_graph::{Damping, Method, Recipe, TrainingGraph, TrainingGraphError};
+use isaac::optimizer::Update;
+use isaac::rewrite::{self, Analysis, Chosen, Direction, Explanation, Kind, Report, RewriteError};
+use isaac::training_graph::{Damping, Recipe, TrainingGraph, TrainingGraphError};
 use isaac::upgrade::{UpgradeError, upgraded};
 use isaac::weights::{Weights, WeightsError};
 
-mod forward;
+#[path = "../options/mod.rs"]
+mod options;
 mod table;
 
-use forward::Forward;
+use options::{Conditioning, MethodName, Objective, damping, with_sources};
 use table::Table;
 
 /// Second-order training for ONNX: replaces the weight-gradient products of a training graph by ai.isaac::IsaacGemm, and makes
@@ -39,18 +39,8 @@ struct Arguments {
     /// The damping λg of ζ and K-FAC.
     #[arg(long, value_name = "LAMBDA", default_value = "inf", value_parser = damping)]
     lambda_g: f32,
-    /// The direction that takes the gradient's place.
-    #[arg(long, value_enum, default_value_t = MethodName::ZetaStar)]
-    method: MethodName,
-    /// Which layers: all | first:K | last:K | odd | even | 1,3,5 | a glob on the weight's name. Layers count from 1 in forward order.
-    #[arg(long, value_name = "SEL")]
-    layers: Vec<Selector>,
-    /// Rewrite layers that are left alone for this reason (see --explain), each product by itself.
-    #[arg(long, value_name = "CODE", value_parser = reason)]
-    allow: Vec<Reason>,
-    /// Which graph inputs or initializers are trained, where the graph does not tell.
-    #[arg(long, value_name = "GLOB")]
-    param: Vec<String>,
+    #[command(flatten)]
+    conditioning: Conditioning,
     /// Print the layers and write nothing.
     #[arg(long)]
     list: bool,
@@ -66,34 +56,17 @@ struct Arguments {
     /// Fail with status 3, and write nothing, unless exactly N layers are rewritten.
     #[arg(long, value_name = "N")]
     expect: Option<usize>,
-    /// Put the tensors of a .safetensors or .npz file in the place of the model's initializers of the same names, and do nothing else.
+    /// Put the tensors of a .safetensors, .npz or .npy file in the place of the model's initializers of the same names, and do nothing else.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "loss", "loss_output"])]
     weights: Option<PathBuf>,
     #[command(flatten)]
-    forward: Forward,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum MethodName {
-    /// ζ*: curvature from the layer's input alone.
-    ZetaStar,
-    /// ζ: also curvature from output gradients of sampled labels; for forward models.
-    Zeta,
-    /// ζ the way K-FAC computes it; for forward models.
-    Kfac,
-    /// The plain gradient: nothing is rewritten.
-    Gradient,
-}
-
-impl From<MethodName> for Method {
-    fn from(name: MethodName) -> Self {
-        match name {
-            MethodName::ZetaStar => Self::ZetaStar,
-            MethodName::Zeta => Self::Zeta,
-            MethodName::Kfac => Self::Kfac,
-            MethodName::Gradient => Self::Gradient,
-        }
-    }
+    objective: Objective,
+    /// Write the update to a graph of its own, here; OUT then gives gradients.
+    #[arg(long, value_name = "FILE", requires = "objective")]
+    update_out: Option<PathBuf>,
+    /// Write a graph that evaluates the trained parameters: the forward model and the loss.
+    #[arg(long, value_name = "FILE", requires = "objective")]
+    eval_out: Option<PathBuf>,
 }
 
 /// What keeps the tool from doing what it was asked to.
@@ -133,21 +106,6 @@ impl Failure {
     }
 }
 
-fn damping(text: &str) -> Result<f32, String> {
-    match text.parse::<f32>() {
-        Ok(lambda) if lambda > 0.0 => Ok(lambda),
-        _ => Err("the damping is a number above 0, or inf".into()),
-    }
-}
-
-fn reason(text: &str) -> Result<Reason, String> {
-    let allowable = || Reason::ALL.into_iter().filter(|reason| reason.can_be_allowed());
-    allowable().find(|reason| reason.code() == text).ok_or_else(|| {
-        let codes: Vec<&str> = allowable().map(Reason::code).collect();
-        format!("these reasons can be lifted: {}", codes.join(", "))
-    })
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
@@ -173,7 +131,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         loaded.save(&Weights::load(weights)?.edit(&loaded)?, output)?;
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(recipe) = arguments.forward.recipe(&arguments.param).map_err(Failure::Usage)? {
+    if let Some(recipe) = arguments.objective.recipe(&arguments.conditioning.param).map_err(Failure::Usage)? {
         return train(arguments, loaded, &recipe);
     }
     let lowered = if autodiff::has_gradient_operator(&loaded) {
@@ -182,17 +140,17 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         None
     };
     let model = lowered.as_ref().unwrap_or(&loaded);
-    let mut analysis = Analysis::new(model, &arguments.param)?;
+    let mut analysis = Analysis::new(model, &arguments.conditioning.param)?;
     if lowered.is_none() {
         analysis = analysis.require_training_graph()?;
     }
-    if matches!(arguments.method, MethodName::Zeta | MethodName::Kfac) {
+    if matches!(arguments.conditioning.method, MethodName::Zeta | MethodName::Kfac) {
         return Err(Failure::Usage(
             "--method zeta and kfac need a second backward pass, with sampled labels, which a training graph does not hold: they take a forward model and a --loss"
                 .into(),
         ));
     }
-    let chosen = arguments.choose(&analysis)?;
+    let chosen = arguments.conditioning.choose(&analysis)?;
     let direction = Direction::Fixed { lambda_a: arguments.lambda };
     arguments
         .finish(&analysis, &chosen, Kind::TrainingGraph, |output| Ok(model.save(&chosen.edit(&direction)?, output)?))
@@ -206,15 +164,17 @@ fn train(arguments: &Arguments, model: Model, recipe: &Recipe) -> Result<ExitCod
             arguments.model.display()
         )));
     }
-    let separate = arguments.forward.separate_update().map_err(Failure::Usage)?;
+    let separate = arguments.separate_update(recipe)?;
+    let delivering = separate.is_some().then(|| Recipe { update: None, ..recipe.clone() });
+    let recipe = delivering.as_ref().unwrap_or(recipe);
     let model = upgraded(model)?;
     let graph = TrainingGraph::new(&model, recipe)?;
     let analysis = Analysis::new(graph.model(), &[])?;
-    let chosen = arguments.choose(&analysis)?;
+    let chosen = arguments.conditioning.choose(&analysis)?;
     let damping = Damping { lambda_a: arguments.lambda, lambda_g: arguments.lambda_g };
     arguments.finish(&analysis, &chosen, Kind::Forward, |output| {
-        let edit = graph.conditioned(&chosen, arguments.method.into(), damping)?;
-        if let Some(path) = &arguments.forward.eval_out {
+        let edit = graph.conditioned(&chosen, arguments.conditioning.method.into(), damping)?;
+        if let Some(path) = &arguments.eval_out {
             model.save(&graph.evaluation(recipe)?, path)?;
         }
         if let Some((path, update)) = &separate {
@@ -229,18 +189,25 @@ impl Arguments {
         if self.batch.is_some() && !self.list {
             return Err(Failure::Usage("--batch belongs to --list".into()));
         }
-        if self.lambda_g.is_finite() && self.method != MethodName::Zeta {
+        if self.lambda_g.is_finite() && self.conditioning.method != MethodName::Zeta {
             return Err(Failure::Usage("--lambda-g belongs to --method zeta; kfac has one damping, --lambda".into()));
         }
         Ok(())
     }
 
-    /// Decides which layers are rewritten.
-    fn choose<'a>(&self, analysis: &'a Analysis<'_>) -> Result<Chosen<'a>, Failure> {
-        let choice = Choice { layers: self.layers.clone(), allow: self.allow.iter().copied().collect() };
-        let chosen = analysis.choose(&choice).map_err(RewriteError::from)?;
-        let is_plain = self.method == MethodName::Gradient;
-        Ok(if is_plain { chosen.none("--method gradient keeps the plain product") } else { chosen })
+    /// The update that is a graph of its own, with the file to write it to.
+    ///
+    /// # Errors
+    /// A file for no update.
+    fn separate_update<'a>(&'a self, recipe: &'a Recipe) -> Result<Option<(&'a Path, &'a Update)>, Failure> {
+        let Some(path) = &self.update_out else {
+            return Ok(None);
+        };
+        let update = recipe
+            .update
+            .as_ref()
+            .ok_or_else(|| Failure::Usage("--optimizer none has no update that --update-out could write".into()))?;
+        Ok(Some((path, update)))
     }
 
     /// Writes the edited model and the report, if --expect is met.
@@ -286,18 +253,4 @@ impl Arguments {
         }
         text
     }
-}
-
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
 }

@@ -11,7 +11,7 @@ pub(crate) fn cargo() -> Command {
     cargo
 }
 
-/// Builds libisaac.so and isaac-rewrite.
+/// Builds libisaac.so and the tools.
 pub(crate) fn release() -> Result<(), String> {
-    command::run(cargo().args(["build", "--release", "--quiet", "--lib", "--bin", "isaac-rewrite"]))
+    command::run(cargo().args(["build", "--release", "--quiet", "--lib", "--bin", "isaac-rewrite", "--bin", "isaac-train"]))
 }

@@ -31,6 +31,11 @@ pub(crate) fn rewriter() -> PathBuf {
     built(&format!("isaac-rewrite{}", env::consts::EXE_SUFFIX))
 }
 
+/// The trainer.
+pub(crate) fn trainer() -> PathBuf {
+    built(&format!("isaac-train{}", env::consts::EXE_SUFFIX))
+}
+
 /// Downloads that are kept, so that they happen once.
 pub(crate) fn downloads() -> PathBuf {
     target().join("downloads")

@@ -98,6 +98,7 @@ pub(crate) fn steps() -> Vec<Step> {
             ..Step::pytest("forward", "training graphs from forward models", environment)
         });
     }
+    steps.push(Step::pytest("train", "isaac-train in the newest stock runtime", Environment::StockNewest));
     steps.push(Step::pytest("training", "training with ONNX Runtime's training API", Environment::Training));
     steps.push(Step {
         environments: vec![Environment::StockNewest, Environment::Training],
@@ -161,5 +162,6 @@ fn give_paths(command: &mut Command) {
     command
         .env("ISAAC_LIBRARY", paths::library())
         .env("ISAAC_REWRITE", paths::rewriter())
+        .env("ISAAC_TRAIN", paths::trainer())
         .env("ISAAC_DOWNLOADS", paths::downloads());
 }

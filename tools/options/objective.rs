@@ -1,15 +1,13 @@
-//! The options for forward models: which training graph to make of one.
-
-use std::path::{Path, PathBuf};
+//! What a training graph is to do: its loss and its update rule.
 
 use clap::{Args, ValueEnum};
 use isaac::optimizer::{Moments, Optimizer, Update};
 use isaac::training_graph::{Distance, Labelled, Loss, Recipe, Selection};
 
-/// Options that belong to forward models. clap shows them under a heading of their own.
+/// Options that say which training graph to make of a forward model. clap shows them under a heading of their own.
 #[derive(Args)]
 #[command(next_help_heading = "For forward models")]
-pub(crate) struct Forward {
+pub(crate) struct Objective {
     /// Build the training graph, with this loss, a mean over the batch.
     #[arg(long, value_enum, group = "objective")]
     loss: Option<LossName>,
@@ -49,12 +47,6 @@ pub(crate) struct Forward {
     /// Shorten gradients to this common 2-norm where it is larger.
     #[arg(long, value_name = "NORM", value_parser = positive, requires = "objective")]
     clip_norm: Option<f64>,
-    /// Write the update to a graph of its own, here; OUT then gives gradients.
-    #[arg(long, value_name = "FILE", requires = "objective")]
-    pub(crate) update_out: Option<PathBuf>,
-    /// Write a graph that evaluates the trained parameters: the forward model and the loss.
-    #[arg(long, value_name = "FILE", requires = "objective")]
-    pub(crate) eval_out: Option<PathBuf>,
     /// Initializers that are not trained; for the statistics of a batch normalization, that it stays in inference mode.
     #[arg(long, value_name = "GLOB", requires = "objective")]
     freeze: Vec<String>,
@@ -88,27 +80,17 @@ enum OptimizerName {
     Adamw,
 }
 
-impl Forward {
+impl Objective {
     /// What training graph is asked for; `None` if none is. `trained` are globs on names of initializers.
+    ///
+    /// # Errors
+    /// Options that do not go together.
     pub(crate) fn recipe(&self, trained: &[String]) -> Result<Option<Recipe>, String> {
         let Some(loss) = self.loss()? else {
             return Ok(None);
         };
         let selection = Selection { trained: trained.to_vec(), frozen: self.freeze.clone() };
-        let update = if self.update_out.is_some() { None } else { self.update()? };
-        Ok(Some(Recipe { loss, update, selection }))
-    }
-
-    /// The update that is a graph of its own, with the file to write it to.
-    ///
-    /// # Errors
-    /// A file for no update.
-    pub(crate) fn separate_update(&self) -> Result<Option<(&Path, Update)>, String> {
-        let Some(path) = &self.update_out else {
-            return Ok(None);
-        };
-        let update = self.update()?.ok_or("--optimizer none has no update that --update-out could write")?;
-        Ok(Some((path, update)))
+        Ok(Some(Recipe { loss, update: self.update()?, selection }))
     }
 
     fn loss(&self) -> Result<Option<Loss>, String> {

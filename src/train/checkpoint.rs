@@ -1,0 +1,141 @@
+//! Where a run stands, on disk.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::report::EpochRecord;
+use crate::replace::replace;
+use crate::tensors::{Tensor, TensorsError, safetensors};
+
+/// The metadata key of the file.
+const METADATA: &str = "isaac.checkpoint";
+/// The version of what is under that key.
+const VERSION: u32 = 1;
+/// What stands before the names of carried tensors, and of those of the best epoch.
+const CARRIED: &str = "carried/";
+const BEST: &str = "best/";
+
+/// What a run is resumed with: all of it has to be as it was for the same steps to follow.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The seed.
+    pub seed: u64,
+    /// The number of examples in a step.
+    pub batch_size: usize,
+    /// The number of examples.
+    pub examples: usize,
+}
+
+/// How far a run has come.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct Progress {
+    /// How many steps have been made.
+    pub step: u64,
+    /// The seconds that they took.
+    pub seconds: f64,
+    /// Of the epoch that is under way: the sum of the losses of its examples.
+    pub loss_sum: f64,
+    /// The number of those examples.
+    pub loss_count: u64,
+    /// The epochs that are done.
+    pub epochs: Vec<EpochRecord>,
+    /// The epoch with the lowest loss of the evaluation, and that loss.
+    pub best: Option<(u64, f64)>,
+}
+
+/// A run at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    /// Which run.
+    pub identity: Identity,
+    /// How far it has come.
+    pub progress: Progress,
+    /// What it carries, by name.
+    pub carried: BTreeMap<String, Tensor>,
+    /// What it carried after its best epoch; empty if it does not keep that.
+    pub best: BTreeMap<String, Tensor>,
+}
+
+/// Why a checkpoint cannot be written or resumed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The file cannot be written.
+    #[error("cannot write the checkpoint {}; the last one is as it was", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file cannot be read.
+    #[error(transparent)]
+    Read(#[from] TensorsError),
+    /// The file is no checkpoint of this run.
+    #[error("cannot resume {}: {what}", path.display())]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        what: String,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    version: u32,
+    identity: Identity,
+    progress: Progress,
+}
+
+impl Checkpoint {
+    /// Puts the checkpoint in the place of the file at `path`, which holds the old one or the new one at every moment.
+    ///
+    /// # Errors
+    /// What the system says; the file is then as it was.
+    pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
+        let failed = |source| CheckpointError::Write { path: path.to_owned(), source };
+        let header =
+            Header { version: VERSION, identity: self.identity.clone(), progress: self.progress.clone() };
+        let header = serde_json::to_string(&header).map_err(|error| failed(error.into()))?;
+        let prefixed = |prefix: &str, tensors: &BTreeMap<String, Tensor>| {
+            tensors.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())).collect::<Vec<_>>()
+        };
+        let tensors: Vec<(String, Tensor)> =
+            [prefixed(CARRIED, &self.carried), prefixed(BEST, &self.best)].into_iter().flatten().collect();
+        let metadata = [(METADATA.to_owned(), header)].into();
+        let tensors = || tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+        replace(path, |file| safetensors::write(file, tensors(), &metadata)).map_err(failed)
+    }
+
+    /// Reads the checkpoint at `path`, to go on with a run.
+    ///
+    /// # Errors
+    /// A file that is no checkpoint, or one of another run.
+    pub fn load(path: &Path, identity: &Identity) -> Result<Self, CheckpointError> {
+        let other = |what| CheckpointError::Other { path: path.to_owned(), what };
+        let safetensors::Contents { tensors, metadata } = safetensors::read(path)?;
+        let header = metadata.get(METADATA).ok_or_else(|| other("it is no checkpoint".into()))?;
+        let header: Header = serde_json::from_str(header).map_err(|error| other(error.to_string()))?;
+        if header.version != VERSION {
+            return Err(other(format!("it has version {}, and {VERSION} is the only one known", header.version)));
+        }
+        let Identity { seed, batch_size, examples } = header.identity;
+        for (what, there, here) in [
+            ("seed", seed, identity.seed),
+            ("batch size", batch_size as u64, identity.batch_size as u64),
+            ("number of examples", examples as u64, identity.examples as u64),
+        ] {
+            if there != here {
+                return Err(other(format!("its {what} is {there}, that of this run {here}")));
+            }
+        }
+        let of = |prefix: &str| {
+            let stripped = |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()));
+            tensors.iter().filter_map(stripped).collect()
+        };
+        Ok(Self { identity: header.identity, progress: header.progress, carried: of(CARRIED), best: of(BEST) })
+    }
+}

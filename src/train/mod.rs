@@ -1,0 +1,25 @@
+//! Training an exported model.
+//!
+//! [`program`] makes what an engine runs (see [`crate::runtime`]), and a [`Trainer`] runs it:
+//!
+//! - [`data`]: examples, from files to batches.
+//! - [`metrics`]: how good predictions are.
+//! - [`schedule`]: rates that change over a run.
+//! - [`report`]: what is told of a run, to several places.
+//! - [`sweep`], [`find_rate`]: runs that look for good settings.
+
+// mod checkpoint;
+// pub mod data;
+// mod divergence;
+// pub mod find_rate;
+pub mod metrics;
+mod program;
+pub mod report;
+pub mod schedule;
+// pub mod sweep;
+// mod trainer;
+
+// pub use checkpoint::{Checkpoint, CheckpointError, Identity, Progress};
+// pub use divergence::{Divergence, Fault};
+pub use program::{ProgramError, program};
+// pub use trainer::{Ended, Examination, Rates, Settings, Task, TrainError, Trainer};

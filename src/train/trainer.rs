@@ -1,0 +1,326 @@
+//! The training loop.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::checkpoint::{Checkpoint, CheckpointError, Identity, Progress};
+use super::data::{Batches, DataError};
+use super::divergence::Divergence;
+use super::metrics::{Accumulator, Labels, Metric, MetricError};
+use super::report::{EpochRecord, Observer, Scores, StepRecord};
+use super::schedule::Schedule;
+use crate::model::TrainingMap;
+use crate::runtime::{Carried, Engine, RuntimeError};
+use crate::tensors::Tensor;
+
+/// The rates of a run. What the training graph has no input for is not read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rates {
+    /// The learning rate.
+    pub lr: Schedule,
+    /// The damping λa.
+    pub lambda_a: Schedule,
+    /// The damping λg.
+    pub lambda_g: Schedule,
+}
+
+/// How a run goes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Passes over the examples.
+    pub epochs: u64,
+    /// The rates.
+    pub rates: Rates,
+    /// What the order of the examples, dropout and sampled labels follow from.
+    pub seed: u64,
+    /// End after so many steps, if there are more.
+    pub max_steps: Option<u64>,
+    /// End when the loss of the evaluation has not sunk for so many epochs, and go back to the best one.
+    pub patience: Option<u64>,
+    /// Where to save checkpoints, and after how many steps each.
+    pub checkpoints: Option<(PathBuf, u64)>,
+}
+
+impl Settings {
+    /// The number of steps of a run.
+    fn steps(&self, per_epoch: u64) -> u64 {
+        let steps = per_epoch.saturating_mul(self.epochs);
+        self.max_steps.map_or(steps, |max| max.min(steps))
+    }
+}
+
+/// Examples that a run is evaluated with, after every epoch.
+#[derive(Debug)]
+pub struct Examination {
+    /// The examples.
+    pub batches: Batches,
+    /// What is measured beside the loss.
+    pub metrics: Vec<Metric>,
+    /// The input of the labels, and what they say; for metrics.
+    pub labels: Option<(String, Labels)>,
+}
+
+/// What is trained, and with what.
+#[derive(Debug)]
+pub struct Task {
+    /// What the inputs and outputs of the training graph are for.
+    pub map: TrainingMap,
+    /// The examples.
+    pub batches: Batches,
+    /// What is evaluated after every epoch.
+    pub examination: Option<Examination>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All epochs are done.
+    Finished,
+    /// The loss of the evaluation sank no more; the parameters are those after this epoch.
+    Early {
+        /// The best epoch.
+        best: u64,
+    },
+    /// It was asked to stop.
+    Stopped,
+}
+
+/// Why a run cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// The runtime fails.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The examples are at fault.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The metrics do not fit the labels.
+    #[error(transparent)]
+    Metric(#[from] MetricError),
+    /// Checkpoints cannot be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The loss or a parameter is no finite number any more.
+    #[error(transparent)]
+    Diverged(#[from] Divergence),
+    /// A report cannot be written.
+    #[error("cannot write a report")]
+    Report(#[source] std::io::Error),
+}
+
+/// A run of training.
+pub struct Trainer<'a> {
+    engine: &'a mut dyn Engine,
+    task: &'a Task,
+    carried: Vec<Carried>,
+    settings: &'a Settings,
+    progress: Progress,
+    /// What was carried after the best epoch.
+    best: Vec<Tensor>,
+}
+
+impl<'a> Trainer<'a> {
+    /// A run from where the engine stands.
+    pub fn new(engine: &'a mut dyn Engine, task: &'a Task, settings: &'a Settings) -> Self {
+        let carried = task.map.carried();
+        Self { engine, task, carried, settings, progress: Progress::default(), best: Vec::new() }
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Goes on from the checkpoint that the settings name.
+    ///
+    /// # Errors
+    /// A file that is no checkpoint of this run.
+    pub fn resume(&mut self) -> Result<(), TrainError> {
+        let Some((path, _)) = &self.settings.checkpoints else { return Ok(()) };
+        let checkpoint = Checkpoint::load(path, &self.identity())?;
+        let ordered = |tensors: &BTreeMap<String, Tensor>| {
+            let find = |carried: &Carried| {
+                let what = || format!("it has no '{}', which the model carries", carried.name);
+                let other = || CheckpointError::Other { path: path.clone(), what: what() };
+                tensors.get(&carried.name).cloned().ok_or_else(other)
+            };
+            self.carried.iter().map(find).collect::<Result<Vec<_>, _>>()
+        };
+        let carried = ordered(&checkpoint.carried)?;
+        self.best = if checkpoint.best.is_empty() { Vec::new() } else { ordered(&checkpoint.best)? };
+        self.engine.restore(&carried)?;
+        self.progress = checkpoint.progress;
+        Ok(())
+    }
+
+    /// Makes all steps that are left, or as many as there are before `stop` is set; a checkpoint is saved then.
+    ///
+    /// # Errors
+    /// Whatever fails. The last checkpoint is as it was.
+    pub fn run(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Ended, TrainError> {
+        let ended = self.steps(observer, stop)?;
+        if ended == Ended::Stopped || self.settings.checkpoints.is_some() {
+            self.save()?;
+        }
+        observer.finish().map_err(TrainError::Report)?;
+        Ok(ended)
+    }
+
+    fn steps(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Ended, TrainError> {
+        let per_epoch = self.task.batches.per_epoch() as u64;
+        let total = self.settings.steps(per_epoch);
+        while self.progress.step < total {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(Ended::Stopped);
+            }
+            let record = self.step(per_epoch, total)?;
+            observer.step(&record).map_err(TrainError::Report)?;
+            if self.progress.step % per_epoch == 0 {
+                let record = self.epoch(per_epoch)?;
+                observer.epoch(&record).map_err(TrainError::Report)?;
+                if let Some(best) = self.early_end()? {
+                    return Ok(Ended::Early { best });
+                }
+            }
+            if let Some((_, every)) = &self.settings.checkpoints && self.progress.step % every == 0 {
+                self.save()?;
+            }
+        }
+        Ok(Ended::Finished)
+    }
+
+    /// One step.
+    fn step(&mut self, per_epoch: u64, total: u64) -> Result<StepRecord, TrainError> {
+        let start = Instant::now();
+        let at = self.progress.step;
+        let rate = |schedule: &Schedule| schedule.at(at, total, per_epoch);
+        let Rates { lr, lambda_a, lambda_g } = &self.settings.rates;
+        let lr = rate(lr);
+        let mut lambda = f64::INFINITY;
+        let mut feeds = self.task.batches.batch(self.settings.seed, at / per_epoch, (at % per_epoch) as usize);
+        let examples = feeds.first().map_or(0, |(_, tensor)| tensor.shape()[0]) as u64;
+        for (role, input) in &self.task.map.scalars {
+            let value = match role.as_str() {
+                "lr" => Tensor::scalar(lr as f32),
+                "lambda_a" => {
+                    lambda = rate(lambda_a);
+                    Tensor::scalar(lambda as f32)
+                }
+                "lambda_g" => Tensor::scalar(rate(lambda_g) as f32),
+                "seed" => Tensor::scalar(seed_of_step(self.settings.seed, at)),
+                // It has a default.
+                _ => continue,
+            };
+            feeds.push((input, value));
+        }
+        let loss = self.engine.step(&feeds)?;
+        self.progress.seconds += start.elapsed().as_secs_f64();
+        self.progress.step += 1;
+        if !loss.is_finite() {
+            return Err(self.diverged(loss, lr, lambda)?);
+        }
+        self.progress.loss_sum += loss * examples as f64;
+        self.progress.loss_count += examples;
+        let (step, epoch, seconds) = (self.progress.step, at / per_epoch + 1, self.progress.seconds);
+        Ok(StepRecord { step, epoch, loss, lr, lambda, seconds })
+    }
+
+    /// What ends an epoch.
+    fn epoch(&mut self, per_epoch: u64) -> Result<EpochRecord, TrainError> {
+        let epoch = self.progress.step / per_epoch;
+        let train_loss = self.progress.loss_sum / self.progress.loss_count as f64;
+        let eval = self.examine()?;
+        let record = EpochRecord { epoch, step: self.progress.step, train_loss, seconds: self.progress.seconds, eval };
+        (self.progress.loss_sum, self.progress.loss_count) = (0.0, 0);
+        self.progress.epochs.push(record.clone());
+        Ok(record)
+    }
+
+    /// The loss and the metrics of the examples that are kept for that.
+    fn examine(&mut self) -> Result<Option<Scores>, TrainError> {
+        let Some(Examination { batches, metrics, labels }) = &self.task.examination else {
+            return Ok(None);
+        };
+        let mut accumulator = match labels {
+            Some((_, labels)) => Some(Accumulator::new(metrics, *labels)?),
+            None => None,
+        };
+        let (mut sum, mut count) = (0.0, 0.0);
+        for feeds in batches.in_order() {
+            let examples = feeds.first().map_or(0, |(_, tensor)| tensor.shape()[0]) as f64;
+            let outputs = self.engine.evaluate(&feeds)?;
+            let [loss, prediction] = outputs.as_slice() else { continue };
+            sum += examples * loss.to_f64s().first().copied().unwrap_or(f64::NAN);
+            count += examples;
+            if let (Some(accumulator), Some((input, _))) = (&mut accumulator, labels)
+                && let Some((_, labels)) = feeds.iter().find(|(name, _)| name == input)
+            {
+                accumulator.add(prediction, labels)?;
+            }
+        }
+        let measured = accumulator.iter().flat_map(Accumulator::values);
+        let measured = measured.map(|(metric, value)| (metric.to_string(), value));
+        Ok(Some([("loss".to_owned(), sum / count)].into_iter().chain(measured).collect()))
+    }
+
+    /// The best epoch, where the settings end the run because none of the last ones was better.
+    fn early_end(&mut self) -> Result<Option<u64>, TrainError> {
+        let (Some(patience), Some(record)) = (self.settings.patience, self.progress.epochs.last()) else {
+            return Ok(None);
+        };
+        let Some(loss) = record.eval.as_ref().and_then(|eval| eval.get("loss")) else {
+            return Ok(None);
+        };
+        let epoch = record.epoch;
+        match self.progress.best {
+            Some((best, lowest)) if loss.is_nan() || loss >= lowest => {
+                if epoch - best < patience {
+                    return Ok(None);
+                }
+                self.engine.restore(&self.best)?;
+                Ok(Some(best))
+            }
+            _ => {
+                self.progress.best = Some((epoch, loss));
+                self.best = self.engine.carried()?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Why the loss of the last step is no finite number.
+    fn diverged(&self, loss: f64, lr: f64, lambda: f64) -> Result<TrainError, TrainError> {
+        let before = self.engine.carried_before()?;
+        let named = self.carried.iter().map(|carried| carried.name.as_str()).zip(&before);
+        Ok(Divergence::of(named, self.progress.step, loss, lr, lambda).into())
+    }
+
+    fn identity(&self) -> Identity {
+        let (batch_size, examples) = (self.task.batches.size(), self.task.batches.examples());
+        Identity { seed: self.settings.seed, batch_size, examples }
+    }
+
+    fn save(&self) -> Result<(), TrainError> {
+        let Some((path, _)) = &self.settings.checkpoints else { return Ok(()) };
+        let named = |tensors: Vec<Tensor>| self.carried.iter().map(|carried| carried.name.clone()).zip(tensors).collect();
+        let checkpoint = Checkpoint {
+            identity: self.identity(),
+            progress: self.progress.clone(),
+            carried: named(self.engine.carried()?),
+            best: named(self.best.clone()),
+        };
+        Ok(checkpoint.save(path)?)
+    }
+}
+
+/// The seed of one step: any two steps of any two runs have seeds that look unrelated (Steele et al., 2014: SplitMix).
+fn seed_of_step(seed: u64, step: u64) -> i64 {
+    let mut mixed = seed.wrapping_add(step.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    // Not negative, which a remainder would mirror.
+    ((mixed ^ (mixed >> 31)) >> 1) as i64
+}

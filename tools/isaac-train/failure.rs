@@ -1,0 +1,51 @@
+//! What keeps the tool from doing what it was asked to.
+
+use isaac::model::ModelError;
+use isaac::rewrite::RewriteError;
+use isaac::runtime::RuntimeError;
+use isaac::train::data::DataError;
+use isaac::train::{ProgramError, TrainError};
+use isaac::training_graph::TrainingGraphError;
+use isaac::upgrade::UpgradeError;
+use isaac::weights::WeightsError;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Upgrade(#[from] UpgradeError),
+    #[error(transparent)]
+    TrainingGraph(#[from] TrainingGraphError),
+    #[error(transparent)]
+    Rewrite(#[from] RewriteError),
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    Data(#[from] DataError),
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error("cannot write {path}")]
+    Write { path: String, source: std::io::Error },
+    #[error("cannot write to standard output")]
+    Print(#[source] std::io::Error),
+    #[error("Ctrl-C cannot be caught: {0}")]
+    Interrupts(String),
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl Failure {
+    /// Whether another command line would help.
+    pub(crate) fn is_usage(&self) -> bool {
+        match self {
+            Self::Usage(_) => true,
+            Self::Rewrite(error) => matches!(error, RewriteError::Select(_) | RewriteError::UnknownParameter { .. }),
+            _ => false,
+        }
+    }
+}

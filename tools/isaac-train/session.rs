@@ -1,0 +1,223 @@
+//! One use of the tool, from the files to the results.
+
+use std::process::ExitCode;
+use std::sync::atomic::AtomicBool;
+
+use isaac::model::Model;
+use isaac::runtime::{Engine, OnnxRuntime, RuntimeError, Tract};
+use isaac::train::find_rate::RangeTest;
+use isaac::train::metrics::{Labels, Metric};
+use isaac::train::report::plot::{self, PlotFile};
+use isaac::train::report::{CsvFiles, EventFile, Length, Observer, Summary, progress};
+use isaac::train::schedule::Schedule;
+use isaac::train::sweep::{Axis, Outcome, grid, run_from};
+use isaac::train::{Ended, Examination, Rates, Settings, Task, Trainer};
+
+use crate::arguments::{Arguments, RuntimeName};
+use crate::data::Sources;
+use crate::failure::Failure;
+use crate::plan::Plan;
+use crate::results::{self, unwritten};
+
+/// The learning rates of a range test.
+const RANGE: &str = "exponential:1e-6:10";
+/// Its steps, if not said otherwise.
+const RANGE_STEPS: u64 = 100;
+/// The examples of a step, if neither the command line nor the model says otherwise.
+const BATCH_SIZE: u64 = 32;
+
+/// Everything that a run needs.
+pub(crate) struct Session<'a> {
+    arguments: &'a Arguments,
+    model: Model,
+    plan: Plan,
+    sources: Sources,
+}
+
+impl<'a> Session<'a> {
+    /// Reads model and data.
+    pub(crate) fn new(arguments: &'a Arguments) -> Result<Self, Failure> {
+        let model = Model::load(&arguments.model)?;
+        let plan = Plan::new(arguments, &model)?;
+        plan.check(arguments)?;
+        let sources = Sources::load(&arguments.data, arguments.run.seed, &plan.inputs())?;
+        Ok(Self { arguments, model, plan, sources })
+    }
+
+    /// Does what the command line asks for.
+    pub(crate) fn run(&self, stop: &AtomicBool) -> Result<ExitCode, Failure> {
+        let Arguments { run, data, .. } = self.arguments;
+        let batch_size = match (run.batch_size, self.sources.training.fixed_batch()) {
+            (Some(size), _) => size as usize,
+            (None, Some(fixed)) => fixed,
+            (None, None) => BATCH_SIZE.min(self.sources.training.len() as u64) as usize,
+        };
+        let batches = Batches::new(&self.sources.training, batch_size)?;
+        self.note_dropped("training", batches.dropped());
+        let examination = match &self.sources.evaluation {
+            Some(examples) => {
+                let batches = Batches::new(examples, batch_size.max(EVALUATION_BATCH.min(examples.len())))?;
+                Some(Examination { batches, metrics: self.metrics(&data.metric)?, labels: self.labels() })
+            }
+            None if !data.metric.is_empty() => return Err(Failure::Usage("--metric belongs to --eval".into())),
+            None if run.early_stop.is_some() => return Err(Failure::Usage("--early-stop belongs to --eval".into())),
+            None => None,
+        };
+        let task = Task { map: self.plan.program.map.clone(), batches, examination };
+        let threads = run.threads.map(|threads| threads as usize);
+        let mut engine = OnnxRuntime::new(&self.plan.program, threads)?;
+        if run.find_lr {
+            self.find_rate(&mut engine, &task)
+        } else if run.sweep.is_empty() {
+            self.train(&mut engine, &task, stop)
+        } else {
+            self.sweep(&mut engine, &task, stop)
+        }
+    }
+
+    /// One run.
+    fn train(&self, engine: &mut dyn Engine, task: &Task<'_>, stop: &AtomicBool) -> Result<ExitCode, Failure> {
+        let output = &self.arguments.output;
+        let settings = self.settings()?;
+        let mut trainer = Trainer::new(engine, task, &settings);
+        if output.resume {
+            trainer.resume()?;
+        }
+        let resumed = trainer.progress().step;
+        let mut observers = self.observers(task, settings.steps(task.batches.per_epoch() as u64), resumed)?;
+        let ended = trainer.run(&mut observers, stop)?;
+        let progress = trainer.progress().clone();
+        match ended {
+            Ended::Stopped => {
+                let onwards = if output.checkpoint.is_some() { "; --resume goes on from there" } else { "" };
+                eprintln!("isaac-train: stopped after step {}{onwards}", progress.step);
+                return Ok(ExitCode::from(130));
+            }
+            Ended::Early { best } => eprintln!("isaac-train: epoch {best} was the best"),
+            Ended::Finished => {}
+        }
+        results::write(output, &self.model, &task.map, engine.carried()?)?;
+        if output.json {
+            let layers = self.plan.layers.clone();
+            let summary = Summary::new(progress.epochs, progress.step, progress.seconds, layers);
+            results::print(&(serde_json::to_string(&summary).expect("a summary is plain data") + "\n"))?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// A run for each point of the grid.
+    fn sweep(&self, engine: &mut dyn Engine, task: &Task<'_>, stop: &AtomicBool) -> Result<ExitCode, Failure> {
+        let Arguments { run, output, .. } = self.arguments;
+        if output.checkpoint.is_some() || output.csv.is_some() || output.tensorboard.is_some() {
+            return Err(Failure::Usage("--checkpoint, --csv and --tensorboard are of one run, not of a --sweep".into()));
+        }
+        let axes: Vec<Axis> = run.sweep.iter().map(|axis| axis.parse()).collect::<Result<_, _>>().map_err(Failure::Usage)?;
+        let start = engine.carried()?;
+        let mut outcomes: Vec<Outcome> = Vec::new();
+        for point in grid(&self.settings()?, &axes) {
+            let steps = point.1.steps(task.batches.per_epoch() as u64);
+            if !output.quiet {
+                eprintln!("{}", point.0);
+            }
+            let mut observers: Vec<Box<dyn Observer>> = self.progress(task, steps, 0);
+            let Some(outcome) = run_from(&start, engine, task, &point, &mut observers, stop)? else {
+                return Ok(ExitCode::from(130));
+            };
+            outcomes.push(outcome);
+        }
+        outcomes.sort_by(|a, b| a.score().total_cmp(&b.score()));
+        if let Some(path) = &output.plot {
+            let curves: Vec<_> = outcomes
+                .iter()
+                .map(|outcome| (outcome.label.clone(), outcome.steps.as_slice(), outcome.progress.epochs.as_slice()))
+                .collect();
+            plot::draw(path, &curves).map_err(unwritten(path))?;
+        }
+        if let Some(best) = outcomes.first().filter(|outcome| outcome.diverged.is_none()) {
+            results::write(output, &self.model, &task.map, best.carried.clone())?;
+        }
+        results::print(&if output.json { results::sweep_json(&outcomes) } else { results::table(&outcomes) })?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The range test.
+    fn find_rate(&self, engine: &mut dyn Engine, task: &Task<'_>) -> Result<ExitCode, Failure> {
+        let max_steps = self.arguments.run.max_steps.unwrap_or(RANGE_STEPS);
+        let epochs = max_steps.div_ceil(task.batches.per_epoch() as u64);
+        let settings = Settings { epochs, max_steps: Some(max_steps), ..self.settings()? };
+        let test = RangeTest::run(engine, task, &settings)?;
+        let mut text: String = test.points.iter().map(|(rate, loss)| format!("{rate:<12.3e}{loss:.5}\n")).collect();
+        text += &match test.suggestion() {
+            Some(rate) => format!("suggestion: --lr {rate:.2e}\n"),
+            None => "no suggestion: the loss does not sink at any rate\n".to_owned(),
+        };
+        results::print(&text)?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn settings(&self) -> Result<Settings, Failure> {
+        let Arguments { run, output, .. } = self.arguments;
+        let schedule = |text: &str| text.parse::<Schedule>().map_err(|error| Failure::Usage(error.to_string()));
+        let lr = match run.lr {
+            Some(schedule) => schedule,
+            None => schedule(RANGE)?,
+        };
+        let rates = Rates { lr, lambda_a: run.lambda, lambda_g: run.lambda_g.unwrap_or(Schedule::constant(f64::INFINITY)) };
+        Ok(Settings {
+            epochs: run.epochs,
+            max_steps: run.max_steps,
+            rates,
+            seed: run.seed,
+            patience: run.early_stop,
+            checkpoints: output.checkpoint.clone().map(|path| (path, output.checkpoint_every)),
+        })
+    }
+
+    fn progress(&self, task: &Task<'_>, steps: u64, resumed: u64) -> Vec<Box<dyn Observer>> {
+        let batch = task.batches.size() as u64;
+        if self.arguments.output.quiet { Vec::new() } else { vec![progress(Length { steps, resumed, batch })] }
+    }
+
+    fn observers(&self, task: &Task<'_>, steps: u64, resumed: u64) -> Result<Vec<Box<dyn Observer>>, Failure> {
+        let output = &self.arguments.output;
+        let mut observers = self.progress(task, steps, resumed);
+        if let Some(path) = &output.csv {
+            let examination = task.examination.as_ref();
+            let metrics = examination.iter().flat_map(|examination| &examination.metrics).map(|metric| metric.name());
+            let scores: Vec<&str> = examination.map(|_| "loss").into_iter().chain(metrics).collect();
+            let files = if resumed > 0 { CsvFiles::resume(path, &scores, resumed) } else { CsvFiles::create(path, &scores) };
+            observers.push(Box::new(files.map_err(unwritten(path))?));
+        }
+        if let Some(folder) = &output.tensorboard {
+            observers.push(Box::new(EventFile::create(folder, resumed).map_err(unwritten(folder))?));
+        }
+        if let Some(path) = &output.plot {
+            observers.push(Box::new(PlotFile::new(path)));
+        }
+        Ok(observers)
+    }
+
+    /// What is measured: what is asked for, or accuracy where there is one.
+    fn metrics(&self, asked: &[Metric]) -> Result<Vec<Metric>, Failure> {
+        match self.plan.labels {
+            None if !asked.is_empty() => Err(Failure::Usage("--metric needs a --loss that compares with labels".into())),
+            None => Ok(Vec::new()),
+            Some(labels) if asked.is_empty() => Ok([Metric::Accuracy].into_iter().filter(|metric| metric.fits(labels)).collect()),
+            Some(labels) => match asked.iter().find(|metric| !metric.fits(labels)) {
+                Some(metric) => Err(Failure::Usage(format!("--metric {metric} does not fit labels that are {labels}"))),
+                None => Ok(asked.to_vec()),
+            },
+        }
+    }
+
+    /// The input of the labels, and what they say.
+    fn labels(&self) -> Option<(String, Labels)> {
+        Some((self.plan.program.map.labels.first()?.clone(), self.plan.labels?))
+    }
+
+    fn note_dropped(&self, what: &str, count: usize) {
+        if count > 0 && !self.arguments.output.quiet {
+            eprintln!("isaac-train: the model's batch size is fixed, so {count} {what} examples are left out of each epoch");
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What takes the gradient's place, and in which layers.
+
+use clap::{Args, ValueEnum};
+use isaac::rewrite::{Analysis, Choice, Chosen, Reason, RewriteError, Selector};
+use isaac::training_graph::Method;
+
+/// Options that say which layers are conditioned, and how.
+#[derive(Args)]
+pub(crate) struct Conditioning {
+    /// The direction that takes the gradient's place.
+    #[arg(long, value_enum, default_value_t = MethodName::ZetaStar)]
+    pub(crate) method: MethodName,
+    /// Which layers: all | first:K | last:K | odd | even | 1,3,5 | a glob on the weight's name. Layers count from 1 in forward order.
+    #[arg(long, value_name = "SEL")]
+    layers: Vec<Selector>,
+    /// Rewrite layers that are left alone for this reason (see isaac-rewrite --explain), each product by itself.
+    #[arg(long, value_name = "CODE", value_parser = reason)]
+    allow: Vec<Reason>,
+    /// Which graph inputs or initializers are trained, where the graph does not tell.
+    #[arg(long, value_name = "GLOB")]
+    pub(crate) param: Vec<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MethodName {
+    /// ζ*: curvature from the layer's input alone.
+    ZetaStar,
+    /// ζ: also curvature from output gradients of sampled labels; for forward models.
+    Zeta,
+    /// ζ the way K-FAC computes it; for forward models.
+    Kfac,
+    /// The plain gradient: nothing is rewritten.
+    Gradient,
+}
+
+impl From<MethodName> for Method {
+    fn from(name: MethodName) -> Self {
+        match name {
+            MethodName::ZetaStar => Self::ZetaStar,
+            MethodName::Zeta => Self::Zeta,
+            MethodName::Kfac => Self::Kfac,
+            MethodName::Gradient => Self::Gradient,
+        }
+    }
+}
+
+impl Conditioning {
+    /// Decides which layers are rewritten.
+    ///
+    /// # Errors
+    /// A selector that matches nothing.
+    pub(crate) fn choose<'a>(&self, analysis: &'a Analysis<'_>) -> Result<Chosen<'a>, RewriteError> {
+        let choice = Choice { layers: self.layers.clone(), allow: self.allow.iter().copied().collect() };
+        let chosen = analysis.choose(&choice)?;
+        let is_plain = self.method == MethodName::Gradient;
+        Ok(if is_plain { chosen.none("--method gradient keeps the plain product") } else { chosen })
+    }
+}
+
+/// A damping: above 0, or inf.
+pub(crate) fn damping(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(lambda) if lambda > 0.0 => Ok(lambda),
+        _ => Err("the damping is a number above 0, or inf".into()),
+    }
+}
+
+fn reason(text: &str) -> Result<Reason, String> {
+    let allowable = || Reason::ALL.into_iter().filter(|reason| reason.can_be_allowed());
+    allowable().find(|reason| reason.code() == text).ok_or_else(|| {
+        let codes: Vec<&str> = allowable().map(Reason::code).collect();
+        format!("these reasons can be lifted: {}", codes.join(", "))
+    })
+}
