@@ -106,6 +106,27 @@ def test_rows_gathered_twice_add_up(axis, opset, tmp_path):
     np.testing.assert_array_equal(gradient, 2 * x * (times[:, None] if axis == 0 else times))
 
 
+@pytest.mark.parametrize("is_training", [True, False])
+@pytest.mark.parametrize("constant", [True, False])
+def test_dropout_passes_on_what_it_kept(constant, is_training, tmp_path):
+    """Ratio and mode may be inputs of the graph; the gradient of a kept element is 1 / (1 - ratio)."""
+    settings = {"ratio": np.array(0.75, np.float32), "mode": np.array(is_training)}
+    proto = model([helper.make_node("Dropout", ["x", *settings], ["y", "mask"])], ["x"], (30, 40), 13)
+    for name, value in settings.items():
+        if constant:
+            proto.graph.initializer.append(onnx.numpy_helper.from_array(value, name))
+        else:
+            proto.graph.input.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), []))
+    proto.graph.output.append(helper.make_tensor_value_info("mask", TensorProto.BOOL, None))
+    path, refusal = suite.lower(proto, tmp_path)
+    assert refusal is None, refusal
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    feeds = {"x": np.ones((30, 40), np.float32)} | ({} if constant else settings)
+    gradient, mask = session.run(None, feeds)
+    assert mask.all() if not is_training else 200 < mask.sum() < 400
+    np.testing.assert_allclose(gradient, mask * (4 if is_training else 1), rtol=1e-6)
+
+
 def test_all_operators_without_a_rule_are_named(tmp_path):
     nodes = [
         helper.make_node("Det", ["x"], ["d"], name="first"),
