@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::checkpoint::Progress;
 use super::divergence::Divergence;
+use super::report::plot::Run;
 use super::report::{EpochRecord, Observer, StepRecord};
 use super::schedule::Schedule;
 use super::trainer::{Ended, Settings, Task, TrainError, Trainer};
@@ -93,6 +94,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// As a plot shows it.
+    pub fn as_run(&self) -> Run<'_> {
+        Run { name: &self.label, steps: &self.steps, epochs: &self.progress.epochs }
+    }
+
     /// What runs are ranked by: the loss of the last evaluation, or else of the last epoch's steps. Infinite for a run that diverged.
     pub fn score(&self) -> f64 {
         let last = self.progress.epochs.last().filter(|_| self.diverged.is_none());

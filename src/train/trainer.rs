@@ -44,8 +44,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The number of steps of a run.
-    fn steps(&self, per_epoch: u64) -> u64 {
+    /// The number of steps of a run with so many steps in an epoch.
+    pub fn steps(&self, per_epoch: u64) -> u64 {
         let steps = per_epoch.saturating_mul(self.epochs);
         self.max_steps.map_or(steps, |max| max.min(steps))
     }
@@ -187,7 +187,9 @@ impl<'a> Trainer<'a> {
                     return Ok(Ended::Early { best });
                 }
             }
-            if let Some((_, every)) = &self.settings.checkpoints && self.progress.step % every == 0 {
+            if let Some((_, every)) = &self.settings.checkpoints
+                && self.progress.step % every == 0
+            {
                 self.save()?;
             }
         }
@@ -317,7 +319,8 @@ impl<'a> Trainer<'a> {
 
     fn save(&self) -> Result<(), TrainError> {
         let Some((path, _)) = &self.settings.checkpoints else { return Ok(()) };
-        let named = |tensors: Vec<Tensor>| self.carried.iter().map(|carried| carried.name.clone()).zip(tensors).collect();
+        let named =
+            |tensors: Vec<Tensor>| self.carried.iter().map(|carried| carried.name.clone()).zip(tensors).collect();
         let checkpoint = Checkpoint {
             identity: self.identity(),
             progress: self.progress.clone(),
