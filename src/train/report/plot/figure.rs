@@ -45,9 +45,17 @@ type DrawingError = DrawingAreaErrorKind<io::Error>;
 pub(super) struct Figure<'a> {
     title: &'a str,
     rows: Vec<Row>,
-    /// Name, place and color of the runs. Places are in the coordinates of the figure.
-    legend: Vec<(&'a str, (u32, u32), RGBColor)>,
+    legend: Vec<Entry<'a>>,
+    /// The height of title and legend.
     head: u32,
+}
+
+/// A run in the legend.
+struct Entry<'a> {
+    name: &'a str,
+    x: u32,
+    y: u32,
+    color: RGBColor,
 }
 
 /// Two panels beside each other: the same curves against steps and against seconds.
@@ -67,8 +75,8 @@ struct Curve {
 
 impl<'a> Figure<'a> {
     pub(super) fn new(title: &'a str, runs: &[Run<'a>]) -> Result<Self, FontError> {
-        let (legend, lines) = legend(runs)?;
-        let head = TITLE_HEIGHT + lines * LEGEND_LINE;
+        let legend = legend(runs)?;
+        let head = legend.last().map_or(TITLE_HEIGHT, |last| last.y + LEGEND_LINE);
         let metric = metric(runs).map(|name| metric_row(runs, name));
         Ok(Self { title, rows: std::iter::once(loss_row(runs)).chain(metric).collect(), legend, head })
     }
@@ -85,7 +93,7 @@ impl<'a> Figure<'a> {
         let at = |x: u32, y: u32| (x as i32, y as i32);
         root.fill(&WHITE)?;
         root.draw(&Text::new(self.title, at(MARGIN, 16), text(TITLE_SIZE)))?;
-        for (name, (x, y), color) in &self.legend {
+        for Entry { name, x, y, color } in &self.legend {
             let middle = y + TEXT_SIZE / 2;
             let sample = [at(*x, middle), at(x + SAMPLE, middle)];
             root.draw(&PathElement::new(sample, color.stroke_width(3)))?;
@@ -100,21 +108,20 @@ impl<'a> Figure<'a> {
     }
 }
 
-/// Places the names of runs, in as many lines as they need, and says how many.
-fn legend<'a>(runs: &[Run<'a>]) -> Result<(Vec<(&'a str, (u32, u32), RGBColor)>, u32), FontError> {
-    let (mut x, mut line) = (MARGIN, 0);
+/// Places the names of runs, in as many lines as they need.
+fn legend<'a>(runs: &[Run<'a>]) -> Result<Vec<Entry<'a>>, FontError> {
+    let (mut x, mut y) = (MARGIN, TITLE_HEIGHT);
     let mut legend = Vec::new();
     for (run, color) in runs.iter().zip(COLORS.into_iter().cycle()) {
-        let ((left, _), (right, _)) = ("sans-serif", f64::from(TEXT_SIZE)).into_font().layout_box(run.name)?;
+        let ((left, _), (right, _)) = text(TEXT_SIZE).font.layout_box(run.name)?;
         let width = SAMPLE + 8 + (right - left).unsigned_abs() + 28;
         if x + width > WIDTH && x > MARGIN {
-            (x, line) = (MARGIN, line + 1);
+            (x, y) = (MARGIN, y + LEGEND_LINE);
         }
-        legend.push((run.name, (x, TITLE_HEIGHT + line * LEGEND_LINE), color));
+        legend.push(Entry { name: run.name, x, y, color });
         x += width;
     }
-    let lines = if legend.is_empty() { 0 } else { line + 1 };
-    Ok((legend, lines))
+    Ok(legend)
 }
 
 fn loss_row(runs: &[Run<'_>]) -> Row {
