@@ -47,6 +47,11 @@ pub struct Weights {
 }
 
 impl Weights {
+    /// These tensors; errors call them `name`.
+    pub fn new(name: &str, tensors: BTreeMap<String, Tensor>) -> Self {
+        Self { path: name.into(), tensors }
+    }
+
     /// Reads the tensors of a file, as [`tensors::load`] does.
     ///
     /// # Errors

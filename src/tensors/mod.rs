@@ -37,10 +37,13 @@ pub trait Element: Copy {
     fn read(bytes: &[u8]) -> Self;
     /// As a number; integers above 2⁵³ are rounded.
     fn number(self) -> f64;
+    /// The element that is this number; `None` if an integer type does not have it, or it is above 2⁵³. To floating-point numbers it
+    /// is rounded.
+    fn from_number(number: f64) -> Option<Self>;
 }
 
 macro_rules! element {
-    ($($rust:ty => $onnx:ident, $number:expr;)*) => {$(
+    ($($rust:ty => $onnx:ident, $number:expr, $from_number:expr;)*) => {$(
         impl Element for $rust {
             const TYPE: DataType = DataType::$onnx;
             fn append(self, bytes: &mut Vec<u8>) {
@@ -53,23 +56,32 @@ macro_rules! element {
                 let number: fn(Self) -> f64 = $number;
                 number(self)
             }
+            fn from_number(number: f64) -> Option<Self> {
+                let from_number: fn(f64) -> Option<Self> = $from_number;
+                from_number(number)
+            }
         }
     )*};
 }
 
 element! {
-    f32 => Float, f64::from;
-    f64 => Double, |x| x;
-    f16 => Float16, f64::from;
-    bf16 => Bfloat16, f64::from;
-    i64 => Int64, |x| x as f64;
-    i32 => Int32, f64::from;
-    i16 => Int16, f64::from;
-    i8 => Int8, f64::from;
-    u64 => Uint64, |x| x as f64;
-    u32 => Uint32, f64::from;
-    u16 => Uint16, f64::from;
-    u8 => Uint8, f64::from;
+    f32 => Float, f64::from, |x| Some(x as f32);
+    f64 => Double, |x| x, Some;
+    f16 => Float16, f64::from, |x| Some(f16::from_f64(x));
+    bf16 => Bfloat16, f64::from, |x| Some(bf16::from_f64(x));
+    i64 => Int64, |x| x as f64, exact;
+    i32 => Int32, f64::from, |x| exact(x)?.try_into().ok();
+    i16 => Int16, f64::from, |x| exact(x)?.try_into().ok();
+    i8 => Int8, f64::from, |x| exact(x)?.try_into().ok();
+    u64 => Uint64, |x| x as f64, |x| exact(x)?.try_into().ok();
+    u32 => Uint32, f64::from, |x| exact(x)?.try_into().ok();
+    u16 => Uint16, f64::from, |x| exact(x)?.try_into().ok();
+    u8 => Uint8, f64::from, |x| exact(x)?.try_into().ok();
+}
+
+/// The integer that this number is, where doubles have all integers.
+fn exact(number: f64) -> Option<i64> {
+    (number.trunc() == number && number.abs() <= 2.0_f64.powi(53)).then_some(number as i64)
 }
 
 /// Runs `$body` with the Rust type of an element type as `$type`; `$otherwise` for types without one.
@@ -221,6 +233,18 @@ impl Tensor {
             E => self.data.chunks_exact(size_of::<E>()).map(|bytes| E::read(bytes).number()).collect(),
             Vec::new()
         )
+    }
+
+    /// The tensor of these bytes in the other order, element by element: of big-endian bytes.
+    pub(crate) fn swap_bytes(self) -> Self {
+        let mut data = Vec::from(self.data);
+        data.chunks_exact_mut(with_element!(self.elem, E => size_of::<E>(), 1)).for_each(<[u8]>::reverse);
+        Self { data: data.into(), ..self }
+    }
+
+    /// The same elements with other axes, if there are as many.
+    pub(crate) fn reshaped(self, shape: Vec<usize>) -> Result<Self, String> {
+        Self::new(self.elem, shape, self.data)
     }
 
     /// The tensor of these rows: positions along the first axis, each below its size.

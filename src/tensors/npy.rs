@@ -45,9 +45,7 @@ pub(super) fn read_array(file: Bytes) -> Result<Tensor, String> {
     let shape = shape.map_err(|error| error.to_string())?;
     let mut tensor = Tensor::new(elem, shape, file.slice_ref(rest))?;
     if kind.endianness() == Endianness::Big {
-        let mut data = Vec::from(tensor.data);
-        data.chunks_exact_mut(width).for_each(<[u8]>::reverse);
-        tensor.data = data.into();
+        tensor = tensor.swap_bytes();
     }
     if header.order() == Order::Fortran {
         tensor.data = last_axis_fastest(&tensor.data, &tensor.shape, width).into();

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::file::parse;
 use super::{Tensor, TensorsError, name_of};
 use crate::proto::tensor_proto::DataType;
+use crate::replace::replace;
 
 const TYPES: [(Dtype, DataType); 13] = [
     (Dtype::F64, DataType::Double),
@@ -63,11 +64,20 @@ fn contents(file: Bytes) -> Result<Contents, String> {
     Ok(Contents { tensors, metadata: entries.metadata().clone().into_iter().flatten().collect() })
 }
 
-/// Writes tensors and metadata. The same ones give the same bytes, in whatever order they come.
+/// Puts a file of these tensors and this metadata in the place of what is at `path`. The same ones give the same bytes, in whatever
+/// order they come.
 ///
 /// # Errors
-/// What the system says, and names that the format cannot hold: one twice, or that of the metadata.
-pub fn write<'a>(
+/// What the system says, and names that the format cannot hold: one twice, or that of the metadata. What was there is then still there.
+pub fn save<'a>(
+    path: &Path,
+    tensors: impl Iterator<Item = (&'a str, &'a Tensor)>,
+    metadata: &BTreeMap<String, String>,
+) -> std::io::Result<()> {
+    replace(path, |file| write(file, tensors, metadata))
+}
+
+fn write<'a>(
     mut file: impl Write,
     tensors: impl Iterator<Item = (&'a str, &'a Tensor)>,
     metadata: &BTreeMap<String, String>,

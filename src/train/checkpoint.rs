@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::report::EpochRecord;
-use crate::replace::replace;
 use crate::tensors::{Tensor, TensorsError, safetensors};
 
 /// The metadata key of the file.
@@ -97,8 +96,7 @@ impl Checkpoint {
     /// What the system says; the file is then as it was.
     pub fn save(&self, path: &Path) -> Result<(), CheckpointError> {
         let failed = |source| CheckpointError::Write { path: path.to_owned(), source };
-        let header =
-            Header { version: VERSION, identity: self.identity.clone(), progress: self.progress.clone() };
+        let header = Header { version: VERSION, identity: self.identity.clone(), progress: self.progress.clone() };
         let header = serde_json::to_string(&header).map_err(|error| failed(error.into()))?;
         let prefixed = |prefix: &str, tensors: &BTreeMap<String, Tensor>| {
             tensors.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())).collect::<Vec<_>>()
@@ -106,8 +104,8 @@ impl Checkpoint {
         let tensors: Vec<(String, Tensor)> =
             [prefixed(CARRIED, &self.carried), prefixed(BEST, &self.best)].into_iter().flatten().collect();
         let metadata = [(METADATA.to_owned(), header)].into();
-        let tensors = || tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-        replace(path, |file| safetensors::write(file, tensors(), &metadata)).map_err(failed)
+        let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+        safetensors::save(path, tensors, &metadata).map_err(failed)
     }
 
     /// Reads the checkpoint at `path`, to go on with a run.
@@ -133,7 +131,8 @@ impl Checkpoint {
             }
         }
         let of = |prefix: &str| {
-            let stripped = |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()));
+            let stripped =
+                |(name, tensor): (&String, &Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()));
             tensors.iter().filter_map(stripped).collect()
         };
         Ok(Self { identity: header.identity, progress: header.progress, carried: of(CARRIED), best: of(BEST) })

@@ -23,7 +23,7 @@ impl RangeTest {
     ///
     /// # Errors
     /// Whatever fails, but not that training diverges, which ends the test.
-    pub fn run(engine: &mut dyn Engine, task: &Task, settings: &Settings) -> Result<Self, TrainError> {
+    pub fn run(engine: &mut dyn Engine, task: &Task<'_>, settings: &Settings) -> Result<Self, TrainError> {
         let stop = AtomicBool::new(false);
         let mut watch = Watch { stop: &stop, weight: 0.0, sum: 0.0, points: Vec::new() };
         match Trainer::new(engine, task, settings).run(&mut watch, &stop) {

@@ -8,18 +8,18 @@
 //! - [`report`]: what is told of a run, to several places.
 //! - [`sweep`], [`find_rate`]: runs that look for good settings.
 
-// mod checkpoint;
-// pub mod data;
-// mod divergence;
-// pub mod find_rate;
+mod checkpoint;
+pub mod data;
+mod divergence;
+pub mod find_rate;
 pub mod metrics;
 mod program;
 pub mod report;
 pub mod schedule;
-// pub mod sweep;
-// mod trainer;
+pub mod sweep;
+mod trainer;
 
-// pub use checkpoint::{Checkpoint, CheckpointError, Identity, Progress};
-// pub use divergence::{Divergence, Fault};
+pub use checkpoint::{Checkpoint, CheckpointError, Identity, Progress};
+pub use divergence::{Divergence, Fault};
 pub use program::{ProgramError, program};
-// pub use trainer::{Ended, Examination, Rates, Settings, Task, TrainError, Trainer};
+pub use trainer::{Ended, Examination, Rates, Settings, Task, TrainError, Trainer};

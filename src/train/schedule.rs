@@ -1,10 +1,11 @@
-//! The grammar of `--lr` and `--lambda`: `[warmup:STEPS,] RATE | linear:FROM:TO | cosine:FROM:TO | step:FROM:FACTOR:EPOCHS`.
+//! The grammar of `--lr` and `--lambda`: `[warmup:STEPS,] RATE | linear:FROM:TO | cosine:FROM:TO | exponential:FROM:TO |
+//! step:FROM:FACTOR:EPOCHS`.
 
 use std::f64::consts::PI;
 use std::fmt;
 use std::str::FromStr;
 
-const GRAMMAR: &str = "RATE, linear:FROM:TO, cosine:FROM:TO or step:FROM:FACTOR:EPOCHS, each also behind warmup:STEPS,";
+const GRAMMAR: &str = "RATE, linear:FROM:TO, cosine:FROM:TO, exponential:FROM:TO or step:FROM:FACTOR:EPOCHS, each also behind warmup:STEPS,";
 
 /// A number that changes over a run.
 ///
@@ -34,6 +35,11 @@ enum Shape {
     },
     /// On half a period of the cosine from the end of the warm-up to the end of the run.
     Cosine {
+        from: f64,
+        to: f64,
+    },
+    /// On a line of the logarithms from the end of the warm-up to the end of the run.
+    Exponential {
         from: f64,
         to: f64,
     },
@@ -101,7 +107,9 @@ impl Schedule {
         let schedule: Self = text.parse()?;
         let positive = match schedule.shape {
             Shape::Constant(value) => value > 0.0,
-            Shape::Linear { from, to } | Shape::Cosine { from, to } => from > 0.0 && to > 0.0,
+            Shape::Linear { from, to } | Shape::Cosine { from, to } | Shape::Exponential { from, to } => {
+                from > 0.0 && to > 0.0
+            }
             Shape::Step { from, factor, .. } => from > 0.0 && factor > 0.0,
         };
         if positive { Ok(schedule) } else { Err(ScheduleError::Damping { text: text.to_owned() }) }
@@ -109,7 +117,7 @@ impl Schedule {
 
     /// The value for the step that `step` steps came before, of `total_steps`.
     ///
-    /// The first of `linear` and `cosine` is FROM; TO is where the step after the last one would be. A warm-up of n steps
+    /// The first of `linear`, `cosine` and `exponential` is FROM; TO is where the step after the last one would be. A warm-up of n steps
     /// multiplies the first n by 1/n, 2/n, …, 1.
     pub fn at(&self, step: u64, total_steps: u64, steps_per_epoch: u64) -> f64 {
         let warm_up = (step.saturating_add(1) as f64 / self.warm_up as f64).min(1.0);
@@ -120,6 +128,7 @@ impl Schedule {
                 Shape::Constant(value) => value,
                 Shape::Linear { from, to } => from * (1.0 - progress) + to * progress,
                 Shape::Cosine { from, to } => to + (from - to) * (1.0 + (PI * progress).cos()) / 2.0,
+                Shape::Exponential { from, to } => from * (to / from).powf(progress),
                 Shape::Step { from, factor, epochs } => {
                     let times = step / steps_per_epoch.max(1) / epochs;
                     from * factor.powf(times as f64)
@@ -149,10 +158,11 @@ fn parse(text: &str) -> Result<Schedule, String> {
         [value] => Shape::Constant(number(value)?),
         ["linear", from, to] => Shape::Linear { from: finite(from)?, to: finite(to)? },
         ["cosine", from, to] => Shape::Cosine { from: finite(from)?, to: finite(to)? },
+        ["exponential", from, to] => Shape::Exponential { from: positive(from)?, to: positive(to)? },
         ["step", from, factor, epochs] => {
             Shape::Step { from: finite(from)?, factor: finite(factor)?, epochs: count("EPOCHS", epochs)? }
         }
-        [name @ ("linear" | "cosine" | "step"), ..] => {
+        [name @ ("linear" | "cosine" | "exponential" | "step"), ..] => {
             let wanted = if name == "step" { 3 } else { 2 };
             return Err(format!("{name} has {} numbers, not {wanted}", parts.len() - 1));
         }
@@ -173,6 +183,10 @@ fn finite(text: &str) -> Result<f64, String> {
     number(text).and_then(|number| if number.is_finite() { Ok(number) } else { Err(format!("'{text}' is not finite")) })
 }
 
+fn positive(text: &str) -> Result<f64, String> {
+    finite(text).and_then(|number| if number > 0.0 { Ok(number) } else { Err(format!("'{text}' is not above 0")) })
+}
+
 fn count(what: &str, text: &str) -> Result<u64, String> {
     match text.trim().parse() {
         Ok(count) if count > 0 => Ok(count),
@@ -189,6 +203,7 @@ impl fmt::Display for Schedule {
             Shape::Constant(value) => write!(f, "{value}"),
             Shape::Linear { from, to } => write!(f, "linear:{from}:{to}"),
             Shape::Cosine { from, to } => write!(f, "cosine:{from}:{to}"),
+            Shape::Exponential { from, to } => write!(f, "exponential:{from}:{to}"),
             Shape::Step { from, factor, epochs } => write!(f, "step:{from}:{factor}:{epochs}"),
         }
     }
@@ -215,6 +230,7 @@ mod tests {
         assert_close("0.3", [0.3; 8]);
         assert_close("linear:1:0", [1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]);
         assert_close("linear:0:8", [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
+        assert_close("exponential:256:1", [256.0, 128.0, 64.0, 32.0, 16.0, 8.0, 4.0, 2.0]);
         assert_close("step:1:0.5:1", [1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]);
         assert_close("step:2:10:3", [2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 20.0, 20.0]);
         assert_close("warmup:4,2", [0.5, 1.0, 1.5, 2.0, 2.0, 2.0, 2.0, 2.0]);
@@ -240,7 +256,15 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back() {
-        for text in ["0.3", "inf", "linear:1:0", "cosine:0.1:0.001", "step:1:0.5:30", "warmup:100,cosine:0.1:0"] {
+        for text in [
+            "0.3",
+            "inf",
+            "linear:1:0",
+            "cosine:0.1:0.001",
+            "exponential:0.000001:10",
+            "step:1:0.5:30",
+            "warmup:100,cosine:0.1:0",
+        ] {
             let schedule: Schedule = text.parse().unwrap();
             assert_eq!(schedule.to_string(), text);
         }
@@ -259,7 +283,8 @@ mod tests {
             ("cosine:1:0:3", "cosine has 3 numbers, not 2"),
             ("step:1:0.5", "step has 2 numbers, not 3"),
             ("step:1:0.5:0", "EPOCHS is '0', not a whole number from 1"),
-            ("exponential:1:2", "there is no 'exponential'"),
+            ("exponential:1:0", "'0' is not above 0"),
+            ("polynomial:1:2", "there is no 'polynomial'"),
             ("warmup:10", "no ',' follows the warm-up"),
             ("warmup:ten,0.1", "STEPS is 'ten', not a whole number from 1"),
             ("warmup:10,warmup:10,0.1", "there is no 'warmup'"),

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use super::checkpoint::Progress;
 use super::divergence::Divergence;
+use super::report::plot::Run;
 use super::report::{EpochRecord, Observer, StepRecord};
 use super::schedule::Schedule;
 use super::trainer::{Ended, Settings, Task, TrainError, Trainer};
@@ -69,7 +70,7 @@ pub fn grid(settings: &Settings, axes: &[Axis]) -> Vec<(String, Settings)> {
     let mut points = vec![(String::new(), settings.clone())];
     for axis in axes {
         let extended = points.iter().flat_map(|(label, settings)| {
-            let join = |own: String| if label.is_empty() { own } else { format!("{label} {own}") };
+            let join = move |own: String| if label.is_empty() { own } else { format!("{label} {own}") };
             axis.variants(settings).into_iter().map(move |(own, settings)| (join(own), settings))
         });
         points = extended.collect();
@@ -93,6 +94,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// As a plot shows it.
+    pub fn as_run(&self) -> Run<'_> {
+        Run { name: &self.label, steps: &self.steps, epochs: &self.progress.epochs }
+    }
+
     /// What runs are ranked by: the loss of the last evaluation, or else of the last epoch's steps. Infinite for a run that diverged.
     pub fn score(&self) -> f64 {
         let last = self.progress.epochs.last().filter(|_| self.diverged.is_none());
@@ -111,7 +117,7 @@ impl Outcome {
 pub fn run_from(
     start: &[Tensor],
     engine: &mut dyn Engine,
-    task: &Task,
+    task: &Task<'_>,
     (label, settings): &(String, Settings),
     observer: &mut dyn Observer,
     stop: &AtomicBool,

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::checkpoint::{Checkpoint, CheckpointError, Identity, Progress};
-use super::data::{Batches, DataError};
+use super::data::{Batches, DataError, Epoch};
 use super::divergence::Divergence;
 use super::metrics::{Accumulator, Labels, Metric, MetricError};
 use super::report::{EpochRecord, Observer, Scores, StepRecord};
 use super::schedule::Schedule;
-use crate::model::TrainingMap;
-use crate::runtime::{Carried, Engine, RuntimeError};
+use crate::model::{Carried, TrainingMap};
+use crate::runtime::{Engine, RuntimeError};
 use crate::tensors::Tensor;
 
 /// The rates of a run. What the training graph has no input for is not read.
@@ -44,8 +44,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The number of steps of a run.
-    fn steps(&self, per_epoch: u64) -> u64 {
+    /// The number of steps of a run with so many steps in an epoch.
+    pub fn steps(&self, per_epoch: u64) -> u64 {
         let steps = per_epoch.saturating_mul(self.epochs);
         self.max_steps.map_or(steps, |max| max.min(steps))
     }
@@ -53,9 +53,9 @@ impl Settings {
 
 /// Examples that a run is evaluated with, after every epoch.
 #[derive(Debug)]
-pub struct Examination {
+pub struct Examination<'a> {
     /// The examples.
-    pub batches: Batches,
+    pub batches: Batches<'a>,
     /// What is measured beside the loss.
     pub metrics: Vec<Metric>,
     /// The input of the labels, and what they say; for metrics.
@@ -64,13 +64,13 @@ pub struct Examination {
 
 /// What is trained, and with what.
 #[derive(Debug)]
-pub struct Task {
+pub struct Task<'a> {
     /// What the inputs and outputs of the training graph are for.
     pub map: TrainingMap,
     /// The examples.
-    pub batches: Batches,
+    pub batches: Batches<'a>,
     /// What is evaluated after every epoch.
-    pub examination: Option<Examination>,
+    pub examination: Option<Examination<'a>>,
 }
 
 /// How a run ended.
@@ -114,19 +114,21 @@ pub enum TrainError {
 /// A run of training.
 pub struct Trainer<'a> {
     engine: &'a mut dyn Engine,
-    task: &'a Task,
+    task: &'a Task<'a>,
     carried: Vec<Carried>,
     settings: &'a Settings,
     progress: Progress,
+    /// The epoch that is under way, with its number.
+    epoch: Option<(u64, Epoch<'a>)>,
     /// What was carried after the best epoch.
     best: Vec<Tensor>,
 }
 
 impl<'a> Trainer<'a> {
     /// A run from where the engine stands.
-    pub fn new(engine: &'a mut dyn Engine, task: &'a Task, settings: &'a Settings) -> Self {
+    pub fn new(engine: &'a mut dyn Engine, task: &'a Task<'a>, settings: &'a Settings) -> Self {
         let carried = task.map.carried();
-        Self { engine, task, carried, settings, progress: Progress::default(), best: Vec::new() }
+        Self { engine, task, carried, settings, progress: Progress::default(), epoch: None, best: Vec::new() }
     }
 
     /// How far it has come.
@@ -185,7 +187,9 @@ impl<'a> Trainer<'a> {
                     return Ok(Ended::Early { best });
                 }
             }
-            if let Some((_, every)) = &self.settings.checkpoints && self.progress.step % every == 0 {
+            if let Some((_, every)) = &self.settings.checkpoints
+                && self.progress.step % every == 0
+            {
                 self.save()?;
             }
         }
@@ -200,7 +204,7 @@ impl<'a> Trainer<'a> {
         let Rates { lr, lambda_a, lambda_g } = &self.settings.rates;
         let lr = rate(lr);
         let mut lambda = f64::INFINITY;
-        let mut feeds = self.task.batches.batch(self.settings.seed, at / per_epoch, (at % per_epoch) as usize);
+        let mut feeds = self.batch(at / per_epoch, (at % per_epoch) as usize);
         let examples = feeds.first().map_or(0, |(_, tensor)| tensor.shape()[0]) as u64;
         for (role, input) in &self.task.map.scalars {
             let value = match role.as_str() {
@@ -228,6 +232,16 @@ impl<'a> Trainer<'a> {
         Ok(StepRecord { step, epoch, loss, lr, lambda, seconds })
     }
 
+    /// What the inputs are fed in batch `at` of an epoch, both counted from 0.
+    fn batch(&mut self, epoch: u64, at: usize) -> Vec<(&'a str, Tensor)> {
+        if self.epoch.as_ref().is_none_or(|(under_way, _)| *under_way != epoch) {
+            self.epoch = None;
+        }
+        let (_, epoch) =
+            self.epoch.get_or_insert_with(|| (epoch, self.task.batches.shuffled(self.settings.seed, epoch)));
+        epoch.batch(at)
+    }
+
     /// What ends an epoch.
     fn epoch(&mut self, per_epoch: u64) -> Result<EpochRecord, TrainError> {
         let epoch = self.progress.step / per_epoch;
@@ -249,7 +263,7 @@ impl<'a> Trainer<'a> {
             None => None,
         };
         let (mut sum, mut count) = (0.0, 0.0);
-        for feeds in batches.in_order() {
+        for feeds in batches.sequential().starting_at(0) {
             let examples = feeds.first().map_or(0, |(_, tensor)| tensor.shape()[0]) as f64;
             let outputs = self.engine.evaluate(&feeds)?;
             let [loss, prediction] = outputs.as_slice() else { continue };
@@ -299,13 +313,14 @@ impl<'a> Trainer<'a> {
     }
 
     fn identity(&self) -> Identity {
-        let (batch_size, examples) = (self.task.batches.size(), self.task.batches.examples());
+        let (batch_size, examples) = (self.task.batches.size(), self.task.batches.examples().len());
         Identity { seed: self.settings.seed, batch_size, examples }
     }
 
     fn save(&self) -> Result<(), TrainError> {
         let Some((path, _)) = &self.settings.checkpoints else { return Ok(()) };
-        let named = |tensors: Vec<Tensor>| self.carried.iter().map(|carried| carried.name.clone()).zip(tensors).collect();
+        let named =
+            |tensors: Vec<Tensor>| self.carried.iter().map(|carried| carried.name.clone()).zip(tensors).collect();
         let checkpoint = Checkpoint {
             identity: self.identity(),
             progress: self.progress.clone(),

@@ -18,7 +18,7 @@ use isaac::weights::{Weights, WeightsError};
 mod options;
 mod table;
 
-use options::{Conditioning, MethodName, Objective, damping, with_sources};
+use options::{Conditioning, MethodName, Objective, with_sources};
 use table::Table;
 
 /// Second-order training for ONNX: replaces the weight-gradient products of a training graph by ai.isaac::IsaacGemm, and makes
@@ -103,6 +103,14 @@ impl Failure {
             | Self::Weights(_)
             | Self::Print(_) => false,
         }
+    }
+}
+
+/// A damping: above 0, or inf.
+fn damping(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(lambda) if lambda > 0.0 => Ok(lambda),
+        _ => Err("the damping is a number above 0, or inf".into()),
     }
 }
 

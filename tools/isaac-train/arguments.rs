@@ -56,15 +56,16 @@ pub(crate) struct Data {
 #[derive(Args)]
 #[command(next_help_heading = "Training")]
 pub(crate) struct Run {
-    /// The learning rate: a number, or linear:FROM:TO, cosine:FROM:TO, step:FROM:FACTOR:EPOCHS.
-    #[arg(long, value_name = "SCHEDULE", required_unless_present = "find_lr")]
+    /// The learning rate: a number, or linear:FROM:TO, cosine:FROM:TO, exponential:FROM:TO, step:FROM:FACTOR:EPOCHS, each also
+    /// behind warmup:STEPS,
+    #[arg(long, value_name = "SCHEDULE", value_parser = Schedule::learning_rate, required_unless_present_any = ["find_lr", "sweep"])]
     pub(crate) lr: Option<Schedule>,
     /// The damping λ of the curvature, > 0, as --lr; inf gives the plain gradient.
-    #[arg(long, value_name = "SCHEDULE", default_value = "1", value_parser = damping)]
+    #[arg(long, value_name = "SCHEDULE", default_value = "1", value_parser = Schedule::damping)]
     pub(crate) lambda: Schedule,
-    /// The damping λg of ζ, as --lambda.
-    #[arg(long, value_name = "SCHEDULE", default_value = "inf", value_parser = damping)]
-    pub(crate) lambda_g: Schedule,
+    /// The damping λg of ζ, as --lambda. [default: inf]
+    #[arg(long, value_name = "SCHEDULE", value_parser = Schedule::damping)]
+    pub(crate) lambda_g: Option<Schedule>,
     /// Passes over the examples.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) epochs: u64,
@@ -137,10 +138,6 @@ pub(crate) struct Output {
     /// Show no progress.
     #[arg(short, long)]
     pub(crate) quiet: bool,
-}
-
-fn damping(text: &str) -> Result<Schedule, String> {
-    text.parse::<Schedule>().map_err(|error| error.to_string())
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -72,7 +72,9 @@ impl Plan {
             Some(Input { name: name.clone(), tensor_type: isaac::model::TensorType::of(declared)?, role })
         };
         let data = map.data.iter().filter_map(|name| input(name, Role::Data));
-        let labels = map.labels.iter().filter_map(|name| input(name, Role::Labels));
+        // Labels come first, and if there is more, weights of the examples.
+        let roles = std::iter::once(Role::Labels).chain(std::iter::repeat(Role::Weights));
+        let labels = map.labels.iter().zip(roles).filter_map(|(name, role)| input(name, role));
         data.chain(labels).collect()
     }
 }

@@ -5,9 +5,10 @@ use std::io::Write;
 use std::path::Path;
 
 use isaac::model::{Model, TrainingMap};
-use isaac::tensors::{Tensor, save};
+use isaac::tensors::{Tensor, safetensors};
 use isaac::train::sweep::Outcome;
 use isaac::weights::Weights;
+use serde_json::json;
 
 use crate::arguments::Output;
 use crate::failure::Failure;
@@ -19,7 +20,8 @@ pub(crate) fn write(output: &Output, model: &Model, map: &TrainingMap, carried: 
     let named = map.carried().into_iter().map(|carried| carried.name).zip(carried);
     let tensors: BTreeMap<String, Tensor> = named.filter(|(name, _)| own(name)).collect();
     if let Some(path) = &output.weights_out {
-        save(path, &tensors)?;
+        let named = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+        safetensors::save(path, named, &BTreeMap::new()).map_err(unwritten(path))?;
     }
     if let Some(path) = &output.out {
         model.save(&Weights::new("the trained weights", tensors).edit(model)?, path)?;
@@ -58,6 +60,18 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
         cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
     };
     rows.iter().map(line).collect()
+}
+
+/// The same as JSON.
+pub(crate) fn sweep_json(outcomes: &[Outcome]) -> String {
+    let run = |outcome: &Outcome| {
+        json!({
+            "settings": outcome.label,
+            "diverged": outcome.diverged.as_ref().map(|divergence| divergence.to_string()),
+            "epochs": outcome.progress.epochs,
+        })
+    };
+    json!({ "runs": outcomes.iter().map(run).collect::<Vec<_>>() }).to_string() + "\n"
 }
 
 /// A failure to write `path`.

@@ -3,17 +3,19 @@
 use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 
+use clap::ValueEnum;
 use isaac::model::Model;
-use isaac::runtime::{Engine, OnnxRuntime, RuntimeError, Tract};
+use isaac::runtime::{Engine, OnnxRuntime};
+use isaac::train::data::Batches;
 use isaac::train::find_rate::RangeTest;
 use isaac::train::metrics::{Labels, Metric};
-use isaac::train::report::plot::{self, PlotFile};
-use isaac::train::report::{CsvFiles, EventFile, Length, Observer, Summary, progress};
+use isaac::train::report::plot;
+use isaac::train::report::{CsvFiles, EventFile, Length, Observer, PlotFile, Summary, progress};
 use isaac::train::schedule::Schedule;
 use isaac::train::sweep::{Axis, Outcome, grid, run_from};
-use isaac::train::{Ended, Examination, Rates, Settings, Task, Trainer};
+use isaac::train::{Ended, Examination, Progress, Rates, Settings, Task, Trainer};
 
-use crate::arguments::{Arguments, RuntimeName};
+use crate::arguments::Arguments;
 use crate::data::Sources;
 use crate::failure::Failure;
 use crate::plan::Plan;
@@ -23,6 +25,8 @@ use crate::results::{self, unwritten};
 const RANGE: &str = "exponential:1e-6:10";
 /// Its steps, if not said otherwise.
 const RANGE_STEPS: u64 = 100;
+/// The examples that are evaluated at once, if steps do not have more.
+const EVALUATION_BATCH: usize = 256;
 /// The examples of a step, if neither the command line nor the model says otherwise.
 const BATCH_SIZE: u64 = 32;
 
@@ -56,7 +60,9 @@ impl<'a> Session<'a> {
         self.note_dropped("training", batches.dropped());
         let examination = match &self.sources.evaluation {
             Some(examples) => {
-                let batches = Batches::new(examples, batch_size.max(EVALUATION_BATCH.min(examples.len())))?;
+                let size = examples.fixed_batch().unwrap_or(batch_size.max(EVALUATION_BATCH));
+                let batches = Batches::new(examples, size)?;
+                self.note_dropped("evaluation", batches.dropped());
                 Some(Examination { batches, metrics: self.metrics(&data.metric)?, labels: self.labels() })
             }
             None if !data.metric.is_empty() => return Err(Failure::Usage("--metric belongs to --eval".into())),
@@ -83,8 +89,8 @@ impl<'a> Session<'a> {
         if output.resume {
             trainer.resume()?;
         }
-        let resumed = trainer.progress().step;
-        let mut observers = self.observers(task, settings.steps(task.batches.per_epoch() as u64), resumed)?;
+        let steps = settings.steps(task.batches.per_epoch() as u64);
+        let mut observers = self.observers(task, steps, trainer.progress())?;
         let ended = trainer.run(&mut observers, stop)?;
         let progress = trainer.progress().clone();
         match ended {
@@ -109,9 +115,12 @@ impl<'a> Session<'a> {
     fn sweep(&self, engine: &mut dyn Engine, task: &Task<'_>, stop: &AtomicBool) -> Result<ExitCode, Failure> {
         let Arguments { run, output, .. } = self.arguments;
         if output.checkpoint.is_some() || output.csv.is_some() || output.tensorboard.is_some() {
-            return Err(Failure::Usage("--checkpoint, --csv and --tensorboard are of one run, not of a --sweep".into()));
+            return Err(Failure::Usage(
+                "--checkpoint, --csv and --tensorboard are of one run, not of a --sweep".into(),
+            ));
         }
-        let axes: Vec<Axis> = run.sweep.iter().map(|axis| axis.parse()).collect::<Result<_, _>>().map_err(Failure::Usage)?;
+        let axes: Vec<Axis> =
+            run.sweep.iter().map(|axis| axis.parse()).collect::<Result<_, _>>().map_err(Failure::Usage)?;
         let start = engine.carried()?;
         let mut outcomes: Vec<Outcome> = Vec::new();
         for point in grid(&self.settings()?, &axes) {
@@ -127,11 +136,8 @@ impl<'a> Session<'a> {
         }
         outcomes.sort_by(|a, b| a.score().total_cmp(&b.score()));
         if let Some(path) = &output.plot {
-            let curves: Vec<_> = outcomes
-                .iter()
-                .map(|outcome| (outcome.label.clone(), outcome.steps.as_slice(), outcome.progress.epochs.as_slice()))
-                .collect();
-            plot::draw(path, &curves).map_err(unwritten(path))?;
+            let runs: Vec<_> = outcomes.iter().map(Outcome::as_run).collect();
+            plot::draw(path, &self.title(), &runs).map_err(unwritten(path))?;
         }
         if let Some(best) = outcomes.first().filter(|outcome| outcome.diverged.is_none()) {
             results::write(output, &self.model, &task.map, best.carried.clone())?;
@@ -162,7 +168,8 @@ impl<'a> Session<'a> {
             Some(schedule) => schedule,
             None => schedule(RANGE)?,
         };
-        let rates = Rates { lr, lambda_a: run.lambda, lambda_g: run.lambda_g.unwrap_or(Schedule::constant(f64::INFINITY)) };
+        let rates =
+            Rates { lr, lambda_a: run.lambda, lambda_g: run.lambda_g.unwrap_or(Schedule::constant(f64::INFINITY)) };
         Ok(Settings {
             epochs: run.epochs,
             max_steps: run.max_steps,
@@ -178,21 +185,26 @@ impl<'a> Session<'a> {
         if self.arguments.output.quiet { Vec::new() } else { vec![progress(Length { steps, resumed, batch })] }
     }
 
-    fn observers(&self, task: &Task<'_>, steps: u64, resumed: u64) -> Result<Vec<Box<dyn Observer>>, Failure> {
+    fn observers(&self, task: &Task<'_>, steps: u64, so_far: &Progress) -> Result<Vec<Box<dyn Observer>>, Failure> {
+        let resumed = so_far.step;
         let output = &self.arguments.output;
         let mut observers = self.progress(task, steps, resumed);
         if let Some(path) = &output.csv {
             let examination = task.examination.as_ref();
             let metrics = examination.iter().flat_map(|examination| &examination.metrics).map(|metric| metric.name());
             let scores: Vec<&str> = examination.map(|_| "loss").into_iter().chain(metrics).collect();
-            let files = if resumed > 0 { CsvFiles::resume(path, &scores, resumed) } else { CsvFiles::create(path, &scores) };
+            let files =
+                if resumed > 0 { CsvFiles::resume(path, &scores, resumed) } else { CsvFiles::create(path, &scores) };
             observers.push(Box::new(files.map_err(unwritten(path))?));
         }
         if let Some(folder) = &output.tensorboard {
             observers.push(Box::new(EventFile::create(folder, resumed).map_err(unwritten(folder))?));
         }
         if let Some(path) = &output.plot {
-            observers.push(Box::new(PlotFile::new(path)));
+            let method = self.arguments.conditioning.method.to_possible_value();
+            let name = method.as_ref().map_or("", |value| value.get_name());
+            let file = PlotFile::new(path, &self.title(), name, Vec::new(), so_far.epochs.clone());
+            observers.push(Box::new(file.map_err(unwritten(path))?));
         }
         Ok(observers)
     }
@@ -200,9 +212,13 @@ impl<'a> Session<'a> {
     /// What is measured: what is asked for, or accuracy where there is one.
     fn metrics(&self, asked: &[Metric]) -> Result<Vec<Metric>, Failure> {
         match self.plan.labels {
-            None if !asked.is_empty() => Err(Failure::Usage("--metric needs a --loss that compares with labels".into())),
+            None if !asked.is_empty() => {
+                Err(Failure::Usage("--metric needs a --loss that compares with labels".into()))
+            }
             None => Ok(Vec::new()),
-            Some(labels) if asked.is_empty() => Ok([Metric::Accuracy].into_iter().filter(|metric| metric.fits(labels)).collect()),
+            Some(labels) if asked.is_empty() => {
+                Ok([Metric::Accuracy].into_iter().filter(|metric| metric.fits(labels)).collect())
+            }
             Some(labels) => match asked.iter().find(|metric| !metric.fits(labels)) {
                 Some(metric) => Err(Failure::Usage(format!("--metric {metric} does not fit labels that are {labels}"))),
                 None => Ok(asked.to_vec()),
@@ -215,9 +231,16 @@ impl<'a> Session<'a> {
         Some((self.plan.program.map.labels.first()?.clone(), self.plan.labels?))
     }
 
+    /// What a picture is called: the model's file.
+    fn title(&self) -> String {
+        self.arguments.model.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     fn note_dropped(&self, what: &str, count: usize) {
         if count > 0 && !self.arguments.output.quiet {
-            eprintln!("isaac-train: the model's batch size is fixed, so {count} {what} examples are left out of each epoch");
+            eprintln!(
+                "isaac-train: the model's batch size is fixed, so {count} {what} examples are left out of each epoch"
+            );
         }
     }
 }

@@ -57,14 +57,6 @@ impl Conditioning {
     }
 }
 
-/// A damping: above 0, or inf.
-pub(crate) fn damping(text: &str) -> Result<f32, String> {
-    match text.parse::<f32>() {
-        Ok(lambda) if lambda > 0.0 => Ok(lambda),
-        _ => Err("the damping is a number above 0, or inf".into()),
-    }
-}
-
 fn reason(text: &str) -> Result<Reason, String> {
     let allowable = || Reason::ALL.into_iter().filter(|reason| reason.can_be_allowed());
     allowable().find(|reason| reason.code() == text).ok_or_else(|| {

@@ -3,7 +3,7 @@
 mod conditioning;
 mod objective;
 
-pub(crate) use conditioning::{Conditioning, MethodName, damping};
+pub(crate) use conditioning::{Conditioning, MethodName};
 pub(crate) use objective::Objective;
 
 /// An error and its causes, in one line.

@@ -13,5 +13,14 @@ pub(crate) fn cargo() -> Command {
 
 /// Builds libisaac.so and the tools.
 pub(crate) fn release() -> Result<(), String> {
-    command::run(cargo().args(["build", "--release", "--quiet", "--lib", "--bin", "isaac-rewrite", "--bin", "isaac-train"]))
+    command::run(cargo().args([
+        "build",
+        "--release",
+        "--quiet",
+        "--lib",
+        "--bin",
+        "isaac-rewrite",
+        "--bin",
+        "isaac-train",
+    ]))
 }

@@ -68,7 +68,8 @@ impl Metric {
         }
     }
 
-    fn fits(self, labels: Labels) -> bool {
+    /// Whether the metric is one of such labels.
+    pub fn fits(self, labels: Labels) -> bool {
         matches!(self, Self::Accuracy | Self::F1 | Self::Mcc) != matches!(labels, Labels::Real)
     }
 }

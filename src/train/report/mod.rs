@@ -10,7 +10,7 @@
 
 mod csv;
 mod number;
-//PLOT pub mod plot;
+pub mod plot;
 mod progress;
 mod record;
 mod summary;
@@ -19,7 +19,7 @@ mod tensorboard;
 use std::io;
 
 pub use self::csv::CsvFiles;
-//PLOT pub use self::plot::PlotFile;
+pub use self::plot::PlotFile;
 pub use self::progress::{Length, progress};
 pub use self::record::{EpochRecord, Scores, StepRecord};
 pub use self::summary::Summary;
