@@ -33,5 +33,16 @@ def test_loss_and_gradients_are_those_of_pytorch(name, tmp_path):
         assert error < 1e-5 * max(np.abs(expected[parameter]).max(), noise), parameter
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_steps_with_conditioned_gradients_lower_the_loss(name, tmp_path):
+    model, recorded = onnx.load(EXPORTS / f"{name}.onnx"), np.load(EXPORTS / f"{name}.npz")
+    training = Training(make(model, tmp_path, "--loss", "cross-entropy", "--optimizer", "sgd", "--lambda", "1"))
+    feeds = {data: recorded[f"input/{i}"] for i, data in enumerate(training.map["data"])}
+    feeds |= {training.map["labels"][0]: recorded["labels"], training.map["scalars"]["lr"]: np.array(0.05, np.float32)}
+    losses = [training.step(feeds) for _ in range(5)]
+    assert losses[0] == pytest.approx(recorded["loss"], rel=1e-6)
+    assert (np.diff(losses) < 0).all(), losses
+
+
 def test_there_are_exports():
     assert len(NAMES) >= 13
