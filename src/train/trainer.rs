@@ -136,12 +136,15 @@ impl<'a> Trainer<'a> {
         &self.progress
     }
 
-    /// Goes on from the checkpoint that the settings name.
+    /// Goes on from the checkpoint that the settings name, if it is there.
     ///
     /// # Errors
     /// A file that is no checkpoint of this run.
     pub fn resume(&mut self) -> Result<(), TrainError> {
         let Some((path, _)) = &self.settings.checkpoints else { return Ok(()) };
+        if !path.exists() {
+            return Ok(());
+        }
         let checkpoint = Checkpoint::load(path, &self.identity())?;
         let ordered = |tensors: &BTreeMap<String, Tensor>| {
             let find = |carried: &Carried| {

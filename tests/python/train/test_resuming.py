@@ -22,9 +22,9 @@ def task(tmp_path):
 
 
 def settings(*more):
-    given = [str(part) for part in more]
-    rate = [] if "--lr" in given else ["--lr", "0.1"]
-    return ["--epochs", 6, "--batch-size", 7, "--seed", 5, *rate, *given]
+    """Those of a run, with `more` in the place of the same options."""
+    options = {"--epochs": 6, "--batch-size": 7, "--seed": 5, "--lr": 0.1}
+    return [part for name, value in options.items() if name not in more for part in (name, value)] + list(more)
 
 
 def losses(report):
@@ -35,7 +35,7 @@ def losses(report):
 def test_the_same_seed_gives_the_same_bytes(task, method):
     outs = [task.folder / f"{i}.onnx" for i in range(3)]
     for out, seed in zip(outs, (5, 5, 6)):
-        train(*task.arguments(*settings(*method), "--out", out, "--seed", seed))
+        train(*task.arguments(*settings(*method, "--out", out, "--seed", seed)))
     first, second, other = (out.read_bytes() for out in outs)
     assert first == second
     assert first != other
@@ -93,7 +93,7 @@ def test_an_interrupt_saves_a_checkpoint(task):
 
 def test_a_full_disk_is_an_error_and_the_last_checkpoint_stays(task):
     out, checkpoint = task.folder / "out.onnx", task.folder / "run.safetensors"
-    more = task.arguments(*settings("--checkpoint", checkpoint, "--checkpoint-every", 1, "--out", out))
+    more = task.arguments(*settings("--checkpoint", checkpoint, "--checkpoint-every", 1))
     stopped = call(*more, "--max-steps", 10)
     assert stopped.returncode == 0, stopped.stderr
     before = checkpoint.read_bytes()
@@ -103,7 +103,7 @@ def test_a_full_disk_is_an_error_and_the_last_checkpoint_stays(task):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (512, 512))
 
-    done = call(*more, "--resume", preexec_fn=small_files_only)
+    done = call(*more, "--resume", "--out", out, preexec_fn=small_files_only)
     assert done.returncode == 1
     assert "cannot write the checkpoint" in done.stderr and str(checkpoint) in done.stderr
     assert checkpoint.read_bytes() == before
@@ -115,9 +115,9 @@ def test_a_full_disk_is_an_error_and_the_last_checkpoint_stays(task):
 @pytest.mark.parametrize(("change", "what"), [(["--seed", 9], "seed"), (["--batch-size", 8], "batch size")])
 def test_a_checkpoint_of_another_run_is_refused(task, change, what):
     checkpoint = task.folder / "run.safetensors"
-    more = task.arguments(*settings("--checkpoint", checkpoint))
-    assert call(*more, "--max-steps", 3).returncode == 0
-    done = call(*more, *change, "--resume")
+    more = ["--checkpoint", checkpoint, "--max-steps", 3]
+    assert call(*task.arguments(*settings(*more))).returncode == 0
+    done = call(*task.arguments(*settings(*more, *change, "--resume")))
     assert done.returncode == 1
     assert f"its {what} is" in done.stderr
 

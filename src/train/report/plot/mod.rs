@@ -5,21 +5,14 @@ mod curves;
 mod figure;
 
 use std::error::Error;
-use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
-
-use plotters::style::FontStyle;
-use resvg::tiny_skia::{Pixmap, Transform};
-use resvg::usvg;
 
 use self::figure::Figure;
 use super::Observer;
 use super::record::{EpochRecord, StepRecord};
+use crate::replace::replace;
 
-/// The pixels of a PNG for one of the SVG.
-const DENSITY: f32 = 2.0;
 /// The training time between two drawings of a [`PlotFile`].
 const SECONDS_BETWEEN_DRAWINGS: f64 = 10.0;
 
@@ -34,62 +27,28 @@ pub struct Run<'a> {
     pub epochs: &'a [EpochRecord],
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Svg,
-    Png,
-}
-
-/// Draws runs over each other into an `.svg` or `.png` file. Above is the loss: lines for the running mean over steps, dots for
+/// Draws runs over each other into an `.svg` file. Above is the loss: lines for the running mean over steps, dots for
 /// evaluations; logarithmic where it spans more than a decade. Below is the first metric, if there is one. What is not finite is left
 /// out.
 ///
 /// # Errors
 /// A file of another kind, or one that cannot be written.
 pub fn draw(path: &Path, title: &str, runs: &[Run<'_>]) -> io::Result<()> {
-    let format = format_of(path)?;
-    register_font();
+    check(path)?;
     let svg = Figure::new(title, runs).map_err(failed)?.svg().map_err(failed)?;
-    match format {
-        Format::Svg => fs::write(path, svg),
-        Format::Png => fs::write(path, png(&svg)?),
-    }
+    replace(path, |file| file.write_all(svg.as_bytes()))
 }
 
-fn format_of(path: &Path) -> io::Result<Format> {
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("svg") => Ok(Format::Svg),
-        Some("png") => Ok(Format::Png),
-        _ => {
-            let what = format!("{}: a plot is a file named .svg or .png", path.display());
-            Err(io::Error::new(io::ErrorKind::InvalidInput, what))
-        }
+fn check(path: &Path) -> io::Result<()> {
+    if path.extension().is_some_and(|extension| extension == "svg") {
+        return Ok(());
     }
-}
-
-/// The font by which texts are measured.
-fn register_font() {
-    static REGISTERED: Once = Once::new();
-    REGISTERED.call_once(|| {
-        // It is part of the program; without it, drawing would say so.
-        let _ = plotters::style::register_font("sans-serif", FontStyle::Normal, dejavu::sans::regular());
-    });
+    let what = format!("{}: a plot is a file named .svg", path.display());
+    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
 }
 
 fn failed(error: impl Error) -> io::Error {
     io::Error::other(format!("the plot cannot be drawn: {error}"))
-}
-
-fn png(svg: &str) -> io::Result<Vec<u8>> {
-    let mut options = usvg::Options::default();
-    options.fontdb_mut().load_font_data(dejavu::sans::regular().to_vec());
-    options.fontdb_mut().set_sans_serif_family("DejaVu Sans");
-    let tree = usvg::Tree::from_str(svg, &options).map_err(failed)?;
-    let (width, height) = (DENSITY * tree.size().width(), DENSITY * tree.size().height());
-    let too_large = || io::Error::other(format!("the plot cannot be drawn: {width} by {height} pixels are too many"));
-    let mut pixels = Pixmap::new(width as u32, height as u32).ok_or_else(too_large)?;
-    resvg::render(&tree, Transform::from_scale(DENSITY, DENSITY), &mut pixels.as_mut());
-    pixels.encode_png().map_err(failed)
 }
 
 /// A picture of a run, drawn at the ends of epochs and of the run.
@@ -107,7 +66,7 @@ impl PlotFile {
     /// A picture of the run `name`, which may have steps and epochs already.
     ///
     /// # Errors
-    /// A file that is neither `.svg` nor `.png`.
+    /// A file that is not called `.svg`.
     pub fn new(
         path: &Path,
         title: &str,
@@ -115,7 +74,7 @@ impl PlotFile {
         steps: Vec<StepRecord>,
         epochs: Vec<EpochRecord>,
     ) -> io::Result<Self> {
-        format_of(path)?;
+        check(path)?;
         let (path, title, name) = (path.to_owned(), title.to_owned(), name.to_owned());
         Ok(Self { path, title, name, steps, epochs, drawn: f64::NEG_INFINITY })
     }
@@ -229,19 +188,6 @@ mod tests {
     }
 
     #[test]
-    fn png_files() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("run.png");
-        let (steps, epochs) = records();
-        draw(&path, TITLE, &[Run { name: "run", steps: &steps, epochs: &epochs }]).unwrap();
-        let pixels = Pixmap::load_png(path).unwrap();
-        assert_eq!((pixels.width(), pixels.height()), (2200, 2 * (46 + 24 + 2 * 330)));
-        let is = |color: [u8; 3]| pixels.data().chunks_exact(4).filter(|pixel| pixel[..3] == color).count();
-        let (white, blue, ink) = (is([255; 3]), is([0, 114, 178]), is([51; 3]));
-        assert!(white > pixels.data().len() / 8 && blue > 5_000 && ink > 5_000, "{white} {blue} {ink}");
-    }
-
-    #[test]
     fn a_plot_is_drawn_at_epochs_and_at_the_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("run.svg");
@@ -258,9 +204,9 @@ mod tests {
 
     #[test]
     fn other_kinds_of_files_are_refused() {
-        for name in ["run.pdf", "run"] {
+        for name in ["run.png", "run"] {
             let error = PlotFile::new(name.as_ref(), TITLE, "run", Vec::new(), Vec::new()).unwrap_err();
-            assert_eq!(error.to_string(), format!("{name}: a plot is a file named .svg or .png"));
+            assert_eq!(error.to_string(), format!("{name}: a plot is a file named .svg"));
         }
         assert!(draw("/dev/null/run.svg".as_ref(), TITLE, &[]).is_err());
     }
