@@ -1,6 +1,6 @@
 //! ONNX Runtime as an engine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::SessionBuilder;
@@ -18,7 +18,7 @@ use crate::tensors::Tensor;
 pub struct OnnxRuntime {
     version: &'static str,
     training: Session,
-    evaluation: Option<(Session, Vec<String>)>,
+    evaluation: Option<Evaluator>,
     carried: Vec<Carried>,
     loss: String,
     /// What is fed, by input: overwritten from step to step while its shape stays.
@@ -30,6 +30,14 @@ pub struct OnnxRuntime {
     now: usize,
     /// The position of those that the last step read.
     before: usize,
+}
+
+/// The graph that evaluates, in a session.
+struct Evaluator {
+    session: Session,
+    /// Its inputs, those with defaults included.
+    inputs: BTreeSet<String>,
+    outputs: Vec<String>,
 }
 
 impl From<ort::Error> for RuntimeError {
@@ -55,7 +63,10 @@ impl OnnxRuntime {
         };
         let training = session(&program.training)?;
         let evaluation = match &program.evaluation {
-            Some(Evaluation { model, outputs }) => Some((session(model)?, outputs.clone())),
+            Some(Evaluation { model, outputs }) => {
+                let inputs = model.graph().inputs().iter().map(|input| input.name().to_owned()).collect();
+                Some(Evaluator { session: session(model)?, inputs, outputs: outputs.clone() })
+            }
             None => None,
         };
         let loss = program.map.loss.clone().ok_or_else(|| {
@@ -135,16 +146,16 @@ impl Engine for OnnxRuntime {
     }
 
     fn evaluate(&mut self, feeds: &[(&str, Tensor)]) -> Result<Vec<Tensor>, RuntimeError> {
-        let Some((session, wanted)) = &mut self.evaluation else {
+        let Some(Evaluator { session, inputs: known, outputs: wanted }) = &mut self.evaluation else {
             return Err(RuntimeError::Program("there is no graph that evaluates".into()));
         };
         let allocator = session.allocator();
         let mut inputs: Vec<(&str, SessionInputValue<'_>)> = Vec::new();
-        for (name, tensor) in feeds {
+        for (name, tensor) in feeds.iter().filter(|(name, _)| known.contains(*name)) {
             inputs.push((name, copied(&allocator, tensor)?.into()));
         }
         for (carried, value) in self.carried.iter().zip(&self.buffers[self.now]) {
-            if session.inputs().iter().any(|input| input.name() == carried.name) {
+            if known.contains(&carried.name) {
                 inputs.push((&carried.name, value.into()));
             }
         }

@@ -10,13 +10,13 @@ const BLOCK: usize = 4096;
 /// `tensor` in the element type and the shape of an input.
 pub(super) fn convert(tensor: &Tensor, input: &TensorType) -> Result<Tensor, String> {
     let elem = DataType::try_from(input.elem).map_err(|_| "the input's element type is unknown")?;
-    with_rows(with_type(tensor, elem)?, input)
+    with_type(with_rows(tensor, input)?, elem)
 }
 
 /// The same numbers in another type: floats are rounded, and integers have to be what they are.
-fn with_type(tensor: &Tensor, elem: DataType) -> Result<Tensor, String> {
+fn with_type(tensor: Tensor, elem: DataType) -> Result<Tensor, String> {
     if tensor.elem() == elem {
-        return Ok(tensor.clone());
+        return Ok(tensor);
     }
     let (Some(old_width), Some(new_width)) = (width(tensor.elem()), width(elem)) else {
         return Err(format!("the data is {}, and inputs of type {} are not fed", tensor.describe(), name_of(elem)));
@@ -52,18 +52,18 @@ fn append<E: Element>(numbers: &[f64], elem: DataType, data: &mut Vec<u8>) -> Op
 
 /// The same rows in the shape that the input has for each: axes of size one come and go, and a row is flattened or unflattened.
 /// Axes are not reordered, so other shapes are refused even if they have as many elements.
-fn with_rows(tensor: Tensor, input: &TensorType) -> Result<Tensor, String> {
+fn with_rows(tensor: &Tensor, input: &TensorType) -> Result<Tensor, String> {
     let unfit = || format!("the input is {input}, and the data {}", tensor.describe());
     let Some((count, row)) = tensor.shape().split_first() else {
         return Err(format!("{}: there is no axis of examples", unfit()));
     };
-    let Some(wanted) = &input.shape else { return Ok(tensor) };
+    let Some(wanted) = &input.shape else { return Ok(tensor.clone()) };
     let Some((_, wanted)) = wanted.split_first() else {
         return Err(format!("{}: there is no axis of examples", unfit()));
     };
     let is_fit = |(size, dim): (&usize, &Dim)| dim.known().is_none_or(|known| known == *size as u64);
     if row.len() == wanted.len() && row.iter().zip(wanted).all(is_fit) {
-        return Ok(tensor);
+        return Ok(tensor.clone());
     }
     let sizes: Option<Vec<usize>> = wanted.iter().map(|dim| usize::try_from(dim.known()?).ok()).collect();
     let sizes = sizes.ok_or_else(unfit)?;
@@ -74,7 +74,7 @@ fn with_rows(tensor: Tensor, input: &TensorType) -> Result<Tensor, String> {
         return Err(unfit());
     }
     let shape = std::iter::once(*count).chain(sizes).collect();
-    tensor.reshaped(shape)
+    tensor.clone().reshaped(shape)
 }
 
 fn product(sizes: &[usize]) -> Option<usize> {

@@ -12,11 +12,11 @@ pub(super) fn read(path: &Path, file: &[u8]) -> Result<Vec<Array>, String> {
     let names = header(file)?;
     let mut words: Vec<Option<Word>> = vec![None; names.len()];
     let mut count = 0;
-    for_each_record(file, |line, record| {
+    for_each_record(file, names.len(), |record| {
         count += 1;
         for (word, text) in words.iter_mut().zip(record) {
             if word.is_none() && text.parse::<f64>().is_err() {
-                *word = Some(Word { line, text: text.to_owned() });
+                *word = Some(Word { line: line(file, record), text: text.to_owned() });
             }
         }
     })?;
@@ -27,7 +27,9 @@ pub(super) fn read(path: &Path, file: &[u8]) -> Result<Vec<Array>, String> {
             Some(word) => Cells::Texts(word, Vec::with_capacity(count)),
         })
         .collect();
-    for_each_record(file, |_, record| columns.iter_mut().zip(record).for_each(|(column, text)| column.push(text)))?;
+    for_each_record(file, names.len(), |record| {
+        columns.iter_mut().zip(record).for_each(|(column, text)| column.push(text))
+    })?;
     let array = |(name, cells): (String, Cells)| {
         let (tensor, kind) = match cells {
             Cells::Numbers(numbers) => (Tensor::of(&[count], &numbers), Kind::Column),
@@ -57,12 +59,12 @@ impl Cells {
 /// What is no number in a column.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Word {
-    pub(super) line: u64,
+    pub(super) line: usize,
     pub(super) text: String,
 }
 
 fn reader(file: &[u8]) -> csv::Reader<&[u8]> {
-    ReaderBuilder::new().trim(Trim::All).from_reader(file)
+    ReaderBuilder::new().trim(Trim::All).flexible(true).from_reader(file)
 }
 
 /// The names of the columns, which no two share.
@@ -83,13 +85,28 @@ fn header(file: &[u8]) -> Result<Vec<String>, String> {
     Ok(names)
 }
 
-fn for_each_record(file: &[u8], mut each: impl FnMut(u64, &StringRecord)) -> Result<(), String> {
+fn for_each_record(file: &[u8], width: usize, mut each: impl FnMut(&StringRecord)) -> Result<(), String> {
     let mut reader = reader(file);
     let mut record = StringRecord::new();
     while reader.read_record(&mut record).map_err(|error| error.to_string())? {
-        each(record.position().map_or(0, csv::Position::line), &record);
+        if record.len() != width {
+            return Err(format!(
+                "line {} has {} fields, and there are {width} columns",
+                line(file, &record),
+                record.len()
+            ));
+        }
+        each(&record);
     }
     Ok(())
+}
+
+/// Where a record begins, counted from 1: behind the line ends of the records before it, some of which its position does not count.
+fn line(file: &[u8], record: &StringRecord) -> usize {
+    let position = record.position().and_then(|position| usize::try_from(position.byte()).ok());
+    let (before, rest) = file.split_at(position.unwrap_or(0).min(file.len()));
+    let ends = rest.iter().take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    1 + before.iter().chain(ends).filter(|&&byte| byte == b'\n').count()
 }
 
 /// The classes of a column are its texts in sorted order.
@@ -137,7 +154,8 @@ mod tests {
             ("", "does not name the columns"),
             ("a,a\n1,2\n", "two columns 'a'"),
             ("a,\n1,2\n", "column 2 has no name"),
-            ("a,b\n1,2\n3\n", "line: 3"),
+            ("a,b\n1,2\n3\n", "line 3 has 1 fields"),
+            ("a,b\r\n1,2\r\n\r\n3,4,5", "line 4 has 3 fields"),
         ] {
             let error = columns(text).expect_err(text);
             assert!(error.contains(what), "{text:?}: {error}");

@@ -57,6 +57,15 @@ fn four_classes_as_scikit_learn() {
     assert_close(&values(&CLASS_METRICS, CLASSES, &logits, &labels), &FOUR_CLASSES);
 }
 
+/// `f1_score([0, 2, 2, 4, 0], [0, 2, 4, 4, 2], average="macro")`, of five classes.
+#[test]
+fn classes_that_do_not_occur_do_not_count_in_the_mean() {
+    let mut logits = [0.0_f32; 25];
+    [0, 2, 4, 4, 2].into_iter().enumerate().for_each(|(i, class)| logits[5 * i + class] = 1.0);
+    let labels = Tensor::of(&[5], &[0_u8, 2, 2, 4, 0]);
+    assert_close(&values(&[Metric::F1], CLASSES, &Tensor::of(&[5, 5], &logits), &labels), &[0.611111111111111]);
+}
+
 #[test]
 fn two_classes_as_scikit_learn() {
     let logits = waves(120);

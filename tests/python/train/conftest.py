@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-sys.path += [str(ROOT / folder) for folder in ("tools/python", "tests/python/operator", "tests/python/forward")]
+sys.path += [str(ROOT / folder) for folder in ("tools/python", "tests/python/operator", "tests/python/rewrite", "tests/python/forward")]
 pytest.register_assert_rewrite("runs")
 
 

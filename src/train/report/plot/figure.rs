@@ -1,10 +1,12 @@
 //! The layout of a plot, and its drawing.
 
+use std::io;
+
 use plotters::chart::ChartBuilder;
 use plotters::coord::Shift;
-use plotters::drawing::{DrawingArea, DrawingAreaErrorKind};
+use plotters::drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea};
 use plotters::element::{Circle, PathElement, Text};
-use plotters::prelude::{Color, DrawingBackend, IntoFont, RGBColor, WHITE};
+use plotters::prelude::{Color, IntoFont, RGBColor, SVGBackend, WHITE};
 use plotters::series::LineSeries;
 use plotters::style::{FontError, ShapeStyle, TextStyle};
 
@@ -36,13 +38,24 @@ const TEXT_SIZE: u32 = 15;
 /// The line before a name in the legend.
 const SAMPLE: u32 = 26;
 
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type DrawingError = DrawingAreaErrorKind<io::Error>;
+
 /// A plot of some runs.
 pub(super) struct Figure<'a> {
     title: &'a str,
     rows: Vec<Row>,
-    /// Name, place and color of the runs. Places are in the coordinates of the figure.
-    legend: Vec<(&'a str, (u32, u32), RGBColor)>,
+    legend: Vec<Entry<'a>>,
+    /// The height of title and legend.
     head: u32,
+}
+
+/// A run in the legend.
+struct Entry<'a> {
+    name: &'a str,
+    x: u32,
+    y: u32,
+    color: RGBColor,
 }
 
 /// Two panels beside each other: the same curves against steps and against seconds.
@@ -62,55 +75,53 @@ struct Curve {
 
 impl<'a> Figure<'a> {
     pub(super) fn new(title: &'a str, runs: &[Run<'a>]) -> Result<Self, FontError> {
-        let (legend, lines) = legend(runs)?;
-        let head = TITLE_HEIGHT + lines * LEGEND_LINE;
+        let legend = legend(runs)?;
+        let head = legend.last().map_or(TITLE_HEIGHT, |last| last.y + LEGEND_LINE);
         let metric = metric(runs).map(|name| metric_row(runs, name));
         Ok(Self { title, rows: std::iter::once(loss_row(runs)).chain(metric).collect(), legend, head })
     }
 
-    /// Width and height, in pixels that are so many times smaller than those of an SVG.
-    pub(super) fn size(&self, scale: u32) -> (u32, u32) {
-        (WIDTH * scale, (self.head + PANEL_HEIGHT * self.rows.len() as u32) * scale)
+    /// Its SVG.
+    pub(super) fn svg(&self) -> Result<String, DrawingError> {
+        let mut svg = String::new();
+        let size = (WIDTH, self.head + PANEL_HEIGHT * self.rows.len() as u32);
+        self.draw(&SVGBackend::with_string(&mut svg, size).into_drawing_area())?;
+        Ok(svg)
     }
 
-    pub(super) fn draw<B: DrawingBackend>(
-        &self,
-        root: &DrawingArea<B, Shift>,
-        scale: u32,
-    ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+    fn draw(&self, root: &Area<'_>) -> Result<(), DrawingError> {
+        let at = |x: u32, y: u32| (x as i32, y as i32);
         root.fill(&WHITE)?;
-        let at = |x: u32, y: u32| ((x * scale) as i32, (y * scale) as i32);
-        root.draw(&Text::new(self.title, at(MARGIN, 16), text(TITLE_SIZE * scale)))?;
-        for (name, (x, y), color) in &self.legend {
+        root.draw(&Text::new(self.title, at(MARGIN, 16), text(TITLE_SIZE)))?;
+        for Entry { name, x, y, color } in &self.legend {
             let middle = y + TEXT_SIZE / 2;
             let sample = [at(*x, middle), at(x + SAMPLE, middle)];
-            root.draw(&PathElement::new(sample, color.stroke_width(3 * scale)))?;
-            root.draw(&Text::new(*name, at(x + SAMPLE + 8, *y), text(TEXT_SIZE * scale)))?;
+            root.draw(&PathElement::new(sample, color.stroke_width(3)))?;
+            root.draw(&Text::new(*name, at(x + SAMPLE + 8, *y), text(TEXT_SIZE)))?;
         }
-        let (_, panels) = root.split_vertically(self.head * scale);
+        let (_, panels) = root.split_vertically(self.head);
         for (panels, row) in panels.split_evenly((self.rows.len(), 2)).chunks(2).zip(&self.rows) {
-            row.draw(&panels[0], scale, Against::Steps)?;
-            row.draw(&panels[1], scale, Against::Seconds)?;
+            row.draw(&panels[0], Against::Steps)?;
+            row.draw(&panels[1], Against::Seconds)?;
         }
         root.present()
     }
 }
 
-/// Places the names of runs, in as many lines as they need, and says how many.
-fn legend<'a>(runs: &[Run<'a>]) -> Result<(Vec<(&'a str, (u32, u32), RGBColor)>, u32), FontError> {
-    let (mut x, mut line) = (MARGIN, 0);
+/// Places the names of runs, in as many lines as they need.
+fn legend<'a>(runs: &[Run<'a>]) -> Result<Vec<Entry<'a>>, FontError> {
+    let (mut x, mut y) = (MARGIN, TITLE_HEIGHT);
     let mut legend = Vec::new();
     for (run, color) in runs.iter().zip(COLORS.into_iter().cycle()) {
-        let ((left, _), (right, _)) = ("sans-serif", f64::from(TEXT_SIZE)).into_font().layout_box(run.name)?;
+        let ((left, _), (right, _)) = text(TEXT_SIZE).font.layout_box(run.name)?;
         let width = SAMPLE + 8 + (right - left).unsigned_abs() + 28;
         if x + width > WIDTH && x > MARGIN {
-            (x, line) = (MARGIN, line + 1);
+            (x, y) = (MARGIN, y + LEGEND_LINE);
         }
-        legend.push((run.name, (x, TITLE_HEIGHT + line * LEGEND_LINE), color));
+        legend.push(Entry { name: run.name, x, y, color });
         x += width;
     }
-    let lines = if legend.is_empty() { 0 } else { line + 1 };
-    Ok((legend, lines))
+    Ok(legend)
 }
 
 fn loss_row(runs: &[Run<'_>]) -> Row {
@@ -142,32 +153,27 @@ fn dotted(runs: &[Run<'_>], name: &str) -> Vec<Curve> {
 }
 
 impl Row {
-    fn draw<B: DrawingBackend>(
-        &self,
-        panel: &DrawingArea<B, Shift>,
-        scale: u32,
-        against: Against,
-    ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+    fn draw(&self, panel: &Area<'_>, against: Against) -> Result<(), DrawingError> {
         let points = || self.curves.iter().flat_map(|curve| &curve.points).filter_map(|point| point.at(against));
         let x_axis = Axis::tight(points().map(|(x, _)| x).chain(points().next().map(|_| 0.0)));
         let y_values = points().map(|(_, y)| y);
         let y_axis = if self.is_loss { Axis::loss(y_values) } else { Axis::roomy(y_values) };
         let mut chart = ChartBuilder::on(panel)
-            .margin(10 * scale)
-            .margin_right(MARGIN * scale)
-            .caption(&self.caption, text(CAPTION_SIZE * scale))
-            .x_label_area_size(46 * scale)
-            .y_label_area_size(72 * scale)
+            .margin(10)
+            .margin_right(MARGIN)
+            .caption(&self.caption, text(CAPTION_SIZE))
+            .x_label_area_size(46)
+            .y_label_area_size(72)
             .build_cartesian_2d(x_axis, y_axis)?;
         chart
             .configure_mesh()
             .x_labels(6)
             .y_labels(6)
-            .set_all_tick_mark_size(4 * scale)
-            .bold_line_style(GRID.stroke_width(scale))
-            .axis_style(INK.stroke_width(scale))
-            .label_style(text(TEXT_SIZE * scale))
-            .axis_desc_style(text(TEXT_SIZE * scale))
+            .set_all_tick_mark_size(4)
+            .bold_line_style(GRID.stroke_width(1))
+            .axis_style(INK.stroke_width(1))
+            .label_style(text(TEXT_SIZE))
+            .axis_desc_style(text(TEXT_SIZE))
             .x_desc(match against {
                 Against::Steps => "step",
                 Against::Seconds => "training time in seconds",
@@ -175,15 +181,14 @@ impl Row {
             .y_desc(&self.name)
             .draw()?;
         for curve in &self.curves {
-            let line =
-                if curve.dots { curve.color.mix(0.5).stroke_width(scale) } else { curve.color.stroke_width(2 * scale) };
+            let line = if curve.dots { curve.color.mix(0.5).stroke_width(1) } else { curve.color.stroke_width(2) };
             for part in curve.points.split(|point| point.at(against).is_none()) {
                 chart.draw_series(LineSeries::new(part.iter().filter_map(|point| point.at(against)), line))?;
             }
             if curve.dots {
                 let places = curve.points.iter().filter_map(|point| point.at(against));
-                let (inner, ring) = (WHITE.filled(), ShapeStyle::from(curve.color).stroke_width(2 * scale));
-                let dot = |place| [Circle::new(place, 4 * scale, inner), Circle::new(place, 4 * scale, ring)];
+                let (inner, ring) = (WHITE.filled(), ShapeStyle::from(curve.color).stroke_width(2));
+                let dot = |place| [Circle::new(place, 4, inner), Circle::new(place, 4, ring)];
                 chart.draw_series(places.flat_map(dot))?;
             }
         }

@@ -10,17 +10,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
-use plotters::prelude::{BitMapBackend, IntoDrawingArea, SVGBackend};
 use plotters::style::FontStyle;
+use resvg::tiny_skia::{Pixmap, Transform};
+use resvg::usvg;
 
 use self::figure::Figure;
 use super::Observer;
 use super::record::{EpochRecord, StepRecord};
 
-/// Each pixel of a PNG is the mean of this many drawn pixels, squared.
-const SAMPLES: u32 = 2;
 /// The pixels of a PNG for one of the SVG.
-const DENSITY: u32 = 2;
+const DENSITY: f32 = 2.0;
 /// The training time between two drawings of a [`PlotFile`].
 const SECONDS_BETWEEN_DRAWINGS: f64 = 10.0;
 
@@ -50,10 +49,10 @@ enum Format {
 pub fn draw(path: &Path, title: &str, runs: &[Run<'_>]) -> io::Result<()> {
     let format = format_of(path)?;
     register_font();
-    let figure = Figure::new(title, runs).map_err(failed)?;
+    let svg = Figure::new(title, runs).map_err(failed)?.svg().map_err(failed)?;
     match format {
-        Format::Svg => fs::write(path, svg(&figure)?),
-        Format::Png => fs::write(path, png(&figure)?),
+        Format::Svg => fs::write(path, svg),
+        Format::Png => fs::write(path, png(&svg)?),
     }
 }
 
@@ -68,7 +67,7 @@ fn format_of(path: &Path) -> io::Result<Format> {
     }
 }
 
-/// The font of PNG files, by which texts of SVG files are measured too.
+/// The font by which texts are measured.
 fn register_font() {
     static REGISTERED: Once = Once::new();
     REGISTERED.call_once(|| {
@@ -81,41 +80,16 @@ fn failed(error: impl Error) -> io::Error {
     io::Error::other(format!("the plot cannot be drawn: {error}"))
 }
 
-fn svg(figure: &Figure<'_>) -> io::Result<String> {
-    let mut text = String::new();
-    let root = SVGBackend::with_string(&mut text, figure.size(1)).into_drawing_area();
-    figure.draw(&root, 1).map_err(failed)?;
-    drop(root);
-    Ok(text)
-}
-
-fn png(figure: &Figure<'_>) -> io::Result<Vec<u8>> {
-    let (width, height) = figure.size(SAMPLES * DENSITY);
-    let mut pixels = vec![0; (width * height * 3) as usize];
-    let root = BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area();
-    figure.draw(&root, SAMPLES * DENSITY).map_err(failed)?;
-    drop(root);
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, width / SAMPLES, height / SAMPLES);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.write_header()?.write_image_data(&averaged(&pixels, width as usize))?;
-    Ok(bytes)
-}
-
-/// The means of squares of pixels, which smooth the edges of lines.
-fn averaged(pixels: &[u8], width: usize) -> Vec<u8> {
-    const SIDE: usize = SAMPLES as usize;
-    let mut means = Vec::with_capacity(pixels.len() / (SIDE * SIDE));
-    for rows in pixels.chunks_exact(width * 3 * SIDE) {
-        for column in 0..width / SIDE {
-            for channel in 0..3 {
-                let samples = (0..SIDE * SIDE).map(|i| (i / SIDE * width + column * SIDE + i % SIDE) * 3 + channel);
-                let sum: usize = samples.map(|index| usize::from(rows[index])).sum();
-                means.push((sum / (SIDE * SIDE)) as u8);
-            }
-        }
-    }
-    means
+fn png(svg: &str) -> io::Result<Vec<u8>> {
+    let mut options = usvg::Options::default();
+    options.fontdb_mut().load_font_data(dejavu::sans::regular().to_vec());
+    options.fontdb_mut().set_sans_serif_family("DejaVu Sans");
+    let tree = usvg::Tree::from_str(svg, &options).map_err(failed)?;
+    let (width, height) = (DENSITY * tree.size().width(), DENSITY * tree.size().height());
+    let too_large = || io::Error::other(format!("the plot cannot be drawn: {width} by {height} pixels are too many"));
+    let mut pixels = Pixmap::new(width as u32, height as u32).ok_or_else(too_large)?;
+    resvg::render(&tree, Transform::from_scale(DENSITY, DENSITY), &mut pixels.as_mut());
+    pixels.encode_png().map_err(failed)
 }
 
 /// A picture of a run, drawn at the ends of epochs and of the run.
@@ -260,20 +234,11 @@ mod tests {
         let path = folder.path().join("run.png");
         let (steps, epochs) = records();
         draw(&path, TITLE, &[Run { name: "run", steps: &steps, epochs: &epochs }]).unwrap();
-        let decoder = png::Decoder::new(io::BufReader::new(fs::File::open(path).unwrap()));
-        let mut reader = decoder.read_info().unwrap();
-        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
-        let info = reader.next_frame(&mut pixels).unwrap();
-        assert_eq!((info.width, info.height), (2200, 2 * (46 + 24 + 2 * 330)));
-        let is = |color: [u8; 3]| pixels.chunks_exact(3).filter(|pixel| *pixel == color).count();
+        let pixels = Pixmap::load_png(path).unwrap();
+        assert_eq!((pixels.width(), pixels.height()), (2200, 2 * (46 + 24 + 2 * 330)));
+        let is = |color: [u8; 3]| pixels.data().chunks_exact(4).filter(|pixel| pixel[..3] == color).count();
         let (white, blue, ink) = (is([255; 3]), is([0, 114, 178]), is([51; 3]));
-        assert!(white > pixels.len() / 4 && blue > 5_000 && ink > 5_000, "{white} {blue} {ink}");
-    }
-
-    #[test]
-    fn means_of_pixels() {
-        let pixels = [[0, 0, 0], [40, 4, 0], [9, 9, 9], [9, 9, 9], [80, 0, 0], [40, 0, 8], [9, 9, 9], [9, 9, 9]];
-        assert_eq!(averaged(pixels.as_flattened(), 4), [40, 1, 2, 9, 9, 9]);
+        assert!(white > pixels.data().len() / 8 && blue > 5_000 && ink > 5_000, "{white} {blue} {ink}");
     }
 
     #[test]
