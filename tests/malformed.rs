@@ -14,15 +14,14 @@ use isaac::optimizer::{Optimizer, Update};
 use isaac::proto::attribute_proto::AttributeType;
 use isaac::proto::type_proto::Value;
 use isaac::proto::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto,
-    ValueInfoProto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto, ValueInfoProto,
 };
 use isaac::rewrite::{Analysis, Choice, Direction, Reason};
 use isaac::training_graph::{Damping, Distance, Labelled, Loss, Method, Recipe, Selection, TrainingGraph};
 use isaac::upgrade::upgraded;
 use prost::Message;
 
-use common::{export, fixture, onnx_data, onnx_files, tensor};
+use common::{export, fixture, onnx_data, onnx_files};
 use models::{composed, shapely, spatial};
 
 const EXTREMES: [i64; 6] = [-1, -9, 1, 9, i64::MIN, i64::MAX];

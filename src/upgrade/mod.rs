@@ -1,7 +1,7 @@
 //! Models of old operator sets, in operators of a newer one.
 //!
 //! [`upgraded`] brings a model of opset 6 or later to [`OPSET`]. Most operators only took more types or got further attributes with
-//! harmless defaults in between, and stay as they are; each whose definition changed has a [`Change`], in the file of its kind. A change
+//! harmless defaults in between, and stay as they are; each whose definition changed has a `Change`, in the file of its kind. A change
 //! sees one node and appends those that do the same in the newer operator set, or returns why it cannot; all nodes
 //! that stand in the way are reported at once.
 
