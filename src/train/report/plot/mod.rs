@@ -103,6 +103,8 @@ impl Observer for PlotFile {
 #[cfg(test)]
 mod tests {
     use super::super::record::tests::{epoch, step};
+    use std::fs;
+
     use super::*;
 
     const TITLE: &str = "MNIST <5 layers>";
