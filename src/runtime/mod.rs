@@ -2,8 +2,14 @@
 //!
 //! A [`Program`] is what is run; an [`Engine`] runs it in some runtime, which keeps what is carried from step to step.
 
+#[cfg(feature = "tract")]
+mod tract;
+
 use crate::model::{Model, ModelError, TrainingMap};
 use crate::tensors::Tensor;
+
+#[cfg(feature = "tract")]
+pub use tract::Tract;
 
 /// A graph that evaluates what a training graph trains: its inputs have the same names.
 #[derive(Debug)]
