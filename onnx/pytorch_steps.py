@@ -4,7 +4,7 @@
     pytorch-venv/bin/python onnx/pytorch_steps.py
 
 A network of two linear layers with ReLU between is trained on one batch after the other, in float. OPTIMIZERS says, for each run, how
-isaac-rewrite is asked for the same; the tests read it too.
+isaac-rewrite is asked for the same; the tests read it too. Those that are not in Python read what they start from under `start/`.
 
 Another has a batch normalization, and is trained in double at falling rates, so that the whole of a difference is ours. PyTorch updates the
 running variance with the unbiased variance of the batch and ONNX with the biased one: what that gives is recorded as `biased_var`.
@@ -115,7 +115,9 @@ def normalized_runs(torch):
 def main():
     import torch
 
-    np.savez_compressed(Path(__file__).with_suffix(".npz"), **dense_runs(torch), **normalized_runs(torch))
+    arrays, x, labels = start()
+    given = {f"start/{name}": value for name, value in {**arrays, "x": x, "labels": labels}.items()}
+    np.savez_compressed(Path(__file__).with_suffix(".npz"), **given, **dense_runs(torch), **normalized_runs(torch))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ use super::Error;
 use crate::curvature::Form;
 
 /// Where attributes are read from; `None` is an attribute that the node doesn't have.
-pub(super) trait Source {
+pub(crate) trait Source {
     fn float(&self, name: &'static str) -> Result<Option<f32>, Error>;
     fn int(&self, name: &'static str) -> Result<Option<i64>, Error>;
     fn text(&self, name: &'static str) -> Result<Option<String>, Error>;
@@ -12,7 +12,7 @@ pub(super) trait Source {
 
 /// How the operands and the result are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Layout {
+pub(crate) struct Layout {
     pub(super) trans_g: bool,
     pub(super) trans_a: bool,
     pub(super) trans_y: bool,
@@ -38,17 +38,17 @@ impl Layout {
 
 /// All attributes of a node.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Attributes {
+pub(crate) struct Attributes {
     /// `None` if only the input gives it.
     pub(super) lambda_a: Option<f64>,
     pub(super) lambda_g: f64,
     pub(super) alpha: f64,
-    pub(super) layout: Layout,
+    pub(crate) layout: Layout,
     pub(super) form: Form,
 }
 
 impl Attributes {
-    pub(super) fn read(source: &impl Source) -> Result<Self, Error> {
+    pub(crate) fn read(source: &impl Source) -> Result<Self, Error> {
         let damping = |name| match source.float(name)? {
             Some(value) => check_damping(name, value.into()).map(Some),
             None => Ok(None),

@@ -9,6 +9,7 @@ use ort::sys::{self, ONNXTensorElementDataType as Type};
 
 use super::Error;
 use super::api::Api;
+use super::call::Tensor;
 use super::element::Element;
 
 /// Valid during one call of a kernel.
@@ -17,12 +18,6 @@ pub(super) struct Context<'a> {
     context: *mut sys::OrtKernelContext,
     has_output: bool,
     lifetime: PhantomData<&'a sys::OrtKernelContext>,
-}
-
-/// A tensor's shape and elements.
-pub(super) struct Tensor<D> {
-    pub(super) shape: Vec<usize>,
-    pub(super) data: D,
 }
 
 impl<'a> Context<'a> {
@@ -37,7 +32,7 @@ impl<'a> Context<'a> {
     }
 
     /// Input `index`, or `None` if the node leaves it out.
-    pub(super) fn input<E: Element>(&self, index: usize, name: &'static str) -> Result<Option<Tensor<&'a [E]>>, Error> {
+    pub(super) fn input<E: Element>(&self, index: usize, name: &'static str) -> Result<Option<Tensor<'a, E>>, Error> {
         let Some(value) = self.input_value(index)? else {
             return Ok(None);
         };

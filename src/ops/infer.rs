@@ -35,11 +35,10 @@ pub(super) unsafe fn infer_output_shape(api: Api, context: *mut sys::OrtShapeInf
     let layout = Layout::read(&Node { api, context })?;
     // SAFETY: the context is valid, by this function's contract.
     let ((element, g), (_, a)) = unsafe { (input(api, context, 0)?, input(api, context, 1)?) };
-    if g.len() < layout.batched + 2 || a.len() < 2 {
+    let Some(shape) = output_shape(&layout, &g, &a) else {
         // Also how the runtime shows a rank that it doesn't know.
         return Ok(());
-    }
-    let shape = output_shape(&layout, &g, &a);
+    };
     // A dimension of which nothing is known can't be passed on: the runtime would take it for a size.
     if !shape.iter().all(Dimension::is_known) {
         return Ok(());

@@ -10,13 +10,15 @@
 //! | `api`, `info`, `context` | what the runtime offers: statuses, a node's attributes, a call's tensors |
 //! | `gemm` | the runtime's own matrix product, called from within the kernel |
 //! | `attributes`, `shapes`, `element` | what a node says, what its tensors say, in which types |
-//! | `kernel`, `pool` | one call: checks, then [`crate::curvature`], in memory that later calls reuse |
+//! | `call`, `pool` | one call: checks, then [`crate::curvature`], in memory that later calls reuse |
+//! | `kernel` | a call by the runtime |
 //!
 //! The bindings are `ort::sys`, not `ort`'s operator traits: those hand out one `&mut` kernel to concurrent runs of a
 //! session, and let a panic unwind into the host.
 
 mod api;
 mod attributes;
+mod call;
 mod context;
 mod element;
 mod gemm;
@@ -29,6 +31,17 @@ mod shapes;
 
 pub use register::RegisterCustomOps;
 
+/// What the operator is, whichever runtime runs it.
+#[cfg(feature = "tract")]
+pub(crate) mod portable {
+    pub(crate) use super::Error;
+    pub(crate) use super::attributes::{Attributes, Source};
+    pub(crate) use super::call::{Call, INPUTS, Inputs, Tensor, Workspace, input};
+    pub(crate) use super::element::Element;
+    pub(crate) use super::pool::Pool;
+    pub(crate) use super::shapes::output_shape;
+}
+
 /// The operator's domain.
 pub const DOMAIN: &str = "ai.isaac";
 /// The operator's name.
@@ -38,7 +51,7 @@ pub const VERSION: i32 = 1;
 
 /// Why a node can't be created or run. The callbacks put the node's name in front.
 #[derive(Debug, thiserror::Error)]
-enum Error {
+pub(crate) enum Error {
     #[error("attribute {name}: {problem}")]
     Attribute { name: &'static str, problem: String },
     #[error("{name} must be greater than zero, not {value}")]

@@ -9,11 +9,12 @@ use half::{bf16, f16};
 use ort::sys::{self, OrtCustomOpInputOutputCharacteristic as Characteristic, OrtStatusPtr};
 
 use super::api::Api;
+use super::call::{INPUTS, Workspace, is_matrix, is_optional};
 use super::context::Context;
 use super::element::Element;
 use super::gemm::RuntimeProducts;
 use super::info::KernelInfo;
-use super::kernel::{INPUTS, Kernel, Workspace, is_matrix, is_optional};
+use super::kernel::Kernel;
 use super::pool::Pool;
 use super::{DOMAIN, Error, OPERATOR, VERSION, infer};
 use crate::curvature::Products;

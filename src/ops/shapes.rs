@@ -30,11 +30,13 @@ impl Sizes {
             sampled: g_bar.map(<[usize]>::to_vec),
         };
         let least = layout.batched + 2;
+        let too_low = || fail(format!("the rank must be at least {least} (batched = {})", layout.batched));
         if g.len() != a.len() {
             return Err(fail("G and A must have the same rank".into()));
         }
-        if g.len() < least || g_bar.is_some_and(|g_bar| g_bar.len() < least) {
-            return Err(fail(format!("the rank must be at least {least} (batched = {})", layout.batched)));
+        let output = output_shape(layout, g, a).ok_or_else(too_low)?;
+        if g_bar.is_some_and(|g_bar| g_bar.len() < least) {
+            return Err(too_low());
         }
         let flat = |shape: &[usize]| shape.len() == 2;
         if (layout.trans_g || layout.trans_a) && !(flat(g) && (g_bar.is_none_or(flat) || !layout.trans_g)) {
@@ -44,7 +46,6 @@ impl Sizes {
         if g_rows != a_rows {
             return Err(fail(format!("G has rows {g_rows:?} and A has rows {a_rows:?}, which must be the same")));
         }
-        let output = output_shape(layout, g, a);
         let out_features = *features(g, layout.trans_g);
         let (layers, rows) = g_rows.split_at(layout.batched);
         let sampled_rows = match g_bar {
@@ -68,15 +69,17 @@ impl Sizes {
     }
 }
 
-/// The shape of the output, [..., m, n] or [..., n, m]; `D` may be a symbolic dimension.
-///
-/// `g` must have two dimensions besides the batched ones, and `a` two.
-pub(super) fn output_shape<D: Clone>(layout: &Layout, g: &[D], a: &[D]) -> Vec<D> {
+/// The shape of the output, [..., m, n] or [..., n, m]; `D` may be a symbolic dimension. `None` if `g` or `a` has too few
+/// dimensions.
+pub(crate) fn output_shape<D: Clone>(layout: &Layout, g: &[D], a: &[D]) -> Option<Vec<D>> {
+    if g.len() < layout.batched + 2 || a.len() < 2 {
+        return None;
+    }
     let (m, n) = (features(g, layout.trans_g), features(a, layout.trans_a));
     let (first, second) = if layout.trans_y { (n, m) } else { (m, n) };
     let mut shape = g[..layout.batched].to_vec();
     shape.extend([first.clone(), second.clone()]);
-    shape
+    Some(shape)
 }
 
 fn features<D>(shape: &[D], transposed: bool) -> &D {
@@ -152,6 +155,6 @@ mod tests {
     #[test]
     fn symbols_pass_through() {
         let layout = Layout { batched: 1, ..Layout::default() };
-        assert_eq!(output_shape(&layout, &["e", "b", "m"], &["e", "b", "n"]), ["e", "m", "n"]);
+        assert_eq!(output_shape(&layout, &["e", "b", "m"], &["e", "b", "n"]), Some(vec!["e", "m", "n"]));
     }
 }

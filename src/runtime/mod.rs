@@ -4,12 +4,16 @@
 
 mod library;
 mod onnxruntime;
+#[cfg(feature = "tract")]
+mod tract;
 mod value;
 
 use crate::model::{Carried, Model, ModelError, TRAINING_METADATA, TrainingMap};
 use crate::tensors::Tensor;
 
 pub use onnxruntime::OnnxRuntime;
+#[cfg(feature = "tract")]
+pub use tract::Tract;
 
 /// A graph that evaluates what a training graph trains: its inputs have the same names.
 #[derive(Debug)]

@@ -152,7 +152,7 @@ impl Engine for OnnxRuntime {
         let allocator = session.allocator();
         let mut inputs: Vec<(&str, SessionInputValue<'_>)> = Vec::new();
         for (name, tensor) in feeds.iter().filter(|(name, _)| known.contains(*name)) {
-            inputs.push((name, copied(&allocator, tensor)?.into()));
+            inputs.push((name, copied(allocator, tensor)?.into()));
         }
         for (carried, value) in self.carried.iter().zip(&self.buffers[self.now]) {
             if known.contains(&carried.name) {

@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn the_steepest_descent_is_suggested() {
-        let points = vec![(1e-3, 2.0), (1e-2, 1.9), (1e-1, 1.0), (1.0, 0.9), (10.0, 5.0), (100.0, 0.1)];
+        let points = [(1e-3, 2.0), (1e-2, 1.9), (1e-1, 1.0), (1.0, 0.9), (10.0, 5.0), (100.0, 0.1)];
         // Behind the lowest value nothing counts, before it the drop from 1.9 to 1.
         assert_eq!(RangeTest { points: points[..5].to_vec() }.suggestion(), Some(1e-1));
         assert_eq!(RangeTest { points: vec![(0.1, 1.0), (1.0, 2.0)] }.suggestion(), None);

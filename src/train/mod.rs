@@ -14,6 +14,7 @@ mod divergence;
 pub mod find_rate;
 pub mod metrics;
 mod program;
+mod random;
 pub mod report;
 pub mod schedule;
 pub mod sweep;

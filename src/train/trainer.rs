@@ -9,6 +9,7 @@ use super::checkpoint::{Checkpoint, CheckpointError, Identity, Progress};
 use super::data::{Batches, DataError, Epoch};
 use super::divergence::Divergence;
 use super::metrics::{Accumulator, Labels, Metric, MetricError};
+use super::random::seed_of_step;
 use super::report::{EpochRecord, Observer, Scores, StepRecord};
 use super::schedule::Schedule;
 use crate::model::{Carried, TrainingMap};
@@ -183,7 +184,7 @@ impl<'a> Trainer<'a> {
             }
             let record = self.step(per_epoch, total)?;
             observer.step(&record).map_err(TrainError::Report)?;
-            if self.progress.step % per_epoch == 0 {
+            if self.progress.step.is_multiple_of(per_epoch) {
                 let record = self.epoch(per_epoch)?;
                 observer.epoch(&record).map_err(TrainError::Report)?;
                 if let Some(best) = self.early_end()? {
@@ -191,7 +192,7 @@ impl<'a> Trainer<'a> {
                 }
             }
             if let Some((_, every)) = &self.settings.checkpoints
-                && self.progress.step % every == 0
+                && self.progress.step.is_multiple_of(*every)
             {
                 self.save()?;
             }
@@ -332,13 +333,4 @@ impl<'a> Trainer<'a> {
         };
         Ok(checkpoint.save(path)?)
     }
-}
-
-/// The seed of one step: any two steps of any two runs have seeds that look unrelated (Steele et al., 2014: SplitMix).
-fn seed_of_step(seed: u64, step: u64) -> i64 {
-    let mut mixed = seed.wrapping_add(step.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    // Not negative, which a remainder would mirror.
-    ((mixed ^ (mixed >> 31)) >> 1) as i64
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use clap::ValueEnum;
 use isaac::model::Model;
-use isaac::runtime::{Engine, OnnxRuntime};
+use isaac::runtime::{Engine, OnnxRuntime, Program, RuntimeError};
 use isaac::train::data::Batches;
 use isaac::train::find_rate::RangeTest;
 use isaac::train::metrics::{Labels, Metric};
@@ -15,7 +15,7 @@ use isaac::train::schedule::Schedule;
 use isaac::train::sweep::{Axis, Outcome, grid, run_from};
 use isaac::train::{Ended, Examination, Progress, Rates, Settings, Task, Trainer};
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, RuntimeName};
 use crate::data::Sources;
 use crate::failure::Failure;
 use crate::plan::Plan;
@@ -70,15 +70,34 @@ impl<'a> Session<'a> {
             None => None,
         };
         let task = Task { map: self.plan.program.map.clone(), batches, examination };
-        let threads = run.threads.map(|threads| threads as usize);
-        let mut engine = OnnxRuntime::new(&self.plan.program, threads)?;
+        let mut engine = self.engine()?;
+        let engine = engine.as_mut();
         if run.find_lr {
-            self.find_rate(&mut engine, &task)
+            self.find_rate(engine, &task)
         } else if run.sweep.is_empty() {
-            self.train(&mut engine, &task, stop)
+            self.train(engine, &task, stop)
         } else {
-            self.sweep(&mut engine, &task, stop)
+            self.sweep(engine, &task, stop)
         }
+    }
+
+    /// What runs the program: what is asked for, or ONNX Runtime, if there is one, and else what is built in.
+    fn engine(&self) -> Result<Box<dyn Engine>, Failure> {
+        let program = &self.plan.program;
+        let threads = self.arguments.run.threads.map(|threads| threads as usize);
+        let onnxruntime = || OnnxRuntime::new(program, threads).map(|engine| Box::new(engine) as Box<dyn Engine>);
+        let engine = match self.arguments.run.runtime {
+            Some(RuntimeName::Ort) => onnxruntime(),
+            Some(RuntimeName::Tract) => tract(program),
+            None => match onnxruntime() {
+                Err(missing @ RuntimeError::Unavailable(_)) => tract(program).map_err(|_| missing),
+                known => known,
+            },
+        }?;
+        if !self.arguments.output.quiet {
+            eprintln!("isaac-train: {}", engine.runtime());
+        }
+        Ok(engine)
     }
 
     /// One run.
@@ -243,4 +262,17 @@ impl<'a> Session<'a> {
             );
         }
     }
+}
+
+/// The embedded runtime.
+#[cfg(feature = "tract")]
+fn tract(program: &Program) -> Result<Box<dyn Engine>, RuntimeError> {
+    Ok(Box::new(isaac::runtime::Tract::new(program)?))
+}
+
+/// The embedded runtime, which this build lacks.
+#[cfg(not(feature = "tract"))]
+fn tract(_: &Program) -> Result<Box<dyn Engine>, RuntimeError> {
+    let what = "this isaac-train was built without tract: cargo build --release --features tract";
+    Err(RuntimeError::Unavailable(what.into()))
 }

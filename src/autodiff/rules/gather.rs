@@ -4,6 +4,7 @@ use super::{Rule, first};
 use crate::autodiff::step::{Refusal, Step};
 use crate::model::NodeExt;
 use crate::proto::NodeProto;
+use crate::proto::tensor_proto::DataType;
 
 pub(super) const RULES: &[(&str, Rule)] =
     &[("Gather", first(1, gather)), ("GatherElements", first(1, gather_elements)), ("GatherND", first(1, gather_nd))];
@@ -46,7 +47,8 @@ fn gather(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     let zeros = zeros(s);
     let zeros = permuted(s, &zeros, &to_front);
     let added = if s.b.opset() >= 16 {
-        let indices = s.b.unsqueeze(s.x(1), &[-1]);
+        let indices = indices_from_the_start(s, axis);
+        let indices = s.b.unsqueeze(&indices, &[-1]);
         s.b.with("ScatterND", &[&zeros, &indices, &dy], adding)
     } else {
         add_rows(s, &zeros, &dy, axis)
@@ -55,6 +57,19 @@ fn gather(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     let gradient = permuted(s, &added, &back);
     s.give(0, gradient);
     Ok(())
+}
+
+/// The indices as int64 that count from the start of the axis; a negative one counts from its end, which tract's ScatterND does not.
+fn indices_from_the_start(s: &mut Step<'_, '_>, axis: i64) -> String {
+    let indices = s.b.converted(s.x(1), s.elem(1), DataType::Int64 as i32);
+    if s.ints("", 1).is_some_and(|indices| indices.iter().all(|&index| index >= 0)) {
+        return indices;
+    }
+    let size = s.b.size(s.x(0), axis as usize);
+    let from_the_start = s.b.op("Add", &[&indices, &size]);
+    let zero = s.b.int(0);
+    let is_negative = s.b.op("Less", &[&indices, &zero]);
+    s.b.op("Where", &[&is_negative, &from_the_start, &indices])
 }
 
 /// Before opset 16: the sum over all indices of (one at its place) times (its row of dy), as a product of matrices.

@@ -1,6 +1,6 @@
-use super::shuffle::permutation;
 use super::{DataError, Examples};
 use crate::tensors::Tensor;
+use crate::train::random::permutation;
 
 /// Examples in batches.
 #[derive(Debug, Clone, Copy)]

@@ -1,8 +1,8 @@
 use super::dataset::{Array, Dataset, same_length};
 use super::pairing::pair;
-use super::shuffle::permutation;
 use super::{DataError, Input, convert};
 use crate::tensors::Tensor;
+use crate::train::random::permutation;
 
 /// What a model is fed with: a tensor for each input, in the type and shape that it takes, and in each the same number of examples.
 #[derive(Debug, Clone, PartialEq)]

@@ -37,7 +37,6 @@ mod features;
 mod idx;
 mod npm;
 mod pairing;
-mod shuffle;
 mod table;
 
 pub use batches::{Batches, Epoch};

@@ -1,4 +1,4 @@
-//! Permutations that are the same on every machine and in every version.
+//! What follows from a seed: the same on every machine and in every version.
 
 /// SplitMix64 (Steele, Lea and Flood, 2014).
 struct SplitMix64(u64);
@@ -21,6 +21,11 @@ impl SplitMix64 {
             }
         }
     }
+}
+
+/// The seed that a training graph is fed with in one step of a run; not negative.
+pub(super) fn seed_of_step(seed: u64, step: u64) -> i64 {
+    (SplitMix64(SplitMix64(seed).next().wrapping_add(step)).next() >> 1) as i64
 }
 
 /// A permutation of the numbers below `count` (Fisher–Yates), which depends on these arguments only.

@@ -1,0 +1,141 @@
+//! One call of the operator, wherever its tensors come from.
+
+use super::Error;
+use super::attributes::{Attributes, check_damping};
+use super::element::Element;
+use super::shapes::Sizes;
+use crate::curvature::{self, Layer, Matrix, Products, Sampled, conditioned_gradient};
+
+/// Indices of the operator's inputs.
+pub(crate) mod input {
+    pub(crate) const G: usize = 0;
+    pub(crate) const A: usize = 1;
+    pub(crate) const LAMBDA_A: usize = 2;
+    pub(crate) const G_BAR: usize = 3;
+    pub(crate) const LAMBDA_G: usize = 4;
+}
+
+/// Number of inputs that the operator declares.
+pub(crate) const INPUTS: usize = input::LAMBDA_G + 1;
+
+/// Whether the operator can be left without input `index`.
+pub(super) fn is_optional(index: usize) -> bool {
+    index >= input::LAMBDA_A
+}
+
+/// Whether input `index` is a tensor of the operator's element type, and not a damping of any type.
+pub(super) fn is_matrix(index: usize) -> bool {
+    matches!(index, input::G | input::A | input::G_BAR)
+}
+
+/// A tensor's shape and elements.
+pub(crate) struct Tensor<'a, E> {
+    pub(crate) shape: Vec<usize>,
+    pub(crate) data: &'a [E],
+}
+
+/// The inputs of a call; `None` is one that the node leaves out.
+pub(crate) struct Inputs<'a, E> {
+    pub(crate) g: Option<Tensor<'a, E>>,
+    pub(crate) a: Option<Tensor<'a, E>>,
+    pub(crate) lambda_a: Option<f64>,
+    pub(crate) g_bar: Option<Tensor<'a, E>>,
+    pub(crate) lambda_g: Option<f64>,
+}
+
+/// Buffers of a call.
+pub(crate) struct Workspace<E: Element> {
+    curvature: curvature::Workspace<E::Compute>,
+    gradients: Vec<E::Compute>,
+    inputs: Vec<E::Compute>,
+    sampled: Vec<E::Compute>,
+    output: Vec<E::Compute>,
+}
+
+impl<E: Element> Default for Workspace<E> {
+    fn default() -> Self {
+        Self {
+            curvature: curvature::Workspace::default(),
+            gradients: Vec::new(),
+            inputs: Vec::new(),
+            sampled: Vec::new(),
+            output: Vec::new(),
+        }
+    }
+}
+
+/// A call whose inputs fit the attributes and each other.
+pub(crate) struct Call<'a, E> {
+    attributes: &'a Attributes,
+    g: Tensor<'a, E>,
+    a: Tensor<'a, E>,
+    g_bar: Option<Tensor<'a, E>>,
+    lambda_a: f64,
+    lambda_g: f64,
+    sizes: Sizes,
+}
+
+impl<'a, E: Element> Call<'a, E> {
+    pub(crate) fn new(attributes: &'a Attributes, inputs: Inputs<'a, E>) -> Result<Self, Error> {
+        let missing = |name| move || Error::Input { name, problem: "is missing".into() };
+        let g = inputs.g.ok_or_else(missing("G"))?;
+        let a = inputs.a.ok_or_else(missing("A"))?;
+        let damping = |name, input, attribute: Option<f64>| match input {
+            Some(lambda) => check_damping(name, lambda),
+            None => attribute.ok_or(Error::NoDamping { name }),
+        };
+        let lambda_a = damping("lambda_a", inputs.lambda_a, attributes.lambda_a)?;
+        let lambda_g = damping("lambda_g", inputs.lambda_g, Some(attributes.lambda_g))?;
+        let g_bar_shape = inputs.g_bar.as_ref().map(|g_bar| g_bar.shape.as_slice());
+        let sizes = Sizes::new(&attributes.layout, &g.shape, &a.shape, g_bar_shape)?;
+        Ok(Self { attributes, g, a, g_bar: inputs.g_bar, lambda_a, lambda_g, sizes })
+    }
+
+    pub(crate) fn output_shape(&self) -> &[usize] {
+        &self.sizes.output
+    }
+
+    /// Writes the output, which has the shape [`Self::output_shape`].
+    pub(crate) fn write<P>(&self, output: &mut [E], workspace: &mut Workspace<E>, products: &mut P) -> Result<(), Error>
+    where
+        P: Products<E::Compute> + Products<f64>,
+    {
+        if output.is_empty() {
+            return Ok(());
+        }
+        let Sizes { layers, rows, sampled_rows, out_features, in_features, .. } = self.sizes;
+        let layout = &self.attributes.layout;
+        let Workspace { curvature, gradients, inputs, sampled, output: buffer } = workspace;
+        for (index, output) in output.chunks_exact_mut(out_features * in_features).enumerate() {
+            let of_layer = |tensor| of_layer(tensor, index, layers);
+            let gradients = E::widen(of_layer(self.g.data), gradients);
+            let inputs = E::widen(of_layer(self.a.data), inputs);
+            let sampled = self.g_bar.as_ref().map(|g_bar| E::widen(of_layer(g_bar.data), sampled));
+            let layer = Layer {
+                gradients: samples(gradients, [rows, out_features], layout.trans_g),
+                inputs: samples(inputs, [rows, in_features], layout.trans_a),
+                lambda: self.lambda_a,
+                sampled: sampled.map(|sampled| Sampled {
+                    gradients: samples(sampled, [sampled_rows, out_features], layout.trans_g),
+                    lambda: self.lambda_g,
+                }),
+                alpha: self.attributes.alpha,
+                form: self.attributes.form,
+                transpose_output: layout.trans_y,
+            };
+            E::fill(output, buffer, |output| conditioned_gradient(&layer, curvature, products, output))?;
+        }
+        Ok(())
+    }
+}
+
+/// The part of a batched tensor that belongs to one layer.
+fn of_layer<E>(tensor: &[E], index: usize, layers: usize) -> &[E] {
+    let len = tensor.len() / layers;
+    &tensor[index * len..(index + 1) * len]
+}
+
+/// A matrix of which the rows are samples, over a tensor that is perhaps stored features-first.
+fn samples<T: Copy>(data: &[T], [rows, features]: [usize; 2], transposed: bool) -> Matrix<'_, T> {
+    if transposed { Matrix::new(data, features, rows).t() } else { Matrix::new(data, rows, features) }
+}

@@ -1,0 +1,9 @@
+//! Training in tract: against what PyTorch recorded, and the operator against its formula in double precision.
+
+mod arrays;
+mod carried;
+#[path = "../common/mod.rs"]
+mod common;
+mod models;
+mod operator;
+mod steps;
