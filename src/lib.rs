@@ -11,12 +11,13 @@
 //! - [`autodiff`]: writes out gradients in standard ONNX operators.
 //! - [`optimizer`]: update rules, as graphs.
 //! - [`training_graph`]: makes a training graph from a forward model.
-//! - [`weights`]: puts trained weights back into the forward model.
+//! - [`runtime`], [`train`]: run a training graph, from data on disk to a trained model.
+//! - [`tensors`], [`weights`]: tensors in files, and trained ones back into the forward model.
 //! - [`curvature`]: the mathematics, on plain arrays.
 //! - [`ops`]: the operator for ONNX Runtime. Built as a `cdylib`, this crate is `libisaac.so`, which any ONNX Runtime from 1.17 on
 //!   loads.
 //!
-//! The program `isaac-rewrite` is a thin face of all but the last two:
+//! The programs `isaac-rewrite` and `isaac-train` are thin faces of it:
 //!
 //! ```
 //! use isaac::model::Model;

@@ -1,7 +1,7 @@
 //! `ai.isaac::IsaacGemm`, the ONNX Runtime operator that `libisaac.so` registers.
 //!
 //! ONNX Runtime calls [`RegisterCustomOps`] when a session option names the library. The operator's schema is
-//! `onnx/IsaacGemm.md`. All `unsafe` code of the crate is in this room; files without it don't allow it:
+//! `onnx/IsaacGemm.md`. All `extern` code of the crate is in this room; files without `unsafe` code don't allow it:
 //!
 //! | file | job |
 //! |---|---|

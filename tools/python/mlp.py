@@ -1,4 +1,9 @@
-"""The network of the demo and of the training tests: five linear layers with ReLU between, and its initial weights."""
+"""The network of the demo and of the training tests: five linear layers with ReLU between, and its initial weights.
+
+    python tools/python/mlp.py OUT.onnx [--seed 0]
+"""
+
+import argparse
 
 import numpy as np
 
@@ -46,3 +51,17 @@ def forward_model(widths, seed):
     model.ir_version = 8
     onnx.checker.check_model(model)
     return model
+
+
+def main():
+    import onnx
+
+    parser = argparse.ArgumentParser(description="Writes the network of the demo.")
+    parser.add_argument("out", help="the file to write")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the initial weights")
+    arguments = parser.parse_args()
+    onnx.save(forward_model(WIDTHS, arguments.seed), arguments.out)
+
+
+if __name__ == "__main__":
+    main()

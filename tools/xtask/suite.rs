@@ -105,6 +105,19 @@ pub(crate) fn steps() -> Vec<Step> {
         command: Box::new(docs_tests),
         ..Step::pytest("docs", "the README and the examples", Environment::StockNewest)
     });
+    // Last, because they build everything once more, with tract in it.
+    steps.push(Step {
+        name: "tract".to_owned(),
+        what: "the Rust tests of the embedded runtime",
+        environments: Vec::new(),
+        counts_tests: true,
+        command: Box::new(|| Ok(cargo_tests(&["--features", "tract", "--test", "tract"]))),
+    });
+    steps.push(Step {
+        name: "train-tract".to_owned(),
+        command: Box::new(train_in_tract),
+        ..Step::pytest("train", "isaac-train in the embedded runtime", Environment::StockNewest)
+    });
     steps
 }
 
@@ -114,14 +127,21 @@ fn with_arguments(arguments: &[&str]) -> Command {
     command
 }
 
-fn rust_tests() -> Result<Command, String> {
+/// The tests that these arguments choose.
+fn cargo_tests(chosen: &[&str]) -> Command {
     let nextest = cargo().args(["nextest", "--version"]).output().is_ok_and(|output| output.status.success());
     let mut command = if nextest {
         with_arguments(&["nextest", "run", "--release", "--cargo-quiet", "--no-fail-fast", "--status-level", "slow"])
     } else {
-        with_arguments(&["test", "--release", "--lib", "--bins", "--tests", "--no-fail-fast"])
+        with_arguments(&["test", "--release", "--no-fail-fast"])
     };
     give_paths(&mut command);
+    command.args(chosen);
+    command
+}
+
+fn rust_tests() -> Result<Command, String> {
+    let mut command = cargo_tests(&["--lib", "--bins", "--tests"]);
     command.env("ISAAC_ONNX_DATA", onnx_data()?);
     Ok(command)
 }
@@ -136,6 +156,14 @@ fn pytest(folder: &str, environment: Environment) -> Result<Command, String> {
     give_paths(&mut command);
     command.args(["-m", "pytest", "-p", "no:cacheprovider", "-ra", "--tb=short"]);
     command.arg(format!("tests/python/{folder}"));
+    Ok(command)
+}
+
+/// What a run computes, whatever runs it.
+fn train_in_tract() -> Result<Command, String> {
+    command::run(&mut with_arguments(&["build", "--release", "--quiet", "--features", "tract", "--bin", "isaac-train"]))?;
+    let mut command = pytest("train/test_numbers.py", Environment::StockNewest)?;
+    command.env("ISAAC_RUNTIME", "tract");
     Ok(command)
 }
 

@@ -21,7 +21,9 @@ def environment():
 
 
 def command(*arguments):
-    return [os.environ["ISAAC_TRAIN"], *map(str, arguments)]
+    """A command line; ISAAC_RUNTIME, if set, says what runs the graphs."""
+    runtime = ["--runtime", os.environ["ISAAC_RUNTIME"]] if "ISAAC_RUNTIME" in os.environ else []
+    return [os.environ["ISAAC_TRAIN"], *map(str, arguments), *runtime]
 
 
 def call(*arguments, **options):
