@@ -78,7 +78,7 @@ def test_missing_files(task):
     assert "nowhere.npz" in refused(task, "--eval", task.folder / "nowhere.npz")
 
 
-@pytest.mark.parametrize("length", [0, 100, 1000])
+@pytest.mark.parametrize("length", [0, 100, -20])
 def test_truncated_models(task, length):
     task.model.write_bytes(task.model.read_bytes()[:length])
     assert str(task.model) in refused(task)
