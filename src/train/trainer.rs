@@ -178,7 +178,13 @@ impl<'a> Trainer<'a> {
     fn steps(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Ended, TrainError> {
         let per_epoch = self.task.batches.per_epoch() as u64;
         let total = self.settings.steps(per_epoch);
-        while self.progress.step < total {
+        loop {
+            if let Some(best) = self.early_end()? {
+                return Ok(Ended::Early { best });
+            }
+            if self.progress.step >= total {
+                return Ok(Ended::Finished);
+            }
             if stop.load(Ordering::Relaxed) {
                 return Ok(Ended::Stopped);
             }
@@ -187,9 +193,6 @@ impl<'a> Trainer<'a> {
             if self.progress.step.is_multiple_of(per_epoch) {
                 let record = self.epoch(per_epoch)?;
                 observer.epoch(&record).map_err(TrainError::Report)?;
-                if let Some(best) = self.early_end()? {
-                    return Ok(Ended::Early { best });
-                }
             }
             if let Some((_, every)) = &self.settings.checkpoints
                 && self.progress.step.is_multiple_of(*every)
@@ -197,7 +200,6 @@ impl<'a> Trainer<'a> {
                 self.save()?;
             }
         }
-        Ok(Ended::Finished)
     }
 
     /// One step.

@@ -13,6 +13,16 @@ use serde_json::json;
 use crate::arguments::Output;
 use crate::failure::Failure;
 
+/// Checks that every file can be written, before time is spent on what would go into it.
+pub(crate) fn check(output: &Output) -> Result<(), Failure> {
+    let Output { out, weights_out, checkpoint, csv, plot, .. } = output;
+    for path in [out, weights_out, checkpoint, csv, plot].into_iter().flatten() {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        tempfile::tempfile_in(folder).map_err(unwritten(path))?;
+    }
+    Ok(())
+}
+
 /// Writes the trained tensors into the model that they were trained from, and alone.
 pub(crate) fn write(output: &Output, model: &Model, map: &TrainingMap, carried: Vec<Tensor>) -> Result<(), Failure> {
     let own = |name: &str| model.graph().initializers().iter().any(|initializer| initializer.name() == name);

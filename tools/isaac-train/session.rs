@@ -41,6 +41,7 @@ pub(crate) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Reads model and data.
     pub(crate) fn new(arguments: &'a Arguments) -> Result<Self, Failure> {
+        results::check(&arguments.output)?;
         let model = Model::load(&arguments.model)?;
         let plan = Plan::new(arguments, &model)?;
         plan.check(arguments)?;

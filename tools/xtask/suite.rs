@@ -161,7 +161,15 @@ fn pytest(folder: &str, environment: Environment) -> Result<Command, String> {
 
 /// What a run computes, whatever runs it.
 fn train_in_tract() -> Result<Command, String> {
-    command::run(&mut with_arguments(&["build", "--release", "--quiet", "--features", "tract", "--bin", "isaac-train"]))?;
+    command::run(&mut with_arguments(&[
+        "build",
+        "--release",
+        "--quiet",
+        "--features",
+        "tract",
+        "--bin",
+        "isaac-train",
+    ]))?;
     let mut command = pytest("train/test_numbers.py", Environment::StockNewest)?;
     command.env("ISAAC_RUNTIME", "tract");
     Ok(command)

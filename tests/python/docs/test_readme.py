@@ -1,6 +1,8 @@
 """The README shows the examples as they are, and links to what is there."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,13 @@ def test_every_link_inside_the_repository_leads_somewhere():
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert "docs/demo.svg" in links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_option_that_is_named_is_one_of_a_tool():
+    helps = [subprocess.run([os.environ[tool], "--help"], capture_output=True, text=True).stdout for tool in ("ISAAC_REWRITE", "ISAAC_TRAIN")]
+    known = set(re.findall(r"--[a-z][a-z-]*", " ".join(helps)))
+    section = README[README.index("### Fine-tuning") : README.index("### Python, with ONNX Runtime's training API")]
+    # Of cargo.
+    named = set(re.findall(r"--[a-z][a-z-]*", section)) - {"--features", "--release"}
+    assert named - known == set()
+    assert len(named) > 20

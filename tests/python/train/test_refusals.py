@@ -101,6 +101,7 @@ def test_no_runtime(task):
 
 
 def test_a_folder_that_cannot_be_written(task):
-    assert "nowhere" in refused(task, "--csv", task.folder / "nowhere" / "run.csv")
-    said = refused(task, "--weights-out", task.folder / "nowhere" / "weights.safetensors")
-    assert "nowhere" in said
+    for option in ("--csv", "--weights-out", "--checkpoint", "--plot"):
+        said = refused(task, option, task.folder / "nowhere" / "file.svg")
+        # Before anything is trained.
+        assert "nowhere" in said and "epoch" not in said

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 
+import numpy as np
 import pytest
 from runs import Task, call, command, environment, train
 
@@ -129,6 +130,17 @@ def test_files_that_are_no_checkpoints_are_refused(task):
         done = call(*task.arguments(*settings("--checkpoint", checkpoint, "--resume")))
         assert done.returncode == 1
         assert str(checkpoint) in done.stderr and "panicked" not in done.stderr
+
+
+def test_a_run_that_has_ended_early_has_ended(task):
+    held_out, checkpoint = task.folder / "eval.npz", task.folder / "run.safetensors"
+    np.savez(held_out, input=task.x, labels=(task.labels + 1) % 3)
+    more = ["--eval", held_out, "--early-stop", 2, "--epochs", 50, "--lr", 0.5, "--checkpoint", checkpoint]
+    outs = [task.folder / name for name in ("first.onnx", "again.onnx")]
+    first = train(*task.arguments(*settings(*more, "--out", outs[0])))
+    again = train(*task.arguments(*settings(*more, "--out", outs[1], "--resume")))
+    assert losses(first) == losses(again)
+    assert outs[0].read_bytes() == outs[1].read_bytes()
 
 
 def test_the_json_of_a_resumed_run_has_all_epochs(task):
