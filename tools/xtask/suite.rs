@@ -171,6 +171,7 @@ fn train_in_tract() -> Result<Command, String> {
         "isaac-train",
     ]))?;
     let mut command = pytest("train/test_numbers.py", Environment::StockNewest)?;
+    command.arg("tests/python/train/test_resuming.py");
     command.env("ISAAC_RUNTIME", "tract");
     Ok(command)
 }
