@@ -67,11 +67,11 @@ impl OnnxRuntimeLibrary {
         let unusable = |what: String| format!("cannot use {} as ONNX Runtime: {what}", path.display());
         // SAFETY: libraries of this name do nothing harmful when they are loaded, and this one stays loaded for good.
         let library: &'static Library =
-            Box::leak(Box::new(unsafe { Library::new(&path) }.map_err(|error| unusable(error.to_string()))?));
+            Box::leak(Box::new(unsafe { Library::new(&path) }.map_err(|error| unusable(with_cause(&error)))?));
         // SAFETY: ONNX Runtime exports this function with this signature; its tables live as long as the library.
         let (base, api, version) = unsafe {
             let get_base = library.get::<unsafe extern "C" fn() -> *const sys::OrtApiBase>(b"OrtGetApiBase");
-            let base = get_base.map_err(|error| unusable(error.to_string()))?();
+            let base = get_base.map_err(|error| unusable(with_cause(&error)))?();
             let version = std::ffi::CStr::from_ptr(((*base).GetVersionString)()).to_string_lossy().into_owned();
             (base, ((*base).GetApi)(sys::ORT_API_VERSION).as_ref(), version)
         };
@@ -82,6 +82,11 @@ impl OnnxRuntimeLibrary {
         environment.set_log_level(LogLevel::Error);
         Ok(Self { base: BaseTable(base), environment, version })
     }
+}
+
+/// What the loader says: the error names the call, and its cause the reason.
+fn with_cause(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 /// The library to load: the one that the variable names, or that of an installed Python package, or the system's.
