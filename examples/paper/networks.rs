@@ -3,7 +3,9 @@
 use fastrand::Rng;
 use isaac::model::{Dim, Model, ModelError, TensorType};
 use isaac::proto::tensor_proto::DataType;
-use isaac::proto::{AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, attribute_proto};
+use isaac::proto::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, attribute_proto,
+};
 use prost::Message;
 
 const OPSET: i64 = 17;
@@ -120,7 +122,15 @@ impl Network {
     }
 
     /// A convolution and a batch normalization. The kernels are drawn as He et al. (2015) draw them: N(0, 2/outputs).
-    fn convolution(&mut self, value: &str, name: &str, inputs: usize, outputs: usize, size: usize, stride: i64) -> String {
+    fn convolution(
+        &mut self,
+        value: &str,
+        name: &str,
+        inputs: usize,
+        outputs: usize,
+        size: usize,
+        stride: i64,
+    ) -> String {
         let deviation = (2.0 / (outputs * size * size) as f64).sqrt();
         let dims = [outputs, inputs, size, size];
         let kernel = self.parameter(&format!("{name}.weight"), &dims, |random| deviation * normal(random));

@@ -1,0 +1,225 @@
+//! What the experiments share: data, programs, runs and pictures.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use isaac::model::{Model, TensorType};
+use isaac::optimizer::{Moments, Optimizer, Update};
+use isaac::rewrite::{Analysis, Choice, Selector};
+use isaac::runtime::{OnnxRuntime, Program};
+use isaac::tensors::Tensor;
+use isaac::train::data::{Batches, Builtin, Dataset, Examples, Input, Role, Split};
+use isaac::train::metrics::{Labels, Metric};
+use isaac::train::report::{Observer, plot};
+use isaac::train::schedule::Schedule;
+use isaac::train::sweep::{Outcome, run_from};
+use isaac::train::{Examination, Rates, Settings, Task};
+use isaac::training_graph::{Damping, Distance, Labelled, Loss, Method, Recipe, Selection, TrainingGraph};
+
+pub(crate) type Failure = Box<dyn Error>;
+
+/// The examples that are evaluated at once.
+const EVALUATION_BATCH: usize = 500;
+
+pub(crate) const CLASSES: Distance = Distance::CrossEntropy { class_axis: None, ignore_index: None };
+pub(crate) const SGD: Optimizer = Optimizer::Sgd;
+pub(crate) const MOMENTUM: Optimizer = Optimizer::Momentum { momentum: 0.9, nesterov: false };
+
+pub(crate) fn adam() -> Optimizer {
+    Optimizer::Adam(Moments::default())
+}
+
+/// Where experiments are made, and how large.
+pub(crate) struct Lab {
+    pub(crate) full: bool,
+    pub(crate) out: PathBuf,
+    pub(crate) threads: usize,
+    pub(crate) cache: PathBuf,
+}
+
+impl Lab {
+    /// One of these, by the size of experiments.
+    pub(crate) fn size<T>(&self, small: T, full: T) -> T {
+        if self.full { full } else { small }
+    }
+
+    pub(crate) fn data(&self, builtin: Builtin) -> Result<Split, Failure> {
+        Ok(builtin.load(&self.cache)?)
+    }
+
+    /// The path of a picture; its folder is made.
+    pub(crate) fn picture(&self, name: &str) -> Result<PathBuf, Failure> {
+        std::fs::create_dir_all(&self.out)?;
+        Ok(self.out.join(format!("{name}.svg")))
+    }
+
+    /// Draws the curves of runs over each other.
+    pub(crate) fn plot(&self, name: &str, title: &str, outcomes: &[&Outcome]) -> Result<(), Failure> {
+        let runs: Vec<_> = outcomes.iter().map(|outcome| outcome.as_run()).collect();
+        Ok(plot::draw(&self.picture(name)?, title, &runs)?)
+    }
+}
+
+/// What takes the gradient's place, and in which layers.
+#[derive(Clone)]
+pub(crate) struct Direction {
+    pub(crate) method: Method,
+    pub(crate) layers: Selector,
+}
+
+impl Direction {
+    pub(crate) fn everywhere(method: Method) -> Self {
+        Self { method, layers: Selector::All }
+    }
+}
+
+/// Data, a loss, and batches: what networks of one shape of input are trained with.
+pub(crate) struct Problem<'a> {
+    lab: &'a Lab,
+    distance: Distance,
+    train: Examples,
+    test: Examples,
+    batch: usize,
+}
+
+impl<'a> Problem<'a> {
+    /// The problem of networks like `model`, on the first so many `train` images of a set; an image is its own label where labels are
+    /// numbers.
+    pub(crate) fn new(
+        lab: &'a Lab,
+        data: &Split,
+        model: &Model,
+        distance: Distance,
+        (fraction, batch): (f64, usize),
+    ) -> Result<Self, Failure> {
+        let inputs = inputs(&program(model, distance, SGD, &Direction::everywhere(Method::Gradient))?);
+        let is_real = Labels::from(distance) == Labels::Real;
+        let labels = inputs.iter().filter(|input| is_real && input.role == Role::Labels);
+        let bindings: Vec<(String, String)> = labels.map(|input| (input.name.clone(), "images".to_owned())).collect();
+        let examples = |dataset: &Dataset| Examples::new(dataset, &inputs, &bindings);
+        let train = examples(&data.train)?;
+        // Which examples are left does not vary with the seed of a run.
+        let train = if fraction < 1.0 { train.split(fraction, 0)?.1 } else { train };
+        Ok(Self { lab, distance, train, test: examples(&data.test)?, batch })
+    }
+
+    /// Makes a network ready to be trained.
+    pub(crate) fn runner(
+        &self,
+        model: &Model,
+        optimizer: Optimizer,
+        direction: &Direction,
+    ) -> Result<Runner<'_>, Failure> {
+        let program = program(model, self.distance, optimizer, direction)?;
+        let engine = OnnxRuntime::new(&program, Some(self.lab.threads))?;
+        let labels = Labels::from(self.distance);
+        let metrics = [Metric::Accuracy].into_iter().filter(|metric| metric.fits(labels)).collect();
+        let batches = Batches::new(&self.test, EVALUATION_BATCH)?;
+        let labels = program.map.labels.first().map(|input| (input.clone(), labels));
+        let examination = Some(Examination { batches, metrics, labels });
+        let start = program.start()?;
+        let task = Task { map: program.map, batches: Batches::new(&self.train, self.batch)?, examination };
+        Ok(Runner { engine, task, start })
+    }
+}
+
+/// A network in the runtime, which is trained again and again from the same weights.
+pub(crate) struct Runner<'a> {
+    engine: OnnxRuntime,
+    task: Task<'a>,
+    start: Vec<Tensor>,
+}
+
+impl Runner<'_> {
+    /// One run. That it diverges is an outcome too.
+    pub(crate) fn run(&mut self, name: &str, settings: &Settings) -> Result<Outcome, Failure> {
+        let mut nobody: Vec<Box<dyn Observer>> = Vec::new();
+        let point = (name.to_owned(), settings.clone());
+        let never = AtomicBool::new(false);
+        let outcome = run_from(&self.start, &mut self.engine, &self.task, &point, &mut nobody, &never)?;
+        Ok(outcome.expect("nobody stops it"))
+    }
+
+    /// A run at each of these learning rates: the one that ends with the lowest training loss.
+    pub(crate) fn best(&mut self, name: &str, settings: &Settings, rates: &[f64]) -> Result<Outcome, Failure> {
+        let mut best: Option<Outcome> = None;
+        for &rate in rates {
+            let mut settings = settings.clone();
+            settings.rates.lr = Schedule::constant(rate);
+            let outcome = self.run(&format!("{name}, lr {rate}"), &settings)?;
+            eprintln!("{}: {}", outcome.label, describe(&outcome));
+            if best.as_ref().is_none_or(|best| final_loss(&outcome) < final_loss(best)) {
+                best = Some(outcome);
+            }
+        }
+        best.ok_or_else(|| "no learning rate was given".into())
+    }
+}
+
+/// Settings with constant rates.
+pub(crate) fn settings(epochs: u64, lr: f64, (lambda_a, lambda_g): (f64, f64)) -> Settings {
+    let [lr, lambda_a, lambda_g] = [lr, lambda_a, lambda_g].map(Schedule::constant);
+    let rates = Rates { lr, lambda_a, lambda_g };
+    Settings { epochs, max_steps: None, rates, seed: 0, patience: None, checkpoints: None }
+}
+
+/// The mean loss of the last epoch's steps, or of the last tenth of all steps where no epoch ends; infinite for a run that diverged.
+pub(crate) fn final_loss(outcome: &Outcome) -> f64 {
+    if outcome.diverged.is_some() {
+        return f64::INFINITY;
+    }
+    if let Some(last) = outcome.progress.epochs.last() {
+        return last.train_loss;
+    }
+    let steps = &outcome.steps;
+    let last = &steps[steps.len() - steps.len().div_ceil(10)..];
+    last.iter().map(|step| step.loss).sum::<f64>() / last.len() as f64
+}
+
+/// The accuracy of the last evaluation.
+pub(crate) fn accuracy(outcome: &Outcome) -> Option<f64> {
+    outcome.progress.epochs.last().filter(|_| outcome.diverged.is_none())?.eval.as_ref()?.get("accuracy")
+}
+
+/// The median time of a step, but for the first.
+pub(crate) fn milliseconds(outcome: &Outcome) -> f64 {
+    let times = outcome.steps.windows(2).map(|pair| 1e3 * (pair[1].seconds - pair[0].seconds));
+    crate::table::median(times.collect())
+}
+
+pub(crate) fn describe(outcome: &Outcome) -> String {
+    match (&outcome.diverged, accuracy(outcome)) {
+        (Some(divergence), _) => format!("diverged at step {}", divergence.step),
+        (None, None) => format!("loss {:.5}", final_loss(outcome)),
+        (None, Some(accuracy)) => format!("loss {:.5}, accuracy {accuracy:.4}", final_loss(outcome)),
+    }
+}
+
+/// What is run: a network's training graph, with its layers conditioned, and the graph that evaluates.
+fn program(model: &Model, distance: Distance, optimizer: Optimizer, direction: &Direction) -> Result<Program, Failure> {
+    let recipe = Recipe {
+        loss: Loss::Labelled(Labelled { distance, prediction: None, example_weights: false }),
+        update: Some(Update { optimizer, weight_decay: 0.0, clip_norm: None }),
+        selection: Selection::default(),
+    };
+    let graph = TrainingGraph::new(model, &recipe)?;
+    let analysis = Analysis::new(graph.model(), &[])?;
+    let choice = Choice { layers: vec![direction.layers.clone()], ..Choice::default() };
+    let chosen = analysis.choose(&choice)?;
+    // Both are inputs, which every step feeds.
+    let damping = Damping { lambda_a: 1.0, lambda_g: f32::INFINITY };
+    let conditioned = graph.conditioned(&chosen, direction.method, damping)?;
+    Ok(isaac::train::program(&graph, &recipe, &conditioned)?)
+}
+
+/// The inputs that examples are fed to.
+fn inputs(program: &Program) -> Vec<Input> {
+    let declared = program.training.graph().inputs();
+    let find = |name: &String, role| {
+        let declared = declared.iter().find(|input| input.name() == name)?;
+        Some(Input { name: name.clone(), tensor_type: TensorType::of(declared)?, role })
+    };
+    let data = program.map.data.iter().filter_map(|name| find(name, Role::Data));
+    data.chain(program.map.labels.iter().filter_map(|name| find(name, Role::Labels))).collect()
+}
