@@ -1,26 +1,30 @@
 //! What the experiments share: data, programs, runs and pictures.
 
 use std::error::Error;
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use isaac::model::{Model, TensorType};
 use isaac::optimizer::{Moments, Optimizer, Update};
 use isaac::rewrite::{Analysis, Choice, Selector};
-use isaac::runtime::{OnnxRuntime, Program};
+use isaac::runtime::{OnnxRuntime, Program, RuntimeError};
 use isaac::tensors::Tensor;
 use isaac::train::data::{Batches, Builtin, Dataset, Examples, Input, Role, Split};
 use isaac::train::metrics::{Labels, Metric};
-use isaac::train::report::{Observer, plot};
+use isaac::train::report::{EpochRecord, Observer, StepRecord, plot};
 use isaac::train::schedule::Schedule;
 use isaac::train::sweep::{Outcome, run_from};
-use isaac::train::{Examination, Rates, Settings, Task};
+use isaac::train::{Divergence, Examination, Fault, Progress, Rates, Settings, Task, TrainError};
 use isaac::training_graph::{Damping, Distance, Labelled, Loss, Method, Recipe, Selection, TrainingGraph};
 
 pub(crate) type Failure = Box<dyn Error>;
 
 /// The examples that are evaluated at once.
 const EVALUATION_BATCH: usize = 500;
+
+/// What the operator says of activations that have grown without bound.
+const OVERFLOW: &str = "is not positive definite";
 
 pub(crate) const CLASSES: Distance = Distance::CrossEntropy { class_axis: None, ignore_index: None };
 pub(crate) const SGD: Optimizer = Optimizer::Sgd;
@@ -134,11 +138,16 @@ pub(crate) struct Runner<'a> {
 impl Runner<'_> {
     /// One run. That it diverges is an outcome too.
     pub(crate) fn run(&mut self, name: &str, settings: &Settings) -> Result<Outcome, Failure> {
-        let mut nobody: Vec<Box<dyn Observer>> = Vec::new();
+        let mut counter = Counter(0);
         let point = (name.to_owned(), settings.clone());
         let never = AtomicBool::new(false);
-        let outcome = run_from(&self.start, &mut self.engine, &self.task, &point, &mut nobody, &never)?;
-        Ok(outcome.expect("nobody stops it"))
+        match run_from(&self.start, &mut self.engine, &self.task, &point, &mut counter, &never) {
+            Ok(outcome) => outcome.ok_or_else(|| "a run was stopped".into()),
+            Err(TrainError::Runtime(RuntimeError::Failed { what, .. })) if what.contains(OVERFLOW) => {
+                Ok(overflowed(name, counter.0 + 1))
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A run at each of these learning rates: the one that ends with the lowest training loss.
@@ -154,6 +163,33 @@ impl Runner<'_> {
             }
         }
         best.ok_or_else(|| "no learning rate was given".into())
+    }
+}
+
+/// Counts steps.
+struct Counter(u64);
+
+impl Observer for Counter {
+    fn step(&mut self, record: &StepRecord) -> io::Result<()> {
+        self.0 = record.step;
+        Ok(())
+    }
+
+    fn epoch(&mut self, _: &EpochRecord) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A run that diverged where the activations' products, and not yet the loss, are too large for numbers.
+fn overflowed(name: &str, step: u64) -> Outcome {
+    let fault = Fault::Forward { largest: "an activation".to_owned(), size: f64::INFINITY };
+    let divergence = Divergence { step, loss: f64::NAN, lr: f64::NAN, lambda: f64::NAN, fault };
+    Outcome {
+        label: name.to_owned(),
+        progress: Progress::default(),
+        steps: Vec::new(),
+        diverged: Some(divergence),
+        carried: Vec::new(),
     }
 }
 
