@@ -51,3 +51,5 @@ pub mod train;
 pub mod training_graph;
 pub mod upgrade;
 pub mod weights;
+
+pub use replace::check_writable;

@@ -2,13 +2,14 @@
 
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::Builder;
 
 /// Puts what `write` writes in the place of the file at `path`: a temporary file beside it, then a rename. Whoever reads `path`
 /// meanwhile, or after a crash, finds the old content or the new one.
 pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> std::io::Result<()> {
+    let path = &target(path)?;
     let folder = folder(path);
     // The usual permissions of a new file (the umask is applied), not the private ones of a temporary file.
     let permissions = Permissions::from_mode(0o666);
@@ -19,6 +20,25 @@ pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut File) -> std::io::Res
     // So that the rename survives a crash too. The file is complete where a file system does not sync folders.
     let _ = File::open(folder).and_then(|folder| folder.sync_all());
     Ok(())
+}
+
+/// What is replaced: the file at `path`, or that which a link there leads to.
+///
+/// # Errors
+/// Something else than a file, or a folder that nothing can be written to.
+pub(crate) fn target(path: &Path) -> std::io::Result<PathBuf> {
+    let target = if path.is_symlink() { path.canonicalize()? } else { path.to_owned() };
+    match std::fs::metadata(&target) {
+        Ok(there) if !there.is_file() => {
+            Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "what is there is no file, and is left alone"))
+        }
+        _ => Ok(target),
+    }
+}
+
+/// Checks that [`replace`] could put a file there, as far as that can be told.
+pub fn check_writable(path: &Path) -> std::io::Result<()> {
+    tempfile::tempfile_in(folder(&target(path)?)).map(|_| ())
 }
 
 /// The folder that holds `path`.

@@ -121,9 +121,10 @@ impl<'a> Problem<'a> {
         let metrics = [Metric::Accuracy].into_iter().filter(|metric| metric.fits(labels)).collect();
         let batches = Batches::new(&self.test, EVALUATION_BATCH)?;
         let labels = program.map.labels.first().map(|input| (input.clone(), labels));
-        let examination = Some(Examination { batches, metrics, labels });
+        let examination = Some(Examination { batches, metrics });
         let start = program.start()?;
-        let task = Task { map: program.map, batches: Batches::new(&self.train, self.batch)?, examination };
+        let batches = Batches::new(&self.train, self.batch)?;
+        let task = Task { map: program.map, batches, labels, examination };
         Ok(Runner { engine, task, start })
     }
 }
@@ -188,6 +189,7 @@ fn overflowed(name: &str, step: u64) -> Outcome {
         label: name.to_owned(),
         progress: Progress::default(),
         steps: Vec::new(),
+        early: false,
         diverged: Some(divergence),
         carried: Vec::new(),
     }
@@ -196,7 +198,7 @@ fn overflowed(name: &str, step: u64) -> Outcome {
 /// Settings with constant rates.
 pub(crate) fn settings(epochs: u64, lr: f64, (lambda_a, lambda_g): (f64, f64)) -> Settings {
     let [lr, lambda_a, lambda_g] = [lr, lambda_a, lambda_g].map(Schedule::constant);
-    let rates = Rates { lr, lambda_a, lambda_g };
+    let rates = Rates { lr, lambda_a: Some(lambda_a), lambda_g: Some(lambda_g) };
     Settings { epochs, max_steps: None, rates, seed: 0, patience: None, checkpoints: None }
 }
 

@@ -106,7 +106,9 @@ fn find() -> Result<PathBuf, String> {
 fn package_library(python: &OsStr) -> Option<PathBuf> {
     let output = Command::new(python).args(["-c", FIND_PACKAGE]).stderr(Stdio::null()).output().ok()?;
     let folder = String::from_utf8(output.stdout).ok()?;
-    library_in(&Path::new(folder.trim_end()).join("capi"))
+    // Without the package nothing is printed, which is not to mean the current folder.
+    let folder = folder.trim_end();
+    if folder.is_empty() { None } else { library_in(&Path::new(folder).join("capi")) }
 }
 
 /// The library in the folders where systems and installers put libraries.

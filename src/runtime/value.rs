@@ -41,6 +41,9 @@ pub(super) fn fits(value: &DynTensor, tensor: &Tensor) -> bool {
 /// Overwrites the elements of a value in CPU memory that [`fits`].
 pub(super) fn fill(value: &mut DynTensor, tensor: &Tensor) {
     assert!(fits(value, tensor), "the value has the tensor's type and shape");
+    if tensor.data().is_empty() {
+        return;
+    }
     // SAFETY: the value is as large as the tensor, and nothing else refers to it.
     unsafe {
         let target = std::slice::from_raw_parts_mut(value.data_ptr_mut().cast::<u8>(), tensor.data().len());
@@ -55,9 +58,12 @@ pub(super) fn read(value: &DynTensor) -> Result<Tensor, ort::Error> {
     let (elem, _) = known.ok_or_else(unknown)?;
     let shape: Vec<usize> = value.shape().iter().map(|&size| size as usize).collect();
     let size = shape.iter().product::<usize>() * width(*elem).ok_or_else(unknown)?;
-    // SAFETY: a value is as large as its type and shape say.
-    let data = unsafe { std::slice::from_raw_parts(value.data_ptr().cast::<u8>(), size) };
-    Tensor::new(*elem, shape, data.to_vec().into()).map_err(ort::Error::new)
+    let data = match size {
+        0 => Vec::new(),
+        // SAFETY: a value is as large as its type and shape say.
+        _ => unsafe { std::slice::from_raw_parts(value.data_ptr().cast::<u8>(), size) }.to_vec(),
+    };
+    Tensor::new(*elem, shape, data.into()).map_err(ort::Error::new)
 }
 
 /// A copy of an output in CPU memory.

@@ -34,10 +34,10 @@ pub struct Progress {
     pub step: u64,
     /// The seconds that they took.
     pub seconds: f64,
-    /// Of the epoch that is under way: the sum of the losses of its examples.
+    /// Of the epoch that is under way: the weighted sum of the losses of its examples.
     pub loss_sum: f64,
-    /// The number of those examples.
-    pub loss_count: u64,
+    /// How much those examples count, together.
+    pub loss_weight: f64,
     /// The epochs that are done.
     pub epochs: Vec<EpochRecord>,
     /// The epoch with the lowest loss of the evaluation, and that loss.
@@ -152,7 +152,7 @@ mod tests {
         for loss_sum in [0.921_608_543_644_348_7_f64 * 48.0, 1.0 / 3.0, f64::MIN_POSITIVE, 1e300_f64.sqrt().sqrt()] {
             let epochs = vec![EpochRecord { epoch: 1, step: 7, train_loss: f64::NAN, eval: None, seconds: 0.1 + 0.2 }];
             let best = Some((1, loss_sum));
-            let progress = Progress { step: 9, seconds: 0.1, loss_sum, loss_count: 14, epochs, best };
+            let progress = Progress { step: 9, seconds: 0.1, loss_sum, loss_weight: 14.0, epochs, best };
             let tensors = |value: f32| BTreeMap::from([("w".to_owned(), Tensor::of(&[2], &[value, -0.0]))]);
             let checkpoint =
                 Checkpoint { identity: identity.clone(), progress, carried: tensors(1e-40), best: tensors(3.0) };

@@ -67,13 +67,16 @@ impl std::error::Error for Divergence {}
 
 impl fmt::Display for Divergence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "step {}: the loss is {}: ", self.step, self.loss)?;
         match &self.fault {
             Fault::Update { parameter } => {
                 write!(f, "the update of step {} made '{parameter}' not finite", self.step - 1)?;
             }
             Fault::Forward { largest, size } => {
-                write!(f, "the parameters before it are finite, the largest element is {size:e} in '{largest}'")?;
+                let Self { step, loss, .. } = self;
+                write!(
+                    f,
+                    "step {step}: the loss is {loss}: the parameters before it are finite, the largest element is {size:e} in '{largest}'"
+                )?;
             }
         }
         write!(f, "; the learning rate is {}", self.lr)?;

@@ -55,10 +55,10 @@ impl Axis {
         match self {
             Self::Lr(values) => values.iter().map(|&v| with(format!("lr={v}"), &|s| s.rates.lr = v)).collect(),
             Self::Lambda(values) => {
-                values.iter().map(|&v| with(format!("lambda={v}"), &|s| s.rates.lambda_a = v)).collect()
+                values.iter().map(|&v| with(format!("lambda={v}"), &|s| s.rates.lambda_a = Some(v))).collect()
             }
             Self::LambdaG(values) => {
-                values.iter().map(|&v| with(format!("lambda-g={v}"), &|s| s.rates.lambda_g = v)).collect()
+                values.iter().map(|&v| with(format!("lambda-g={v}"), &|s| s.rates.lambda_g = Some(v))).collect()
             }
             Self::Seed(values) => values.iter().map(|&v| with(format!("seed={v}"), &|s| s.seed = v)).collect(),
         }
@@ -87,6 +87,8 @@ pub struct Outcome {
     pub progress: Progress,
     /// Its steps.
     pub steps: Vec<StepRecord>,
+    /// Whether it ended early, and carries what it did after its best epoch.
+    pub early: bool,
     /// Why it ended too soon.
     pub diverged: Option<Divergence>,
     /// What it carried at its end, in the order of `TrainingMap::carried`.
@@ -99,8 +101,11 @@ impl Outcome {
         Run { name: &self.label, steps: &self.steps, epochs: &self.progress.epochs }
     }
 
-    /// What runs are ranked by: the loss of the last evaluation, or else of the last epoch's steps. Infinite for a run that diverged.
+    /// What runs are ranked by: the loss of the last evaluation (of the best one, if it ended early), or else of the last epoch's steps. Infinite for a run that diverged.
     pub fn score(&self) -> f64 {
+        if let Some((_, lowest)) = self.progress.best.filter(|_| self.early) {
+            return lowest;
+        }
         let last = self.progress.epochs.last().filter(|_| self.diverged.is_none());
         let loss = |record: &EpochRecord| match &record.eval {
             Some(eval) => eval.get("loss"),
@@ -125,14 +130,22 @@ pub fn run_from(
     engine.restore(start)?;
     let mut recorder = Recorder { observer, steps: Vec::new() };
     let mut trainer = Trainer::new(engine, task, settings);
-    let diverged = match trainer.run(&mut recorder, stop) {
+    let (early, diverged) = match trainer.run(&mut recorder, stop) {
         Ok(Ended::Stopped) => return Ok(None),
-        Ok(Ended::Finished | Ended::Early { .. }) => None,
-        Err(TrainError::Diverged(divergence)) => Some(divergence),
+        Ok(Ended::Finished) => (false, None),
+        Ok(Ended::Early { .. }) => (true, None),
+        Err(TrainError::Diverged(divergence)) => (false, Some(divergence)),
         Err(error) => return Err(error),
     };
     let progress = trainer.progress().clone();
-    Ok(Some(Outcome { label: label.clone(), progress, steps: recorder.steps, diverged, carried: engine.carried()? }))
+    Ok(Some(Outcome {
+        label: label.clone(),
+        progress,
+        steps: recorder.steps,
+        early,
+        diverged,
+        carried: engine.carried()?,
+    }))
 }
 
 /// Keeps the steps, and passes everything on.
@@ -164,14 +177,14 @@ mod tests {
     #[test]
     fn a_grid_has_every_combination() {
         let constant = Schedule::constant;
-        let rates = Rates { lr: constant(1.0), lambda_a: constant(1.0), lambda_g: constant(1.0) };
+        let rates = Rates { lr: constant(1.0), lambda_a: None, lambda_g: None };
         let settings = Settings { epochs: 1, max_steps: None, rates, seed: 0, patience: None, checkpoints: None };
         let axes = ["lambda=0.1,inf", "seed=3,4"].map(|text| text.parse().expect("an axis"));
         let points = grid(&settings, &axes);
         let labels: Vec<&str> = points.iter().map(|(label, _)| label.as_str()).collect();
         assert_eq!(labels, ["lambda=0.1 seed=3", "lambda=0.1 seed=4", "lambda=inf seed=3", "lambda=inf seed=4"]);
         let (_, last) = &points[3];
-        assert_eq!((last.rates.lambda_a, last.rates.lr, last.seed), (constant(f64::INFINITY), constant(1.0), 4));
+        assert_eq!((last.rates.lambda_a, last.rates.lr, last.seed), (Some(constant(f64::INFINITY)), constant(1.0), 4));
         assert_eq!(grid(&settings, &[]), [(String::new(), settings)]);
     }
 

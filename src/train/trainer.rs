@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use super::checkpoint::{Checkpoint, CheckpointError, Identity, Progress};
 use super::data::{Batches, DataError, Epoch};
-use super::divergence::Divergence;
+use super::divergence::{Divergence, Fault};
 use super::metrics::{Accumulator, Labels, Metric, MetricError};
 use super::random::seed_of_step;
 use super::report::{EpochRecord, Observer, Scores, StepRecord};
@@ -21,10 +21,10 @@ use crate::tensors::Tensor;
 pub struct Rates {
     /// The learning rate.
     pub lr: Schedule,
-    /// The damping λa.
-    pub lambda_a: Schedule,
-    /// The damping λg.
-    pub lambda_g: Schedule,
+    /// The damping λa; `None`: the training graph's own.
+    pub lambda_a: Option<Schedule>,
+    /// The damping λg; `None`: the training graph's own.
+    pub lambda_g: Option<Schedule>,
 }
 
 /// How a run goes.
@@ -59,8 +59,6 @@ pub struct Examination<'a> {
     pub batches: Batches<'a>,
     /// What is measured beside the loss.
     pub metrics: Vec<Metric>,
-    /// The input of the labels, and what they say; for metrics.
-    pub labels: Option<(String, Labels)>,
 }
 
 /// What is trained, and with what.
@@ -70,6 +68,8 @@ pub struct Task<'a> {
     pub map: TrainingMap,
     /// The examples.
     pub batches: Batches<'a>,
+    /// The input of the labels, and what they say; for metrics, and for labels that do not count.
+    pub labels: Option<(String, Labels)>,
     /// What is evaluated after every epoch.
     pub examination: Option<Examination<'a>>,
 }
@@ -123,13 +123,24 @@ pub struct Trainer<'a> {
     epoch: Option<(u64, Epoch<'a>)>,
     /// What was carried after the best epoch.
     best: Vec<Tensor>,
+    /// The learning rate and the damping of the last step.
+    last: Option<(f64, f64)>,
 }
 
 impl<'a> Trainer<'a> {
     /// A run from where the engine stands.
     pub fn new(engine: &'a mut dyn Engine, task: &'a Task<'a>, settings: &'a Settings) -> Self {
         let carried = task.map.carried();
-        Self { engine, task, carried, settings, progress: Progress::default(), epoch: None, best: Vec::new() }
+        Self {
+            engine,
+            task,
+            carried,
+            settings,
+            progress: Progress::default(),
+            epoch: None,
+            best: Vec::new(),
+            last: None,
+        }
     }
 
     /// How far it has come.
@@ -168,6 +179,7 @@ impl<'a> Trainer<'a> {
     /// Whatever fails. The last checkpoint is as it was.
     pub fn run(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Ended, TrainError> {
         let ended = self.steps(observer, stop)?;
+        self.finite()?;
         if ended == Ended::Stopped || self.settings.checkpoints.is_some() {
             self.save()?;
         }
@@ -206,21 +218,22 @@ impl<'a> Trainer<'a> {
     fn step(&mut self, per_epoch: u64, total: u64) -> Result<StepRecord, TrainError> {
         let start = Instant::now();
         let at = self.progress.step;
-        let rate = |schedule: &Schedule| schedule.at(at, total, per_epoch);
         let Rates { lr, lambda_a, lambda_g } = &self.settings.rates;
+        let rate = |schedule: &Schedule| schedule.at(at, total, per_epoch);
         let lr = rate(lr);
+        let (lambda_a, lambda_g) = (lambda_a.as_ref().map(rate), lambda_g.as_ref().map(rate));
         let mut lambda = f64::INFINITY;
         let mut feeds = self.batch(at / per_epoch, (at % per_epoch) as usize);
-        let examples = feeds.first().map_or(0, |(_, tensor)| tensor.shape()[0]) as u64;
+        let weight = self.weight(&feeds);
         for (role, input) in &self.task.map.scalars {
-            let value = match role.as_str() {
-                "lr" => Tensor::scalar(lr as f32),
-                "lambda_a" => {
-                    lambda = rate(lambda_a);
-                    Tensor::scalar(lambda as f32)
+            let value = match (role.as_str(), lambda_a, lambda_g) {
+                ("lr", ..) => Tensor::scalar(lr as f32),
+                ("lambda_a", Some(damping), _) => {
+                    lambda = damping;
+                    Tensor::scalar(damping as f32)
                 }
-                "lambda_g" => Tensor::scalar(rate(lambda_g) as f32),
-                "seed" => Tensor::scalar(seed_of_step(self.settings.seed, at)),
+                ("lambda_g", _, Some(damping)) => Tensor::scalar(damping as f32),
+                ("seed", ..) => Tensor::scalar(seed_of_step(self.settings.seed, at)),
                 // It has a default.
                 _ => continue,
             };
@@ -232,10 +245,23 @@ impl<'a> Trainer<'a> {
         if !loss.is_finite() {
             return Err(self.diverged(loss, lr, lambda)?);
         }
-        self.progress.loss_sum += loss * examples as f64;
-        self.progress.loss_count += examples;
+        self.progress.loss_sum += loss * weight;
+        self.progress.loss_weight += weight;
         let (step, epoch, seconds) = (self.progress.step, at / per_epoch + 1, self.progress.seconds);
+        self.last = Some((lr, lambda));
         Ok(StepRecord { step, epoch, loss, lr, lambda, seconds })
+    }
+
+    /// How much a batch counts in a mean of losses: the sum of its examples' weights, or the number of its labels that count.
+    fn weight(&self, feeds: &[(&str, Tensor)]) -> f64 {
+        let fed = |input: &str| feeds.iter().find(|(name, _)| *name == input).map(|(_, tensor)| tensor.to_f64s());
+        if let Some(weights) = self.task.map.labels.get(1).and_then(|input| fed(input)) {
+            return weights.iter().sum();
+        }
+        if let Some((input, Labels::Classes { ignore_index: Some(ignored), .. })) = &self.task.labels {
+            return fed(input).iter().flatten().filter(|&&label| label != *ignored as f64).count() as f64;
+        }
+        feeds.first().map_or(0.0, |(_, tensor)| tensor.shape()[0] as f64)
     }
 
     /// What the inputs are fed in batch `at` of an epoch, both counted from 0.
@@ -251,30 +277,36 @@ impl<'a> Trainer<'a> {
     /// What ends an epoch.
     fn epoch(&mut self, per_epoch: u64) -> Result<EpochRecord, TrainError> {
         let epoch = self.progress.step / per_epoch;
-        let train_loss = self.progress.loss_sum / self.progress.loss_count as f64;
+        let train_loss = self.progress.loss_sum / self.progress.loss_weight;
         let eval = self.examine()?;
         let record = EpochRecord { epoch, step: self.progress.step, train_loss, seconds: self.progress.seconds, eval };
-        (self.progress.loss_sum, self.progress.loss_count) = (0.0, 0);
+        (self.progress.loss_sum, self.progress.loss_weight) = (0.0, 0.0);
         self.progress.epochs.push(record.clone());
         Ok(record)
     }
 
     /// The loss and the metrics of the examples that are kept for that.
     fn examine(&mut self) -> Result<Option<Scores>, TrainError> {
-        let Some(Examination { batches, metrics, labels }) = &self.task.examination else {
+        let Some(Examination { batches, metrics }) = &self.task.examination else {
             return Ok(None);
         };
+        let labels = &self.task.labels;
         let mut accumulator = match labels {
             Some((_, labels)) => Some(Accumulator::new(metrics, *labels)?),
             None => None,
         };
         let (mut sum, mut count) = (0.0, 0.0);
         for feeds in batches.sequential().starting_at(0) {
-            let examples = feeds.first().map_or(0, |(_, tensor)| tensor.shape()[0]) as f64;
+            let weight = self.weight(&feeds);
             let outputs = self.engine.evaluate(&feeds)?;
-            let [loss, prediction] = outputs.as_slice() else { continue };
-            sum += examples * loss.to_f64s().first().copied().unwrap_or(f64::NAN);
-            count += examples;
+            let [loss, prediction] = outputs.as_slice() else {
+                return Err(RuntimeError::Program("the evaluation gives no loss and prediction".into()).into());
+            };
+            // The mean over nothing is no number.
+            if weight > 0.0 {
+                sum += weight * loss.to_f64s().first().copied().unwrap_or(f64::NAN);
+                count += weight;
+            }
             if let (Some(accumulator), Some((input, _))) = (&mut accumulator, labels)
                 && let Some((_, labels)) = feeds.iter().find(|(name, _)| name == input)
             {
@@ -296,6 +328,7 @@ impl<'a> Trainer<'a> {
         };
         let epoch = record.epoch;
         match self.progress.best {
+            None if loss.is_nan() => Ok(None),
             Some((best, lowest)) if loss.is_nan() || loss >= lowest => {
                 if epoch - best < patience {
                     return Ok(None);
@@ -318,6 +351,18 @@ impl<'a> Trainer<'a> {
         Ok(Divergence::of(named, self.progress.step, loss, lr, lambda).into())
     }
 
+    /// What is carried, if all of it is finite.
+    fn finite(&self) -> Result<Vec<Tensor>, TrainError> {
+        let carried = self.engine.carried()?;
+        let (lr, lambda) = self.last.unwrap_or((f64::NAN, f64::INFINITY));
+        let named = self.carried.iter().map(|carried| carried.name.as_str()).zip(&carried);
+        let divergence = Divergence::of(named, self.progress.step + 1, f64::NAN, lr, lambda);
+        match divergence.fault {
+            Fault::Update { .. } => Err(divergence.into()),
+            Fault::Forward { .. } => Ok(carried),
+        }
+    }
+
     fn identity(&self) -> Identity {
         let (batch_size, examples) = (self.task.batches.size(), self.task.batches.examples().len());
         Identity { seed: self.settings.seed, batch_size, examples }
@@ -330,7 +375,7 @@ impl<'a> Trainer<'a> {
         let checkpoint = Checkpoint {
             identity: self.identity(),
             progress: self.progress.clone(),
-            carried: named(self.engine.carried()?),
+            carried: named(self.finite()?),
             best: named(self.best.clone()),
         };
         Ok(checkpoint.save(path)?)

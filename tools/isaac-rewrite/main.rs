@@ -18,7 +18,8 @@ use isaac::weights::{Weights, WeightsError};
 mod options;
 mod table;
 
-use options::{Conditioning, MethodName, Objective, with_sources};
+use options::conditioning::MethodName;
+use options::{Conditioning, Objective, with_sources};
 use table::Table;
 
 /// Second-order training for ONNX: replaces the weight-gradient products of a training graph by ai.isaac::IsaacGemm, and makes

@@ -60,10 +60,10 @@ pub(crate) struct Run {
     /// behind warmup:STEPS,
     #[arg(long, value_name = "SCHEDULE", value_parser = Schedule::learning_rate, required_unless_present_any = ["find_lr", "sweep"])]
     pub(crate) lr: Option<Schedule>,
-    /// The damping λ of the curvature, > 0, as --lr; inf gives the plain gradient.
-    #[arg(long, value_name = "SCHEDULE", default_value = "1", value_parser = Schedule::damping)]
-    pub(crate) lambda: Schedule,
-    /// The damping λg of ζ, as --lambda. [default: inf]
+    /// The damping λ of the curvature, > 0, as --lr; inf gives the plain gradient. [default: 1, or a training graph's own]
+    #[arg(long, value_name = "SCHEDULE", value_parser = Schedule::damping)]
+    pub(crate) lambda: Option<Schedule>,
+    /// The damping λg of ζ, as --lambda. [default: inf, or a training graph's own]
     #[arg(long, value_name = "SCHEDULE", value_parser = Schedule::damping)]
     pub(crate) lambda_g: Option<Schedule>,
     /// Passes over the examples.

@@ -29,6 +29,8 @@ pub(crate) enum Failure {
     Train(#[from] TrainError),
     #[error(transparent)]
     Weights(#[from] WeightsError),
+    #[error("no run of the sweep came to a finite loss at the end of an epoch; nothing was written")]
+    NoBest,
     #[error("cannot write {path}")]
     Write { path: String, source: std::io::Error },
     #[error("cannot write to standard output")]

@@ -10,7 +10,6 @@ use isaac::upgrade::upgraded;
 
 use crate::arguments::Arguments;
 use crate::failure::Failure;
-use crate::options::MethodName;
 
 /// A program, and what is known of its model.
 pub(crate) struct Plan {
@@ -56,8 +55,7 @@ impl Plan {
 
     /// Refuses dampings that the program has no use for.
     pub(crate) fn check(&self, arguments: &Arguments) -> Result<(), Failure> {
-        let method = arguments.conditioning.method;
-        if arguments.run.lambda_g.is_some() && method != MethodName::Zeta {
+        if arguments.run.lambda_g.is_some() && !self.program.map.scalars.contains_key("lambda_g") {
             return Err(Failure::Usage("--lambda-g belongs to --method zeta; kfac has one damping, --lambda".into()));
         }
         Ok(())

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
+use isaac::check_writable;
 use isaac::model::{Model, TrainingMap};
 use isaac::tensors::{Tensor, safetensors};
+use isaac::train::report::plot;
 use isaac::train::sweep::Outcome;
 use isaac::weights::Weights;
 use serde_json::json;
@@ -17,8 +19,10 @@ use crate::failure::Failure;
 pub(crate) fn check(output: &Output) -> Result<(), Failure> {
     let Output { out, weights_out, checkpoint, csv, plot, .. } = output;
     for path in [out, weights_out, checkpoint, csv, plot].into_iter().flatten() {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        tempfile::tempfile_in(folder).map_err(unwritten(path))?;
+        check_writable(path).map_err(unwritten(path))?;
+    }
+    if let Some(path) = plot {
+        plot::check(path).map_err(unwritten(path))?;
     }
     Ok(())
 }

@@ -55,22 +55,27 @@ impl<'a> Session<'a> {
         let batch_size = match (run.batch_size, self.sources.training.fixed_batch()) {
             (Some(size), _) => size as usize,
             (None, Some(fixed)) => fixed,
-            (None, None) => BATCH_SIZE.min(self.sources.training.len() as u64) as usize,
+            (None, None) => BATCH_SIZE.clamp(1, self.sources.training.len().max(1) as u64) as usize,
         };
         let batches = Batches::new(&self.sources.training, batch_size)?;
         self.note_dropped("training", batches.dropped());
         let examination = match &self.sources.evaluation {
+            Some(_) if self.plan.program.evaluation.is_none() => {
+                return Err(Failure::Usage(
+                    "--eval needs a forward model: a training graph has nothing that evaluates".into(),
+                ));
+            }
             Some(examples) => {
                 let size = examples.fixed_batch().unwrap_or(batch_size.max(EVALUATION_BATCH));
                 let batches = Batches::new(examples, size)?;
                 self.note_dropped("evaluation", batches.dropped());
-                Some(Examination { batches, metrics: self.metrics(&data.metric)?, labels: self.labels() })
+                Some(Examination { batches, metrics: self.metrics(&data.metric)? })
             }
             None if !data.metric.is_empty() => return Err(Failure::Usage("--metric belongs to --eval".into())),
             None if run.early_stop.is_some() => return Err(Failure::Usage("--early-stop belongs to --eval".into())),
             None => None,
         };
-        let task = Task { map: self.plan.program.map.clone(), batches, examination };
+        let task = Task { map: self.plan.program.map.clone(), batches, labels: self.labels(), examination };
         let mut engine = self.engine()?;
         let engine = engine.as_mut();
         if run.find_lr {
@@ -104,7 +109,7 @@ impl<'a> Session<'a> {
     /// One run.
     fn train(&self, engine: &mut dyn Engine, task: &Task<'_>, stop: &AtomicBool) -> Result<ExitCode, Failure> {
         let output = &self.arguments.output;
-        let settings = self.settings()?;
+        let settings = self.settings(self.arguments.run.lr)?;
         let mut trainer = Trainer::new(engine, task, &settings);
         if output.resume {
             trainer.resume()?;
@@ -143,7 +148,9 @@ impl<'a> Session<'a> {
             run.sweep.iter().map(|axis| axis.parse()).collect::<Result<_, _>>().map_err(Failure::Usage)?;
         let start = engine.carried()?;
         let mut outcomes: Vec<Outcome> = Vec::new();
-        for point in grid(&self.settings()?, &axes) {
+        // An axis puts its own in this one's place.
+        let varied = axes.iter().any(|axis| matches!(axis, Axis::Lr(_))).then(|| Schedule::constant(0.0));
+        for point in grid(&self.settings(run.lr.or(varied))?, &axes) {
             let steps = point.1.steps(task.batches.per_epoch() as u64);
             if !output.quiet {
                 eprintln!("{}", point.0);
@@ -155,14 +162,13 @@ impl<'a> Session<'a> {
             outcomes.push(outcome);
         }
         outcomes.sort_by(|a, b| a.score().total_cmp(&b.score()));
+        results::print(&if output.json { results::sweep_json(&outcomes) } else { results::table(&outcomes) })?;
+        let best = outcomes.first().filter(|outcome| outcome.score().is_finite()).ok_or(Failure::NoBest)?;
+        results::write(output, &self.model, &task.map, best.carried.clone())?;
         if let Some(path) = &output.plot {
             let runs: Vec<_> = outcomes.iter().map(Outcome::as_run).collect();
             plot::draw(path, &self.title(), &runs).map_err(unwritten(path))?;
         }
-        if let Some(best) = outcomes.first().filter(|outcome| outcome.diverged.is_none()) {
-            results::write(output, &self.model, &task.map, best.carried.clone())?;
-        }
-        results::print(&if output.json { results::sweep_json(&outcomes) } else { results::table(&outcomes) })?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -170,7 +176,11 @@ impl<'a> Session<'a> {
     fn find_rate(&self, engine: &mut dyn Engine, task: &Task<'_>) -> Result<ExitCode, Failure> {
         let max_steps = self.arguments.run.max_steps.unwrap_or(RANGE_STEPS);
         let epochs = max_steps.div_ceil(task.batches.per_epoch() as u64);
-        let settings = Settings { epochs, max_steps: Some(max_steps), ..self.settings()? };
+        let range = RANGE.parse::<Schedule>().map_err(|error| Failure::Usage(error.to_string()))?;
+        let settings = self.settings(Some(range))?;
+        let settings = Settings { epochs, max_steps: Some(max_steps), patience: None, checkpoints: None, ..settings };
+        let Task { map, batches, labels, .. } = task;
+        let task = &Task { map: map.clone(), batches: *batches, labels: labels.clone(), examination: None };
         let test = RangeTest::run(engine, task, &settings)?;
         let mut text: String = test.points.iter().map(|(rate, loss)| format!("{rate:<12.3e}{loss:.5}\n")).collect();
         text += &match test.suggestion() {
@@ -181,15 +191,13 @@ impl<'a> Session<'a> {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn settings(&self) -> Result<Settings, Failure> {
+    /// The settings of a run, with this learning rate.
+    fn settings(&self, lr: Option<Schedule>) -> Result<Settings, Failure> {
         let Arguments { run, output, .. } = self.arguments;
-        let schedule = |text: &str| text.parse::<Schedule>().map_err(|error| Failure::Usage(error.to_string()));
-        let lr = match run.lr {
-            Some(schedule) => schedule,
-            None => schedule(RANGE)?,
-        };
-        let rates =
-            Rates { lr, lambda_a: run.lambda, lambda_g: run.lambda_g.unwrap_or(Schedule::constant(f64::INFINITY)) };
+        // A forward model has no damping of its own.
+        let lambda_a = run.lambda.or_else(|| self.plan.program.evaluation.as_ref().map(|_| Schedule::constant(1.0)));
+        let missing = || Failure::Usage("the learning rate is not given: --lr, or lr= in --sweep".into());
+        let rates = Rates { lr: lr.ok_or_else(missing)?, lambda_a, lambda_g: run.lambda_g };
         Ok(Settings {
             epochs: run.epochs,
             max_steps: run.max_steps,

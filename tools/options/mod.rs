@@ -1,9 +1,9 @@
 //! Command-line options that the tools share.
 
-mod conditioning;
+pub(crate) mod conditioning;
 mod objective;
 
-pub(crate) use conditioning::{Conditioning, MethodName};
+pub(crate) use conditioning::Conditioning;
 pub(crate) use objective::Objective;
 
 /// An error and its causes, in one line.

@@ -129,6 +129,38 @@ def test_early_stopping_goes_back_to_the_best_epoch(task):
     assert out.read_bytes() == straight.read_bytes()
 
 
+@pytest.mark.parametrize("option", ["ignored", "weighted"])
+def test_losses_are_means_over_what_counts(task, option):
+    # The batches count differently.
+    random = np.random.default_rng(1)
+    labels, weights_of = task.labels.copy(), np.ones(len(task.x), np.float32)
+    if option == "ignored":
+        labels[random.random(len(labels)) < 0.5] = -100
+        more, counts = ["--ignore-index", -100], labels != -100
+        arrays = {"labels": labels}
+    else:
+        weights_of = random.uniform(0.1, 3, len(task.x)).astype(np.float32)
+        more, counts = ["--example-weights"], weights_of
+        arrays = {"labels": labels, "weights": weights_of}
+    np.savez(task.data, input=task.x, **arrays)
+    report = train(*task.arguments("--lr", 0, "--epochs", 1, "--batch-size", 12, "--eval", task.data, *more))
+    prediction = layer_inputs(weights(task.model), task.x)[-1]
+    each = -np.log(softmax(prediction)[np.arange(len(labels)), np.maximum(labels, 0)])
+    expected = (each * counts).sum() / counts.sum()
+    [epoch] = report["epochs"]
+    assert epoch["train_loss"] == pytest.approx(expected, rel=1e-5)
+    assert epoch["eval"]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_last_update_that_is_not_finite_is_not_written(task):
+    # One step, whose loss is finite.
+    out = task.folder / "out.onnx"
+    done = call(*task.arguments("--method", "gradient", "--lr", 3e38, "--batch-size", 48, "--weight-decay", 1e30, "--out", out))
+    assert done.returncode == 1, done.stderr
+    assert "the update of step 1 made 'fc" in done.stderr
+    assert not out.exists()
+
+
 def test_numbers_that_are_not_finite_stop_the_run(task):
     out = task.folder / "out.onnx"
     done = call(*task.arguments("--lr", 1e38, "--lambda", 0.01, "--epochs", 5, "--out", out))

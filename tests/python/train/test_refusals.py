@@ -18,7 +18,7 @@ def task(tmp_path):
         (["--lr", "inf"], "a learning rate is finite"),
         (["--optimizer", "none"], "trains nothing"),
         (["--lambda-g", 1], "belongs to --method zeta"),
-        (["--layers", "9"], "9"),
+        (["--layers", "9"], "'9' matches no layer"),
         (["--metric", "accuracy"], "belongs to --eval"),
         (["--eval", 0.5, "--metric", "pearson"], "does not fit labels that are class indices"),
         (["--early-stop", 1], "belongs to --eval"),
@@ -105,3 +105,28 @@ def test_a_folder_that_cannot_be_written(task):
         said = refused(task, option, task.folder / "nowhere" / "file.svg")
         # Before anything is trained.
         assert "nowhere" in said and "epoch" not in said
+
+
+def test_what_is_no_file_is_left_alone(task):
+    folder, link = task.folder / "folder", task.folder / "link.onnx"
+    folder.mkdir()
+    for option in ("--out", "--checkpoint", "--csv"):
+        done = call(*task.arguments("--lr", 0.1, option, folder))
+        assert done.returncode == 1 and "no file" in done.stderr and "epoch" not in done.stderr
+    link.symlink_to(task.folder / "target.onnx")
+    (task.folder / "target.onnx").touch()
+    assert call(*task.arguments("--lr", 0.1, "--out", link)).returncode == 0
+    assert link.is_symlink() and (task.folder / "target.onnx").stat().st_size > 0
+
+
+def test_a_sweep_needs_a_learning_rate(task):
+    done = call(*task.arguments("--sweep", "lambda=1,2"))
+    assert done.returncode == 2
+    assert "--lr" in done.stderr
+
+
+def test_a_sweep_in_which_every_run_diverges(task):
+    out = task.folder / "out.onnx"
+    done = call(*task.arguments("--sweep", "lr=1e36,1e37", "lambda=0.01", "--epochs", 3, "--out", out))
+    assert done.returncode == 1
+    assert "nothing was written" in done.stderr and not out.exists()

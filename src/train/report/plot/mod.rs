@@ -39,7 +39,11 @@ pub fn draw(path: &Path, title: &str, runs: &[Run<'_>]) -> io::Result<()> {
     replace(path, |file| file.write_all(svg.as_bytes()))
 }
 
-fn check(path: &Path) -> io::Result<()> {
+/// Checks that a plot can have this name.
+///
+/// # Errors
+/// A name that does not end in `.svg`.
+pub fn check(path: &Path) -> io::Result<()> {
     if path.extension().is_some_and(|extension| extension == "svg") {
         return Ok(());
     }
