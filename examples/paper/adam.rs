@@ -1,7 +1,7 @@
 //! Fig. 4: ζ* in place of the gradient within Adam.
 //!
-//! 5×400 on MNIST, batch 60. In the paper Adam with ζ* goes down faster than Adam with ∇, by steps and by time. Each variant has the best
-//! of a few learning rates.
+//! 5×400 on MNIST, batch 60. The figure asks whether Adam, which scales each element, still gains from curvature. Each variant has the
+//! best of a few learning rates.
 
 use isaac::train::data::Builtin;
 use isaac::training_graph::Method;

@@ -1,8 +1,7 @@
 //! Fig. 2, 3 and 7: auto-encoders 784–1000–500–30–500–1000–784 with the mean squared error.
 //!
-//! In the paper ζ* and ζ need fewer steps than ∇; by time ζ* is ahead, because a step of it costs hardly more than one of ∇, and K-FAC is
-//! behind, whose steps cost tens of times as much. Four pictures for each set of images: the methods with SGD at two dampings, ζ* and
-//! ∇ with momentum, within Adam, and with ten times the batch. Each variant has the best of a few learning rates.
+//! The figures lay losses over steps, where curvature helps, and over time, where it also costs. Four pictures for each set of images:
+//! the methods with SGD at two dampings, ζ* and ∇ with momentum, within Adam, and with ten times the batch. Each variant has the best of a few learning rates.
 
 use isaac::optimizer::Optimizer;
 use isaac::train::Settings;

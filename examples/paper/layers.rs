@@ -1,7 +1,7 @@
 //! Fig. 5 and 9: ζ* in some of the layers.
 //!
-//! A five-layer ReLU network on MNIST, batch 60, SGD. In the paper ζ* in all layers trains fastest, ζ* in the first layers gives most
-//! of that, and ζ* in the last layer alone little; none is worse than ∇. Each variant has the best of a few learning rates.
+//! A five-layer ReLU network on MNIST, batch 60, SGD. The figures ask which layers' curvature is worth its time: all, the first, the
+//! last, 1-3, 3-5, the odd or the even ones. Each variant has the best of a few learning rates.
 
 use isaac::rewrite::Selector;
 use isaac::train::data::Builtin;

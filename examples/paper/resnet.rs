@@ -1,7 +1,7 @@
 //! Fig. 6 and 8: a ResNet-18 with ζ* in its last layer only.
 //!
 //! The paper trains on CIFAR-10; here it is Fashion-MNIST, which the project can download. ζ* in the last layer costs next to nothing
-//! there, and the paper sees the training loss go down faster. Momentum, batch 60 (by default, a few steps of batch 16).
+//! there, and the figures ask whether it helps. Momentum, batch 60 (by default, a few steps of batch 16).
 
 use isaac::rewrite::Selector;
 use isaac::train::Settings;

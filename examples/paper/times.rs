@@ -1,8 +1,8 @@
 //! Table 2: time and memory of a training step.
 //!
 //! ∇, ζ*, ζ and K-FAC at batch 60 with SGD, in one process and in turns of a few steps, so that whatever else the machine does meets all of
-//! them; times are medians. Memory is what a process of its own holds after some steps. In the paper the overhead of ζ* sinks with the
-//! width of the layers, down to some per cent, and K-FAC takes tens of times as long as ∇. The PyTorch side, the authors' code
+//! them; times are medians. Memory is what a process of its own holds after some steps. The overhead of ζ* sinks with the width of the
+//! layers, as the method's vanishing cost for batches smaller than the layers says. The PyTorch side, the authors' code
 //! and BackPACK, is in `cargo xtask bench step`.
 
 use std::process::Command;
