@@ -36,7 +36,10 @@ pub(crate) fn target(path: &Path) -> std::io::Result<PathBuf> {
     }
 }
 
-/// Checks that [`replace`] could put a file there, as far as that can be told.
+/// Checks that a file can be put there, whole or not at all, as far as that can be told: for what is written at the end of long work.
+///
+/// # Errors
+/// Something else than a file in its place, or a folder that nothing can be written to.
 pub fn check_writable(path: &Path) -> std::io::Result<()> {
     tempfile::tempfile_in(folder(&target(path)?)).map(|_| ())
 }
