@@ -237,6 +237,30 @@ def test_the_products_of_a_step_are_rewritten(tmp_path):
     assert [node.domain for node in nodes if node.domain] == ["ai.isaac"]
 
 
+def test_the_algorithm_of_a_training_info(tmp_path):
+    """Its optimizer is written out as well; the inference graph stays."""
+    attributes = ATTRIBUTES["Momentum"][1]
+    fed = values("XGV", [(3, 4)], [np.float32])
+    algorithm = model("Momentum", attributes, fed)
+    info = helper.make_tensor_value_info
+    inference = helper.make_graph(
+        [helper.make_node("Relu", ["x"], ["y"])],
+        "inference",
+        [info("x", TensorProto.FLOAT, [2])],
+        [info("y", TensorProto.FLOAT, [2])],
+    )
+    proto = helper.make_model(inference, opset_imports=algorithm.opset_import, ir_version=8)
+    proto.training_info.append(helper.make_training_info(algorithm.graph, [], None, None))
+    path, refusal = suite.lower(proto, tmp_path)
+    assert refusal is None, refusal
+    after = onnx.load(path)
+    assert after.graph == inference
+    alone = tmp_path / "algorithm.onnx"
+    onnx.save(helper.make_model(after.training_info[0].algorithm, opset_imports=after.opset_import, ir_version=8), alone)
+    for count in (0, 2):
+        check(alone, "Momentum", attributes, fed, np.float32(0.1), count)
+
+
 def changed(change, operator="Adam"):
     attributes = ATTRIBUTES[operator][1]
     proto = model(operator, attributes, values(GROUPS[operator], [(2, 3), (3,)], [np.float32] * 2))
