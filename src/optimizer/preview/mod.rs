@@ -2,7 +2,7 @@
 //!
 //! Each is one node that updates any number of tensors: behind the learning rate R and the update count T it takes the values X,
 //! their gradients G and their state, and gives the next values and the next state. The formulas are those of the ONNX operator specification,
-//! which differ from PyTorch's; no released ONNX Runtime has kernels for these operators.
+//! which differ from PyTorch's; ONNX Runtime has no kernels for these operators.
 
 mod step;
 
