@@ -9,7 +9,7 @@
 //! - [`rewrite`]: finds the weight-gradient products of a training graph, decides which may be replaced, and replaces them.
 //! - [`upgrade`]: brings a model of an old operator set to a newer one.
 //! - [`autodiff`]: writes out gradients in standard ONNX operators.
-//! - [`optimizer`]: update rules, as graphs.
+//! - [`optimizer`]: update rules, as graphs; ONNX's own optimizers, in standard operators.
 //! - [`training_graph`]: makes a training graph from a forward model.
 //! - [`runtime`], [`train`]: run a training graph, from data on disk to a trained model.
 //! - [`tensors`], [`weights`]: tensors in files, and trained ones back into the forward model.

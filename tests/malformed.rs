@@ -10,7 +10,7 @@ use std::path::Path;
 
 use isaac::autodiff::lower_gradients;
 use isaac::model::{Edit, Model, NodeExt};
-use isaac::optimizer::{Optimizer, Update};
+use isaac::optimizer::{Optimizer, Update, lower_optimizers};
 use isaac::proto::attribute_proto::AttributeType;
 use isaac::proto::type_proto::Value;
 use isaac::proto::{
@@ -146,6 +146,12 @@ fn differentiate(model: Model) {
     }
 }
 
+fn lower(model: Model) {
+    if let Ok(edit) = lower_optimizers(&model) {
+        model.to_bytes(&edit);
+    }
+}
+
 fn upgrade(model: Model) {
     if let Ok(model) = upgraded(model) {
         model.to_bytes(&Edit::default());
@@ -236,6 +242,19 @@ fn bent_forward_graphs_never_panic() {
         let straight = Model::from_bytes(name, proto.encode_to_vec().into()).expect("a model");
         lower_gradients(&straight).unwrap_or_else(|error| panic!("{name}: {error}"));
         for_each_bend(&proto, &mut |what, bent| survive(&mut panics, name, what, bent, differentiate));
+    }
+    assert_none(&panics);
+}
+
+#[test]
+fn bent_optimizers_never_panic() {
+    let mut panics = Vec::new();
+    for name in ["adagrad", "adam_multiple", "momentum_multiple", "nesterov_momentum"] {
+        let proto = load(&onnx_data().join(format!("node/test_{name}/model.onnx")));
+        let straight = Model::from_bytes(name, proto.encode_to_vec().into()).expect("a model");
+        let edit = lower_optimizers(&straight).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(!edit.graphs.is_empty(), "{name} is written out");
+        for_each_bend(&proto, &mut |what, bent| survive(&mut panics, name, what, bent, lower));
     }
     assert_none(&panics);
 }

@@ -5,16 +5,14 @@ use std::collections::BTreeSet;
 use super::backward::Backward;
 use super::error::AutodiffError;
 use super::expand::{self, Replaced};
-use crate::model::{Builder, Edit, GraphId, Model, NodeExt, ONNX_DOMAIN, Types, ValueId};
-
-const DOMAIN: &str = "ai.onnx.preview.training";
+use crate::model::{Builder, Edit, GraphId, Model, NodeExt, ONNX_DOMAIN, PREVIEW_TRAINING_DOMAIN, Types, ValueId};
 
 /// The oldest version of the default domain whose operators the rules are written for: that which came with Gradient itself.
 const OLDEST_OPSET: i64 = 12;
 
 /// Whether the main graph of a model has a Gradient operator.
 pub fn has_gradient_operator(model: &Model) -> bool {
-    model.graph().nodes().iter().any(|node| node.is(DOMAIN, "Gradient"))
+    model.graph().nodes().iter().any(|node| node.is(PREVIEW_TRAINING_DOMAIN, "Gradient"))
 }
 
 /// The changes that put standard operators in the place of the Gradient operators of the main graph.
@@ -44,7 +42,8 @@ fn lowered(model: &Model) -> Result<Replaced, AutodiffError> {
     let types = Types::infer(graph, &index);
     let backward = Backward::new(graph, &index, &types, path);
     let mut replaced = Replaced::new();
-    for (at, node) in graph.nodes().iter().enumerate().filter(|(_, node)| node.is(DOMAIN, "Gradient")) {
+    for (at, node) in graph.nodes().iter().enumerate().filter(|(_, node)| node.is(PREVIEW_TRAINING_DOMAIN, "Gradient"))
+    {
         let fail = |what: String| AutodiffError::GradientOperator { path: path.to_owned(), node: node.label(), what };
         let names = |attribute: &str| -> Vec<String> {
             let strings = NodeExt::attribute(node, attribute).map(|attribute| attribute.strings.as_slice());

@@ -54,6 +54,16 @@ impl GraphEdit {
             self.more_inputs.push(tensor.declare(&value.name));
         }
     }
+
+    fn add(&mut self, other: Self) {
+        self.nodes.extend(other.nodes);
+        self.initializers.extend(other.initializers);
+        self.fewer_inputs.extend(other.fewer_inputs);
+        self.more_nodes.extend(other.more_nodes);
+        self.more_inputs.extend(other.more_inputs);
+        self.more_outputs.extend(other.more_outputs);
+        self.more_initializers.extend(other.more_initializers);
+    }
 }
 
 impl From<GraphEdit> for Edit {
@@ -81,6 +91,18 @@ impl Piece {
 }
 
 impl Edit {
+    /// Both changes of one model. Where both replace the same thing, that of `other` counts.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        for (id, changes) in other.graphs {
+            self.graphs.entry(id).or_default().add(changes);
+        }
+        self.opsets.extend(other.opsets);
+        self.metadata.extend(other.metadata);
+        self.ir_version = other.ir_version.or(self.ir_version);
+        self
+    }
+
     /// The whole output.
     pub(super) fn bytes(&self, model: &Model) -> Vec<u8> {
         let mut output = Vec::new();

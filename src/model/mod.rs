@@ -57,6 +57,9 @@ use wire::Field;
 /// The default operator domain, `ai.onnx`, as files write it.
 pub const ONNX_DOMAIN: &str = "";
 
+/// The domain of ONNX's own training operators: Gradient, Adam, Adagrad, Momentum.
+pub const PREVIEW_TRAINING_DOMAIN: &str = "ai.onnx.preview.training";
+
 /// Which graph of a model: the main one, or one of a `TrainingInfoProto` (ONNX IR specification, "Training related information").
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GraphId {

@@ -1,12 +1,17 @@
 //! Update rules as graphs: how a parameter, its gradient and what is carried from step to step make the next parameter.
 //!
 //! The formulas are those of PyTorch's `torch.optim` of the same names. A conditioned gradient (ζ\*, ζ) takes the gradient's
-//! place in each of them (ISAAC Newton, section 4).
+//! place in each of them (ISAAC Newton, section 4). [`lower_optimizers`] is apart: it writes out the operators that ONNX has for
+//! updates, in ONNX's formulas.
 
 mod clip;
+mod error;
+mod preview;
 mod rules;
 
 pub(crate) use clip::clipped;
+pub use error::OptimizerError;
+pub use preview::lower_optimizers;
 pub(crate) use rules::Updates;
 
 /// An update rule and its constants.

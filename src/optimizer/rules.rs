@@ -146,7 +146,8 @@ fn decayed(b: &mut Builder<'_>, parameter: &str, rate: &str, decay: f64, elem: i
     b.op("Mul", &[parameter, &factor])
 }
 
-fn scaled(b: &mut Builder<'_>, value: &str, factor: f64, elem: i32) -> String {
+/// value · factor.
+pub(super) fn scaled(b: &mut Builder<'_>, value: &str, factor: f64, elem: i32) -> String {
     let factor = b.scalar(factor, elem);
     b.op("Mul", &[value, &factor])
 }

@@ -41,7 +41,8 @@ mod unit;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::{
-    Edit, GraphId, Index, Model, NodeExt, NodeId, ONNX_DOMAIN, Producer, TRAINING_METADATA, ValueId, fits,
+    Edit, GraphId, Index, Model, NodeExt, NodeId, ONNX_DOMAIN, PREVIEW_TRAINING_DOMAIN, Producer, TRAINING_METADATA,
+    ValueId, fits,
 };
 use emit::Emitter;
 use flow::Flow;
@@ -89,7 +90,7 @@ impl<'a> Analysis<'a> {
         let mut layers = Vec::new();
         let mut is_training = false;
         for (id, graph) in model.graphs() {
-            if let Some(node) = graph.nodes().iter().find(|node| node.is("ai.onnx.preview.training", "Gradient")) {
+            if let Some(node) = graph.nodes().iter().find(|node| node.is(PREVIEW_TRAINING_DOMAIN, "Gradient")) {
                 let path = model.path().to_owned();
                 return Err(RewriteError::SymbolicGradient { path, node: node.label() });
             }

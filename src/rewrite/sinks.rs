@@ -2,11 +2,10 @@
 
 use super::emit::{DOMAIN, OPERATOR};
 use super::flow::Flow;
-use crate::model::{Dim, NodeExt, NodeId, TensorType, ValueId};
+use crate::model::{Dim, NodeExt, NodeId, PREVIEW_TRAINING_DOMAIN, TensorType, ValueId};
 use crate::proto::NodeProto;
 
 const MICROSOFT: &str = "com.microsoft";
-const PREVIEW: &str = "ai.onnx.preview.training";
 
 /// A value that is the gradient of a parameter, or made from it.
 #[derive(Debug, Clone)]
@@ -83,8 +82,8 @@ fn optimizer_slots(node: &NodeProto) -> Vec<(usize, usize)> {
     match (node.domain(), node.op_type()) {
         (MICROSOFT, "SGDOptimizer") => vec![(1, 2)],
         (MICROSOFT, "AdamOptimizer") => vec![(2, 3)],
-        (PREVIEW, "Adam") => grouped(4),
-        (PREVIEW, "Momentum" | "Adagrad") => grouped(3),
+        (PREVIEW_TRAINING_DOMAIN, "Adam") => grouped(4),
+        (PREVIEW_TRAINING_DOMAIN, "Momentum" | "Adagrad") => grouped(3),
         _ => Vec::new(),
     }
 }

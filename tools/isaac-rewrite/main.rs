@@ -8,7 +8,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 use isaac::autodiff::{self, AutodiffError};
 use isaac::model::{Edit, Model, ModelError};
-use isaac::optimizer::Update;
+use isaac::optimizer::{self, OptimizerError, Update};
 use isaac::rewrite::{self, Analysis, Chosen, Direction, Explanation, Kind, Report, RewriteError};
 use isaac::training_graph::{Damping, Recipe, TrainingGraph, TrainingGraphError};
 use isaac::upgrade::{UpgradeError, upgraded};
@@ -23,7 +23,8 @@ use options::{Conditioning, Objective, with_sources};
 use table::Table;
 
 /// Second-order training for ONNX: replaces the weight-gradient products of a training graph by ai.isaac::IsaacGemm, and makes
-/// the training graph itself from a forward model and a loss.
+/// the training graph itself from a forward model and a loss. Gradient, Adam, Adagrad and Momentum of ai.onnx.preview.training are
+/// written out in standard operators.
 ///
 /// Exit status: 0 done; 1 the model or a file is at fault; 2 the command line is; 3 --expect was not met.
 #[derive(Parser)]
@@ -80,6 +81,8 @@ enum Failure {
     #[error(transparent)]
     Autodiff(#[from] AutodiffError),
     #[error(transparent)]
+    Optimizer(#[from] OptimizerError),
+    #[error(transparent)]
     TrainingGraph(#[from] TrainingGraphError),
     #[error(transparent)]
     Upgrade(#[from] UpgradeError),
@@ -99,6 +102,7 @@ impl Failure {
             Self::Rewrite(error) => matches!(error, RewriteError::Select(_) | RewriteError::UnknownParameter { .. }),
             Self::Model(_)
             | Self::Autodiff(_)
+            | Self::Optimizer(_)
             | Self::TrainingGraph(_)
             | Self::Upgrade(_)
             | Self::Weights(_)
@@ -149,6 +153,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         None
     };
     let model = lowered.as_ref().unwrap_or(&loaded);
+    // The operators say whose gradients they are fed, so they are analysed as they are.
+    let updates = optimizer::lower_optimizers(model)?;
     let mut analysis = Analysis::new(model, &arguments.conditioning.param)?;
     if lowered.is_none() {
         analysis = analysis.require_training_graph()?;
@@ -161,8 +167,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     let chosen = arguments.conditioning.choose(&analysis)?;
     let direction = Direction::Fixed { lambda_a: arguments.lambda };
-    arguments
-        .finish(&analysis, &chosen, Kind::TrainingGraph, |output| Ok(model.save(&chosen.edit(&direction)?, output)?))
+    arguments.finish(&analysis, &chosen, Kind::TrainingGraph, |output| {
+        Ok(model.save(&chosen.edit(&direction)?.and(updates), output)?)
+    })
 }
 
 /// Makes a training graph of a forward model, and conditions its gradients.
