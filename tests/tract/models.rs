@@ -121,5 +121,5 @@ pub(crate) fn program(
 
 /// By name: what is carried.
 pub(crate) fn by_name(program: &Program, values: Vec<Tensor>) -> Arrays {
-    program.carried().into_iter().map(|carried| carried.name).zip(values).collect()
+    program.map.carried().into_iter().map(|carried| carried.name).zip(values).collect()
 }
