@@ -48,8 +48,8 @@ pub use index::{Index, IndexError, NodeId, Producer, Value, ValueId};
 pub use infer::{Element, Types, broadcast};
 pub use node::NodeExt;
 pub use training_map::{Carried, ParameterEntry, StateEntry, TRAINING_METADATA, TrainingMap};
-pub(crate) use types::working_type;
 pub use types::{Dim, TensorType, is_float};
+pub(crate) use types::{name_of, working_type};
 
 use crate::proto::{FunctionProto, OperatorSetIdProto, StringStringEntryProto};
 use wire::Field;

@@ -52,6 +52,11 @@ pub fn is_float(elem: i32) -> bool {
     [DataType::Float, DataType::Double, DataType::Float16, DataType::Bfloat16].iter().any(|&float| float as i32 == elem)
 }
 
+/// What ONNX calls an element type.
+pub(crate) fn name_of(elem: DataType) -> String {
+    elem.as_str_name().to_lowercase()
+}
+
 /// The element type in which numbers of the floating-point type `elem` are added up: 16 bits are too few for small changes.
 pub(crate) fn working_type(elem: i32) -> i32 {
     if elem == DataType::Double as i32 { elem } else { DataType::Float as i32 }
@@ -60,8 +65,7 @@ pub(crate) fn working_type(elem: i32) -> i32 {
 impl std::fmt::Display for TensorType {
     /// `float[batch, 784]`; `float` alone if the rank is unknown.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let elem = DataType::try_from(self.elem).map_or("UNKNOWN", |elem| elem.as_str_name());
-        f.write_str(&elem.to_lowercase())?;
+        f.write_str(&DataType::try_from(self.elem).map_or("unknown".to_owned(), name_of))?;
         match &self.shape {
             Some(shape) => write!(f, "[{}]", shape.iter().map(Dim::to_string).collect::<Vec<_>>().join(", ")),
             None => Ok(()),

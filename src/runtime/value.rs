@@ -4,8 +4,9 @@
 use ort::memory::Allocator;
 use ort::value::{DynTensor, DynTensorValueType, DynValue, TensorElementType};
 
+use crate::model::name_of;
 use crate::proto::tensor_proto::DataType;
-use crate::tensors::{Tensor, name_of, width};
+use crate::tensors::{Tensor, width};
 
 /// Element types of ONNX, and what they are called here.
 const TYPES: [(DataType, TensorElementType); 13] = [

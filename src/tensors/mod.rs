@@ -7,7 +7,7 @@ pub mod safetensors;
 use bytes::Bytes;
 use half::{bf16, f16};
 
-use crate::model::{Dim, TensorType};
+use crate::model::{Dim, TensorType, name_of};
 use crate::proto::TensorProto;
 use crate::proto::tensor_proto::DataType;
 
@@ -257,9 +257,4 @@ impl Tensor {
         let shape = std::iter::once(rows.len()).chain(self.shape.iter().skip(1).copied()).collect();
         Self { elem: self.elem, shape, data: data.into() }
     }
-}
-
-/// What ONNX calls an element type.
-pub(crate) fn name_of(elem: DataType) -> String {
-    elem.as_str_name().to_lowercase()
 }

@@ -9,7 +9,8 @@ use safetensors::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
 use super::file::parse;
-use super::{Tensor, TensorsError, name_of};
+use super::{Tensor, TensorsError};
+use crate::model::name_of;
 use crate::proto::tensor_proto::DataType;
 use crate::replace::replace;
 

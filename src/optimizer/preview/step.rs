@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use crate::model::{Builder, Dim, Index, NodeExt, TensorType, Types, needed_for};
+use crate::model::{Builder, Dim, Index, NodeExt, TensorType, Types, name_of, needed_for};
 use crate::proto::NodeProto;
 use crate::proto::attribute_proto::AttributeType;
 use crate::proto::tensor_proto::DataType;
@@ -196,7 +196,7 @@ fn is_among(elem: i32, allowed: &[DataType]) -> bool {
 }
 
 fn listed(allowed: &[DataType]) -> String {
-    let names: Vec<String> = allowed.iter().map(|data_type| data_type.as_str_name().to_lowercase()).collect();
+    let names: Vec<String> = allowed.iter().map(|&elem| name_of(elem)).collect();
     names.join(" or ")
 }
 

@@ -8,8 +8,9 @@ use tract_onnx::prelude::DatumType;
 
 use super::RuntimeError;
 use super::Value;
+use crate::model::name_of;
 use crate::proto::tensor_proto::DataType;
-use crate::tensors::{Tensor, name_of};
+use crate::tensors::Tensor;
 
 /// Element types that tract and ONNX both have.
 const TYPES: [(DataType, DatumType); 12] = [

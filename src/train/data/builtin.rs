@@ -7,7 +7,7 @@ use serde::Deserialize;
 use super::dataset::{Array, Dataset};
 use super::npm::{self, Member};
 use super::{DataError, idx};
-use crate::tensors::Tensor;
+use crate::tensors::{Tensor, TensorsError};
 
 /// A dataset that is known by name: 28×28 images in ten classes, as the arrays `images` (floats from 0 to 1) and `labels` (int64).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,9 +102,9 @@ fn clothes(path: &Path) -> Result<Vec<Vec<u8>>, DataError> {
     struct Class {
         data: Vec<Vec<u8>>,
     }
-    let content = std::fs::read(path).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
+    let content = std::fs::read(path).map_err(|source| TensorsError::Read { path: path.to_owned(), source })?;
     let class: Class = serde_json::from_slice(&content)
-        .map_err(|error| DataError::Format { path: path.to_owned(), what: error.to_string() })?;
+        .map_err(|error| TensorsError::Format { path: path.to_owned(), what: error.to_string() })?;
     // The package has empty rows where two of its sources end.
     Ok(class.data.into_iter().filter(|image| image.len() == SIDE * SIDE).collect())
 }
@@ -117,7 +117,7 @@ fn labelled(folder: &Path, classes: impl Iterator<Item = Vec<Vec<u8>>>) -> Resul
         images.iter().for_each(|image| bytes.extend_from_slice(image));
     }
     let images = idx::pixels(vec![labels.len(), SIDE, SIDE], &bytes)
-        .map_err(|what| DataError::Format { path: folder.to_owned(), what })?;
+        .map_err(|what| TensorsError::Format { path: folder.to_owned(), what })?;
     Dataset::new(vec![
         Array::whole("images", folder, images),
         Array::whole("labels", folder, Tensor::of(&[labels.len()], &labels)),

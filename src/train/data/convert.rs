@@ -1,8 +1,8 @@
 //! From what the data has to what an input takes.
 
-use crate::model::{Dim, TensorType};
+use crate::model::{Dim, TensorType, name_of};
 use crate::proto::tensor_proto::DataType;
-use crate::tensors::{Element, Tensor, name_of, width, with_element};
+use crate::tensors::{Element, Tensor, width, with_element};
 
 /// How many elements are numbers at a time.
 const BLOCK: usize = 4096;

@@ -8,7 +8,7 @@ use flate2::read::MultiGzDecoder;
 
 use super::table::Word;
 use super::{DataError, idx, table};
-use crate::tensors::{self, Tensor};
+use crate::tensors::{self, Tensor, TensorsError};
 
 /// Arrays by name, whose first axes count the examples.
 #[derive(Debug, Clone)]
@@ -84,7 +84,7 @@ impl Dataset {
     pub fn with_classes_of(mut self, other: &Self) -> Result<Self, DataError> {
         for array in &mut self.arrays {
             if let Some(theirs) = other.arrays.iter().find(|theirs| theirs.name == array.name) {
-                let of_array = |what| DataError::Format {
+                let of_array = |what| TensorsError::Format {
                     path: array.path.clone(),
                     what: format!("'{}' {what} in {}", array.name, theirs.path.display()),
                 };
@@ -146,20 +146,21 @@ pub(super) fn list(lines: impl Iterator<Item = String>) -> String {
     lines.map(|line| format!("    {line}\n")).collect()
 }
 
-fn read(path: &Path) -> Result<Vec<Array>, DataError> {
+fn read(path: &Path) -> Result<Vec<Array>, TensorsError> {
     let extension = |path: &Path| path.extension().and_then(OsStr::to_str).unwrap_or_default().to_lowercase();
     if ["npz", "npy", "safetensors"].contains(&extension(path).as_str()) {
         let tensors = tensors::load(path)?;
         return Ok(tensors.into_iter().map(|(name, tensor)| Array::whole(&name, path, tensor)).collect());
     }
     let is_compressed = extension(path) == "gz";
-    let content = content(path, is_compressed).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
+    let content =
+        content(path, is_compressed).map_err(|source| TensorsError::Read { path: path.to_owned(), source })?;
     let inner = if is_compressed { path.with_extension("") } else { path.to_owned() };
     let arrays = match extension(&inner).as_str() {
         "csv" => table::read(path, &content),
         _ => idx::read(&content).map(|(name, tensor)| vec![Array::whole(name, path, tensor)]),
     };
-    arrays.map_err(|what| DataError::Format { path: path.to_owned(), what })
+    arrays.map_err(|what| TensorsError::Format { path: path.to_owned(), what })
 }
 
 fn content(path: &Path, is_compressed: bool) -> std::io::Result<Bytes> {

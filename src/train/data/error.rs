@@ -6,25 +6,9 @@ use crate::tensors::TensorsError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
-    /// A file of tensors is at fault.
+    /// A file cannot be read, or is not what its name says, or holds what cannot be used.
     #[error(transparent)]
-    Tensors(#[from] TensorsError),
-    /// The file cannot be read.
-    #[error("cannot read {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// The file is not what its name says, or holds what cannot be used.
-    #[error("{}: {what}", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
+    File(#[from] TensorsError),
     /// Two arrays have one name.
     #[error("{} and {} both hold an array '{array}'", first.display(), second.display())]
     SameName {

@@ -2,7 +2,7 @@
 
 use super::dataset::{Array, Kind, same_length};
 use super::{DataError, Input, Role};
-use crate::tensors::Tensor;
+use crate::tensors::{Tensor, TensorsError};
 
 /// The array that the columns of a table make which are nothing else.
 pub(super) const FEATURES: &str = "features";
@@ -41,7 +41,7 @@ pub(super) fn numeric(array: &Array) -> Result<(), DataError> {
                 "line {}, column '{}': '{}' is no number, and the column is not that of the labels",
                 word.line, array.name, word.text
             );
-            Err(DataError::Format { path: array.path.clone(), what })
+            Err(TensorsError::Format { path: array.path.clone(), what }.into())
         }
     }
 }
