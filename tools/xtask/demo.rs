@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: MNIST, trained by isaac-train with the gradient and with zeta*.
 
+use std::env;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -89,7 +90,11 @@ fn train(
 ) -> Result<Done, String> {
     let file = |extension: &str| out.join(name.replace('*', "-star")).with_extension(extension);
     let mut command = Command::new(paths::trainer());
-    command.env("ORT_DYLIB_PATH", Environment::StockNewest.onnxruntime()?);
+    // It takes the ONNX Runtime of the first Python on the path.
+    let python = Environment::StockNewest.python();
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders = python.parent().map(Path::to_owned).into_iter().chain(env::split_paths(&path));
+    command.env("PATH", env::join_paths(folders).map_err(|error| error.to_string())?).env_remove("ORT_DYLIB_PATH");
     command.arg(model).args(["--loss", "cross-entropy", "--batch-size", "60", "--lr", lr, "--json", "--quiet"]);
     command.args(method).args(["--epochs", &options.epochs.to_string(), "--seed", &options.seed.to_string()]);
     command.arg("--out").arg(file("onnx")).arg("--csv").arg(file("csv"));

@@ -59,17 +59,6 @@ impl Environment {
         Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
     }
 
-    /// The ONNX Runtime library in this environment's package, for programs that are not Python. Packages before 1.20 have none.
-    pub(crate) fn onnxruntime(self) -> Result<PathBuf, String> {
-        let folder = self.module_folder("onnxruntime")?.join("capi");
-        let entries = fs::read_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        let mut paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        let is_library = |path: &PathBuf| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so."))
-        };
-        paths.find(is_library).ok_or_else(|| format!("{}: no libonnxruntime.so", folder.display()))
-    }
-
     fn folder(self) -> PathBuf {
         paths::target().join("python").join(self.name())
     }
