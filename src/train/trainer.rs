@@ -1,12 +1,12 @@
 //! The training loop.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::checkpoint::{Checkpoint, CheckpointError, Identity, Progress};
-use super::data::{Batches, DataError, Epoch};
+use super::data::{Batches, Epoch};
 use super::divergence::{Divergence, Fault};
 use super::metrics::{Accumulator, Labels, Metric, MetricError};
 use super::random::seed_of_step;
@@ -95,9 +95,6 @@ pub enum TrainError {
     /// The runtime fails.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    /// The examples are at fault.
-    #[error(transparent)]
-    Data(#[from] DataError),
     /// The metrics do not fit the labels.
     #[error(transparent)]
     Metric(#[from] MetricError),
@@ -179,9 +176,9 @@ impl<'a> Trainer<'a> {
     /// Whatever fails. The last checkpoint is as it was.
     pub fn run(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Ended, TrainError> {
         let ended = self.steps(observer, stop)?;
-        self.finite()?;
-        if ended == Ended::Stopped || self.settings.checkpoints.is_some() {
-            self.save()?;
+        let carried = self.finite()?;
+        if let Some((path, _)) = &self.settings.checkpoints {
+            self.save(path, carried)?;
         }
         observer.finish().map_err(TrainError::Report)?;
         Ok(ended)
@@ -206,10 +203,10 @@ impl<'a> Trainer<'a> {
                 let record = self.epoch(per_epoch)?;
                 observer.epoch(&record).map_err(TrainError::Report)?;
             }
-            if let Some((_, every)) = &self.settings.checkpoints
+            if let Some((path, every)) = &self.settings.checkpoints
                 && self.progress.step.is_multiple_of(*every)
             {
-                self.save()?;
+                self.save(path, self.finite()?)?;
             }
         }
     }
@@ -347,20 +344,22 @@ impl<'a> Trainer<'a> {
     /// Why the loss of the last step is no finite number.
     fn diverged(&self, loss: f64, lr: f64, lambda: f64) -> Result<TrainError, TrainError> {
         let before = self.engine.carried_before()?;
-        let named = self.carried.iter().map(|carried| carried.name.as_str()).zip(&before);
-        Ok(Divergence::of(named, self.progress.step, loss, lr, lambda).into())
+        Ok(Divergence::of(self.named(&before), self.progress.step, loss, lr, lambda).into())
     }
 
     /// What is carried, if all of it is finite.
     fn finite(&self) -> Result<Vec<Tensor>, TrainError> {
         let carried = self.engine.carried()?;
         let (lr, lambda) = self.last.unwrap_or((f64::NAN, f64::INFINITY));
-        let named = self.carried.iter().map(|carried| carried.name.as_str()).zip(&carried);
-        let divergence = Divergence::of(named, self.progress.step + 1, f64::NAN, lr, lambda);
+        let divergence = Divergence::of(self.named(&carried), self.progress.step + 1, f64::NAN, lr, lambda);
         match divergence.fault {
             Fault::Update { .. } => Err(divergence.into()),
             Fault::Forward { .. } => Ok(carried),
         }
+    }
+
+    fn named<'t>(&'t self, tensors: &'t [Tensor]) -> impl Iterator<Item = (&'t str, &'t Tensor)> {
+        self.carried.iter().map(|carried| carried.name.as_str()).zip(tensors)
     }
 
     fn identity(&self) -> Identity {
@@ -368,14 +367,13 @@ impl<'a> Trainer<'a> {
         Identity { seed: self.settings.seed, batch_size, examples }
     }
 
-    fn save(&self) -> Result<(), TrainError> {
-        let Some((path, _)) = &self.settings.checkpoints else { return Ok(()) };
+    fn save(&self, path: &Path, carried: Vec<Tensor>) -> Result<(), TrainError> {
         let named =
             |tensors: Vec<Tensor>| self.carried.iter().map(|carried| carried.name.clone()).zip(tensors).collect();
         let checkpoint = Checkpoint {
             identity: self.identity(),
             progress: self.progress.clone(),
-            carried: named(self.finite()?),
+            carried: named(carried),
             best: named(self.best.clone()),
         };
         Ok(checkpoint.save(path)?)
