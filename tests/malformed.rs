@@ -153,7 +153,7 @@ fn lower(model: Model) {
 }
 
 fn upgrade(model: Model) {
-    if let Ok(model) = upgraded(model) {
+    if let Ok(Some(model)) = upgraded(&model) {
         model.to_bytes(&Edit::default());
     }
 }
@@ -170,7 +170,8 @@ fn recipe() -> Recipe {
 
 /// Makes a training graph with a second backward pass.
 fn train(model: Model) {
-    let Ok(model) = upgraded(model) else { return };
+    let Ok(newer) = upgraded(&model) else { return };
+    let model = newer.unwrap_or(model);
     let Ok(graph) = TrainingGraph::new(&model, &recipe()) else { return };
     let analysis = Analysis::new(graph.model(), &[]).expect("our own graph");
     let chosen = analysis.choose(&Choice::default()).expect("all layers");

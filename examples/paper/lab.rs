@@ -5,17 +5,17 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-use isaac::model::{Model, TensorType};
+use isaac::model::Model;
 use isaac::optimizer::{Moments, Optimizer, Update};
 use isaac::rewrite::{Analysis, Choice, Selector};
 use isaac::runtime::{OnnxRuntime, Program, RuntimeError};
 use isaac::tensors::Tensor;
-use isaac::train::data::{Batches, Builtin, Dataset, Examples, Input, Role, Split};
+use isaac::train::data::{Batches, Builtin, Dataset, Examples, Role, Split};
 use isaac::train::metrics::{Labels, Metric};
 use isaac::train::report::{EpochRecord, Observer, StepRecord, plot};
 use isaac::train::schedule::Schedule;
 use isaac::train::sweep::{Outcome, run_from};
-use isaac::train::{Divergence, Examination, Fault, Progress, Rates, Settings, Task, TrainError};
+use isaac::train::{Divergence, Examination, Fault, Progress, Rates, Settings, Task, TrainError, inputs};
 use isaac::training_graph::{Damping, Distance, Labelled, Loss, Method, Recipe, Selection, TrainingGraph};
 
 pub(crate) type Failure = Box<dyn Error>;
@@ -245,19 +245,8 @@ fn program(model: &Model, distance: Distance, optimizer: Optimizer, direction: &
     let analysis = Analysis::new(graph.model(), &[])?;
     let choice = Choice { layers: vec![direction.layers.clone()], ..Choice::default() };
     let chosen = analysis.choose(&choice)?;
-    // Both are inputs, which every step feeds.
+    // What a step feeds takes their place.
     let damping = Damping { lambda_a: 1.0, lambda_g: f32::INFINITY };
     let conditioned = graph.conditioned(&chosen, direction.method, damping)?;
     Ok(isaac::train::program(&graph, &recipe, &conditioned)?)
-}
-
-/// The inputs that examples are fed to.
-fn inputs(program: &Program) -> Vec<Input> {
-    let declared = program.training.graph().inputs();
-    let find = |name: &String, role| {
-        let declared = declared.iter().find(|input| input.name() == name)?;
-        Some(Input { name: name.clone(), tensor_type: TensorType::of(declared)?, role })
-    };
-    let data = program.map.data.iter().filter_map(|name| find(name, Role::Data));
-    data.chain(program.map.labels.iter().filter_map(|name| find(name, Role::Labels))).collect()
 }

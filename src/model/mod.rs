@@ -254,8 +254,9 @@ impl Model {
     ///
     /// # Errors
     /// Data that cannot be read.
-    pub fn embedded(&self) -> Result<Self, ModelError> {
-        self.edited(&external::embedded(self)?.into())
+    pub fn embedded(self) -> Result<Self, ModelError> {
+        let edit = external::embedded(&self)?;
+        if edit.initializers.is_empty() { Ok(self) } else { self.edited(&edit.into()) }
     }
 
     /// The bytes of the model with `edit` applied.

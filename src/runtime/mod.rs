@@ -100,7 +100,7 @@ impl Program {
     ///
     /// # Errors
     /// Metadata that is missing or no [`TrainingMap`], or external data that cannot be read.
-    pub fn new(training: &Model) -> Result<Self, RuntimeError> {
+    pub fn new(training: Model) -> Result<Self, RuntimeError> {
         let path = training.path().display();
         let text = training.metadata(TRAINING_METADATA).ok_or_else(|| {
             RuntimeError::Program(format!(
@@ -111,6 +111,14 @@ impl Program {
             RuntimeError::Program(format!("{path}: metadata property {TRAINING_METADATA}: {error}"))
         })?;
         Ok(Self { training: training.embedded()?, map, evaluation: None })
+    }
+
+    /// The output of the training graph that is its loss.
+    fn loss(&self) -> Result<&str, RuntimeError> {
+        self.map.loss.as_deref().ok_or_else(|| {
+            let path = self.training.path().display();
+            RuntimeError::Program(format!("{path}: no output of the training graph is its loss"))
+        })
     }
 
     /// The values that training starts from: the defaults of the graph, in the order of [`TrainingMap::carried`].
@@ -129,5 +137,34 @@ impl Program {
             Tensor::of_message(&message).map_err(of_carried)
         };
         self.map.carried().iter().map(start).collect()
+    }
+}
+
+/// The number that a loss is.
+fn number(loss: &Tensor) -> Result<f64, RuntimeError> {
+    loss.to_f64s().first().copied().ok_or_else(|| RuntimeError::Program("the loss is empty".into()))
+}
+
+/// The error of a program that has no graph to evaluate with.
+fn no_evaluation() -> RuntimeError {
+    RuntimeError::Program("there is no graph that evaluates".into())
+}
+
+/// Checks that tensors can take the places of what is carried: one for each, and each of the type and shape that `fits` knows at its
+/// position.
+fn check_restored(
+    carried: &[Carried],
+    given: &[Tensor],
+    fits: impl Fn(usize, &Tensor) -> bool,
+) -> Result<(), RuntimeError> {
+    if given.len() != carried.len() {
+        let (given, count) = (given.len(), carried.len());
+        return Err(RuntimeError::Program(format!("{given} carried values were given, and there are {count}")));
+    }
+    match given.iter().enumerate().find(|&(at, tensor)| !fits(at, tensor)) {
+        Some((at, tensor)) => {
+            Err(RuntimeError::Program(format!("'{}' cannot become {}", carried[at].name, tensor.describe())))
+        }
+        None => Ok(()),
     }
 }

@@ -9,7 +9,7 @@ use ort::value::DynTensor;
 
 use super::library::OnnxRuntimeLibrary;
 use super::value::{allocate, fill, fits, read, read_output};
-use super::{Engine, Evaluation, Program, RuntimeError};
+use super::{Engine, Evaluation, Program, RuntimeError, check_restored, no_evaluation, number};
 use crate::model::{Carried, Edit, Model};
 use crate::tensors::Tensor;
 
@@ -69,10 +69,7 @@ impl OnnxRuntime {
             }
             None => None,
         };
-        let loss = program.map.loss.clone().ok_or_else(|| {
-            let path = program.training.path().display();
-            RuntimeError::Program(format!("{path}: no output of the training graph is its loss"))
-        })?;
+        let loss = program.loss()?.to_owned();
         let carried = program.map.carried();
         let start = program.start()?;
         let set = || start.iter().map(|tensor| copied(training.allocator(), tensor)).collect::<Result<Vec<_>, _>>();
@@ -142,12 +139,12 @@ impl Engine for OnnxRuntime {
         drop(outputs);
         self.before = self.now;
         self.now = 1 - self.now;
-        loss.to_f64s().first().copied().ok_or_else(|| RuntimeError::Program("the loss is empty".into()))
+        number(&loss)
     }
 
     fn evaluate(&mut self, feeds: &[(&str, Tensor)]) -> Result<Vec<Tensor>, RuntimeError> {
         let Some(Evaluator { session, inputs: known, outputs: wanted }) = &mut self.evaluation else {
-            return Err(RuntimeError::Program("there is no graph that evaluates".into()));
+            return Err(no_evaluation());
         };
         let allocator = session.allocator();
         let mut inputs: Vec<(&str, SessionInputValue<'_>)> = Vec::new();
@@ -172,17 +169,8 @@ impl Engine for OnnxRuntime {
     }
 
     fn restore(&mut self, carried: &[Tensor]) -> Result<(), RuntimeError> {
-        let expected: Vec<&str> = self.carried.iter().map(|carried| carried.name.as_str()).collect();
         let values = &mut self.buffers[self.now];
-        if carried.len() != values.len() {
-            let (given, count) = (carried.len(), values.len());
-            return Err(RuntimeError::Program(format!("{given} carried values were given, and there are {count}")));
-        }
-        let unfit = carried.iter().zip(&*values).position(|(tensor, value)| !fits(value, tensor));
-        if let Some(at) = unfit {
-            let given = carried[at].describe();
-            return Err(RuntimeError::Program(format!("'{}' cannot become {given}", expected[at])));
-        }
+        check_restored(&self.carried, carried, |at, tensor| fits(&values[at], tensor))?;
         values.iter_mut().zip(carried).for_each(|(value, tensor)| fill(value, tensor));
         self.before = self.now;
         Ok(())

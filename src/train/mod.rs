@@ -22,5 +22,5 @@ mod trainer;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Identity, Progress};
 pub use divergence::{Divergence, Fault};
-pub use program::{ProgramError, program};
+pub use program::{ProgramError, inputs, program};
 pub use trainer::{Ended, Examination, Rates, Settings, Task, TrainError, Trainer};

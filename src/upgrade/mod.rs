@@ -52,17 +52,18 @@ const REMOVED: &[&str] = &[
     "ScaledTanh",
 ];
 
-/// The model in the operators of [`OPSET`]; itself, if it is there or beyond.
+/// The model in the operators of [`OPSET`]; `None`, if it is there or beyond.
 ///
 /// # Errors
 /// An opset before 6, or operators that cannot be brought along: all of them.
-pub fn upgraded(model: Model) -> Result<Model, UpgradeError> {
+pub fn upgraded(model: &Model) -> Result<Option<Model>, UpgradeError> {
     let opset = model.opset(ONNX_DOMAIN).unwrap_or(1);
     if opset >= OPSET {
-        return Ok(model);
+        return Ok(None);
     }
-    let model = with_constants(model)?;
-    Ok(model.edited(&edit(&model, opset)?)?)
+    let with_constants = with_constants(model)?;
+    let model = with_constants.as_ref().unwrap_or(model);
+    Ok(Some(model.edited(&edit(model, opset)?)?))
 }
 
 /// The changes that bring a model of an older operator set to [`OPSET`].
@@ -97,16 +98,16 @@ fn edit(model: &Model, opset: i64) -> Result<Edit, UpgradeError> {
     })
 }
 
-/// The model without the inputs that its file only lists because they are initializers.
-fn with_constants(model: Model) -> Result<Model, ModelError> {
+/// The model without the inputs that its file only lists because they are initializers; `None`, if it would not list those.
+fn with_constants(model: &Model) -> Result<Option<Model>, ModelError> {
     if model.ir_version() >= IR_VERSION_OF_DEFAULTS {
-        return Ok(model);
+        return Ok(None);
     }
     let constants: BTreeSet<&str> = model.graph().initializers().iter().map(Initializer::name).collect();
     let inputs = model.graph().inputs().iter().enumerate();
     let fewer_inputs = inputs.filter(|(_, input)| constants.contains(input.name())).map(|(position, _)| position);
     let edit = GraphEdit { fewer_inputs: fewer_inputs.collect(), ..GraphEdit::default() };
-    model.edited(&edit.into())
+    Ok(Some(model.edited(&edit.into())?))
 }
 
 /// The nodes that take the place of the step's node; `None` where it stays.

@@ -1,14 +1,15 @@
 //! Forward models, and programs of them.
 
-use isaac::model::{Model, TRAINING_METADATA, TrainingMap};
+use isaac::model::Model;
 use isaac::optimizer::{Optimizer, Update};
 use isaac::proto::tensor_shape_proto::dimension::Value::DimParam;
 use isaac::proto::type_proto::Value::TensorType;
 use isaac::proto::{AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, attribute_proto, type_proto};
 use isaac::rewrite::{Analysis, Choice};
-use isaac::runtime::{Evaluation, Program};
+use isaac::runtime::Program;
 use isaac::tensors::Tensor;
 use isaac::training_graph::{Damping, Distance, Labelled, Loss, Method, Recipe, Selection, TrainingGraph};
+use isaac::upgrade::upgraded;
 use prost::Message;
 
 use crate::arrays::Arrays;
@@ -108,15 +109,12 @@ pub(crate) fn program(
     let labelled = Labelled { distance, prediction: None, example_weights: false };
     let selection = Selection { trained: trained.iter().map(|&name| name.into()).collect(), frozen: Vec::new() };
     let recipe = Recipe { loss: Loss::Labelled(labelled), update: Some(update), selection };
-    let graph = TrainingGraph::new(forward, &recipe).unwrap();
+    let newer = upgraded(forward).unwrap();
+    let graph = TrainingGraph::new(newer.as_ref().unwrap_or(forward), &recipe).unwrap();
     let analysis = Analysis::new(graph.model(), &[]).unwrap();
     let chosen = analysis.choose(&Choice::default()).unwrap();
     let edit = graph.conditioned(&chosen, method, Damping { lambda_a: 1.0, lambda_g: 1.0 }).unwrap();
-    let training = graph.model().edited(&edit).unwrap();
-    let evaluation = forward.edited(&graph.evaluation(&recipe).unwrap()).unwrap();
-    let map: TrainingMap = serde_json::from_str(training.metadata(TRAINING_METADATA).unwrap()).unwrap();
-    let outputs = vec![map.loss.clone().unwrap(), forward.graph().outputs()[0].name().to_owned()];
-    Program { training, map, evaluation: Some(Evaluation { model: evaluation, outputs }) }
+    isaac::train::program(&graph, &recipe, &edit).unwrap()
 }
 
 /// By name: what is carried.

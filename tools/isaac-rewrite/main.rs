@@ -4,12 +4,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use isaac::autodiff::{self, AutodiffError};
 use isaac::model::{Edit, Model, ModelError};
 use isaac::optimizer::{self, OptimizerError, Update};
-use isaac::rewrite::{self, Analysis, Chosen, Direction, Explanation, Kind, Report, RewriteError};
+use isaac::rewrite::{Analysis, Chosen, Direction, Explanation, Kind, Report, RewriteError};
 use isaac::training_graph::{Damping, Recipe, TrainingGraph, TrainingGraphError};
 use isaac::upgrade::{UpgradeError, upgraded};
 use isaac::weights::{Weights, WeightsError};
@@ -18,8 +17,8 @@ use isaac::weights::{Weights, WeightsError};
 mod options;
 mod table;
 
-use options::conditioning::MethodName;
-use options::{Conditioning, Objective, with_sources};
+use options::conditioning::{MethodName, is_usage};
+use options::{Conditioning, Objective};
 use table::Table;
 
 /// Second-order training for ONNX: replaces the weight-gradient products of a training graph by ai.isaac::IsaacGemm, and makes
@@ -99,7 +98,7 @@ impl Failure {
     fn is_usage(&self) -> bool {
         match self {
             Self::Usage(_) => true,
-            Self::Rewrite(error) => matches!(error, RewriteError::Select(_) | RewriteError::UnknownParameter { .. }),
+            Self::Rewrite(error) => is_usage(error),
             Self::Model(_)
             | Self::Autodiff(_)
             | Self::Optimizer(_)
@@ -123,17 +122,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
         Ok(status) => status,
-        Err(error) if error.is_usage() => {
-            // Nothing can be done about a standard error that cannot be written.
-            let _ = Arguments::command().error(ErrorKind::ValueValidation, error).print();
-            ExitCode::from(2)
-        }
         // The reader had enough: `isaac-rewrite … | head`.
         Err(Failure::Print(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("isaac-rewrite: {}", with_sources(&error));
-            ExitCode::from(1)
-        }
+        Err(error) => options::failed::<Arguments>(&error, error.is_usage()),
     }
 }
 
@@ -144,8 +135,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
         loaded.save(&Weights::load(weights)?.edit(&loaded)?, output)?;
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(recipe) = arguments.objective.recipe(&arguments.conditioning.param).map_err(Failure::Usage)? {
-        return train(arguments, loaded, &recipe);
+    if let Some(recipe) = arguments.objective.recipe(&loaded, &arguments.conditioning.param).map_err(Failure::Usage)? {
+        return train(arguments, &loaded, &recipe);
     }
     let lowered = if autodiff::has_gradient_operator(&loaded) {
         Some(loaded.edited(&autodiff::lower_gradients(&loaded)?)?)
@@ -173,18 +164,13 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 }
 
 /// Makes a training graph of a forward model, and conditions its gradients.
-fn train(arguments: &Arguments, model: Model, recipe: &Recipe) -> Result<ExitCode, Failure> {
-    if rewrite::is_marked_for_training(&model) {
-        return Err(Failure::Usage(format!(
-            "--loss makes a training graph of a forward model, and {} has a backward pass",
-            arguments.model.display()
-        )));
-    }
+fn train(arguments: &Arguments, model: &Model, recipe: &Recipe) -> Result<ExitCode, Failure> {
     let separate = arguments.separate_update(recipe)?;
     let delivering = separate.is_some().then(|| Recipe { update: None, ..recipe.clone() });
     let recipe = delivering.as_ref().unwrap_or(recipe);
-    let model = upgraded(model)?;
-    let graph = TrainingGraph::new(&model, recipe)?;
+    let newer = upgraded(model)?;
+    let model = newer.as_ref().unwrap_or(model);
+    let graph = TrainingGraph::new(model, recipe)?;
     let analysis = Analysis::new(graph.model(), &[])?;
     let chosen = arguments.conditioning.choose(&analysis)?;
     let damping = Damping { lambda_a: arguments.lambda, lambda_g: arguments.lambda_g };

@@ -6,6 +6,8 @@ use isaac::curvature::cost::LayerShape;
 use isaac::model::Dim;
 use isaac::rewrite::{Chosen, LayerGradient};
 
+use crate::options::aligned;
+
 /// One line for each layer, with its estimated extra cost at a batch size.
 pub(crate) struct Table<'a> {
     /// The layers and the decision.
@@ -16,11 +18,12 @@ pub(crate) struct Table<'a> {
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut lines = vec![["#", "weight", "pattern", "in", "out", "rows", "extra cost", "status"].map(String::from)];
+        let head = ["#", "weight", "pattern", "in", "out", "rows", "extra cost", "status"];
+        let mut lines = vec![head.map(String::from).to_vec()];
         lines.extend(self.chosen.layers().map(|(layer, refusal)| {
             let size = |size: Option<u64>| size.map_or("?".into(), |size| size.to_string());
             let count = layer.product_outputs.len();
-            [
+            vec![
                 layer.index.to_string(),
                 layer.weight.clone(),
                 if count > 1 { format!("{} x{count}", layer.pattern) } else { layer.pattern.clone() },
@@ -31,12 +34,7 @@ impl fmt::Display for Table<'_> {
                 refusal.map_or("rewritten".into(), |refusal| refusal.reason.code().into()),
             ]
         }));
-        let widths: Vec<usize> =
-            (0..8).map(|column| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or(0)).collect();
-        for line in &lines {
-            let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
-            writeln!(f, "{}", cells.join("  ").trim_end())?;
-        }
+        f.write_str(&aligned(&lines))?;
         if self.batch.is_none() {
             writeln!(f, "(--batch B estimates the extra cost: flops beyond the plain product, relative to it)")?;
         }

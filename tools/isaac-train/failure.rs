@@ -9,6 +9,8 @@ use isaac::training_graph::TrainingGraphError;
 use isaac::upgrade::UpgradeError;
 use isaac::weights::WeightsError;
 
+use crate::options::conditioning;
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
@@ -46,7 +48,7 @@ impl Failure {
     pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::Usage(_) => true,
-            Self::Rewrite(error) => matches!(error, RewriteError::Select(_) | RewriteError::UnknownParameter { .. }),
+            Self::Rewrite(error) => conditioning::is_usage(error),
             _ => false,
         }
     }

@@ -4,8 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 
 mod arguments;
 mod data;
@@ -18,21 +17,12 @@ mod session;
 
 use arguments::Arguments;
 use failure::Failure;
-use options::with_sources;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(&arguments) {
         Ok(status) => status,
-        Err(error) if error.is_usage() => {
-            // Nothing can be done about a standard error that cannot be written.
-            let _ = Arguments::command().error(ErrorKind::ValueValidation, error).print();
-            ExitCode::from(2)
-        }
-        Err(error) => {
-            eprintln!("isaac-train: {}", with_sources(&error));
-            ExitCode::from(1)
-        }
+        Err(error) => options::failed::<Arguments>(&error, error.is_usage()),
     }
 }
 

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::arguments::Output;
 use crate::failure::Failure;
+use crate::options::aligned;
 
 /// Checks that every file can be written, before time is spent on what would go into it.
 pub(crate) fn check(output: &Output) -> Result<(), Failure> {
@@ -68,12 +69,7 @@ pub(crate) fn table(outcomes: &[Outcome]) -> String {
         }
         rows.push(row);
     }
-    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(String::len).max().unwrap_or(0);
-    let line = |row: &Vec<String>| {
-        let cells = row.iter().enumerate().map(|(column, cell)| format!("{cell:<0$}", width(column)));
-        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
-    };
-    rows.iter().map(line).collect()
+    aligned(&rows)
 }
 
 /// The same as JSON.

@@ -13,12 +13,12 @@ use isaac::train::report::plot;
 use isaac::train::report::{CsvFiles, EventFile, Length, Observer, PlotFile, Summary, progress};
 use isaac::train::schedule::Schedule;
 use isaac::train::sweep::{Axis, Outcome, grid, run_from};
-use isaac::train::{Ended, Examination, Progress, Rates, Settings, Task, Trainer};
+use isaac::train::{Ended, Examination, Progress, Rates, Settings, Task, Trainer, inputs};
 
 use crate::arguments::{Arguments, RuntimeName};
 use crate::data::Sources;
 use crate::failure::Failure;
-use crate::plan::Plan;
+use crate::plan::{LAMBDA, Plan};
 use crate::results::{self, unwritten};
 
 /// The learning rates of a range test.
@@ -28,7 +28,7 @@ const RANGE_STEPS: u64 = 100;
 /// The examples that are evaluated at once, if steps do not have more.
 const EVALUATION_BATCH: usize = 256;
 /// The examples of a step, if neither the command line nor the model says otherwise.
-const BATCH_SIZE: u64 = 32;
+const BATCH_SIZE: usize = 32;
 
 /// Everything that a run needs.
 pub(crate) struct Session<'a> {
@@ -45,36 +45,20 @@ impl<'a> Session<'a> {
         let model = Model::load(&arguments.model)?;
         let plan = Plan::new(arguments, &model)?;
         plan.check(arguments)?;
-        let sources = Sources::load(&arguments.data, arguments.run.seed, &plan.inputs())?;
+        let sources = Sources::load(&arguments.data, arguments.run.seed, &inputs(&plan.program))?;
         Ok(Self { arguments, model, plan, sources })
     }
 
     /// Does what the command line asks for.
     pub(crate) fn run(&self, stop: &AtomicBool) -> Result<ExitCode, Failure> {
-        let Arguments { run, data, .. } = self.arguments;
-        let batch_size = match (run.batch_size, self.sources.training.fixed_batch()) {
-            (Some(size), _) => size as usize,
-            (None, Some(fixed)) => fixed,
-            (None, None) => BATCH_SIZE.clamp(1, self.sources.training.len().max(1) as u64) as usize,
-        };
-        let batches = Batches::new(&self.sources.training, batch_size)?;
+        let run = &self.arguments.run;
+        let examples = &self.sources.training;
+        let given = run.batch_size.map(|size| size as usize).or(examples.fixed_batch());
+        let batch_size = given.unwrap_or(BATCH_SIZE.min(examples.len()).max(1));
+        let batches = Batches::new(examples, batch_size)?;
         self.note_dropped("training", batches.dropped());
-        let examination = match &self.sources.evaluation {
-            Some(_) if self.plan.program.evaluation.is_none() => {
-                return Err(Failure::Usage(
-                    "--eval needs a forward model: a training graph has nothing that evaluates".into(),
-                ));
-            }
-            Some(examples) => {
-                let size = examples.fixed_batch().unwrap_or(batch_size.max(EVALUATION_BATCH));
-                let batches = Batches::new(examples, size)?;
-                self.note_dropped("evaluation", batches.dropped());
-                Some(Examination { batches, metrics: self.metrics(&data.metric)? })
-            }
-            None if !data.metric.is_empty() => return Err(Failure::Usage("--metric belongs to --eval".into())),
-            None if run.early_stop.is_some() => return Err(Failure::Usage("--early-stop belongs to --eval".into())),
-            None => None,
-        };
+        // A range test is over before it would be evaluated.
+        let examination = self.examination(batch_size)?.filter(|_| !run.find_lr);
         let task = Task { map: self.plan.program.map.clone(), batches, labels: self.labels(), examination };
         let mut engine = self.engine()?;
         let engine = engine.as_mut();
@@ -84,6 +68,26 @@ impl<'a> Session<'a> {
             self.train(engine, &task, stop)
         } else {
             self.sweep(engine, &task, stop)
+        }
+    }
+
+    /// What is evaluated after every epoch, if anything is.
+    fn examination(&self, batch_size: usize) -> Result<Option<Examination<'_>>, Failure> {
+        let Arguments { run, data, .. } = self.arguments;
+        let refused = |what: &str| Err(Failure::Usage(what.into()));
+        match &self.sources.evaluation {
+            Some(_) if self.plan.program.evaluation.is_none() => {
+                refused("--eval needs a forward model: a training graph has nothing that evaluates")
+            }
+            Some(examples) => {
+                let size = examples.fixed_batch().unwrap_or(batch_size.max(EVALUATION_BATCH));
+                let batches = Batches::new(examples, size)?;
+                self.note_dropped("evaluation", batches.dropped());
+                Ok(Some(Examination { batches, metrics: self.metrics(&data.metric)? }))
+            }
+            None if !data.metric.is_empty() => refused("--metric belongs to --eval"),
+            None if run.early_stop.is_some() => refused("--early-stop belongs to --eval"),
+            None => Ok(None),
         }
     }
 
@@ -176,11 +180,8 @@ impl<'a> Session<'a> {
     fn find_rate(&self, engine: &mut dyn Engine, task: &Task<'_>) -> Result<ExitCode, Failure> {
         let max_steps = self.arguments.run.max_steps.unwrap_or(RANGE_STEPS);
         let epochs = max_steps.div_ceil(task.batches.per_epoch() as u64);
-        let range = RANGE.parse::<Schedule>().map_err(|error| Failure::Usage(error.to_string()))?;
-        let settings = self.settings(Some(range))?;
+        let settings = self.settings(Some(RANGE.parse().expect("a schedule in its grammar")))?;
         let settings = Settings { epochs, max_steps: Some(max_steps), patience: None, checkpoints: None, ..settings };
-        let Task { map, batches, labels, .. } = task;
-        let task = &Task { map: map.clone(), batches: *batches, labels: labels.clone(), examination: None };
         let test = RangeTest::run(engine, task, &settings)?;
         let mut text: String = test.points.iter().map(|(rate, loss)| format!("{rate:<12.3e}{loss:.5}\n")).collect();
         text += &match test.suggestion() {
@@ -195,7 +196,8 @@ impl<'a> Session<'a> {
     fn settings(&self, lr: Option<Schedule>) -> Result<Settings, Failure> {
         let Arguments { run, output, .. } = self.arguments;
         // A forward model has no damping of its own.
-        let lambda_a = run.lambda.or_else(|| self.plan.program.evaluation.as_ref().map(|_| Schedule::constant(1.0)));
+        let lambda_a =
+            run.lambda.or_else(|| self.plan.program.evaluation.as_ref().map(|_| Schedule::constant(LAMBDA.into())));
         let missing = || Failure::Usage("the learning rate is not given: --lr, or lr= in --sweep".into());
         let rates = Rates { lr: lr.ok_or_else(missing)?, lambda_a, lambda_g: run.lambda_g };
         Ok(Settings {

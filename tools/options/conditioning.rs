@@ -57,6 +57,11 @@ impl Conditioning {
     }
 }
 
+/// Whether another command line would help against a refusal to rewrite.
+pub(crate) fn is_usage(error: &RewriteError) -> bool {
+    matches!(error, RewriteError::Select(_) | RewriteError::UnknownParameter { .. })
+}
+
 fn reason(text: &str) -> Result<Reason, String> {
     let allowable = || Reason::ALL.into_iter().filter(|reason| reason.can_be_allowed());
     allowable().find(|reason| reason.code() == text).ok_or_else(|| {

@@ -1,7 +1,9 @@
 //! What a training graph is to do: its loss and its update rule.
 
 use clap::{Args, ValueEnum};
+use isaac::model::Model;
 use isaac::optimizer::{Moments, Optimizer, Update};
+use isaac::rewrite::is_marked_for_training;
 use isaac::training_graph::{Distance, Labelled, Loss, Recipe, Selection};
 
 /// Options that say which training graph to make of a forward model. clap shows them under a heading of their own.
@@ -81,14 +83,18 @@ enum OptimizerName {
 }
 
 impl Objective {
-    /// What training graph is asked for; `None` if none is. `trained` are globs on names of initializers.
+    /// What training graph of `model` is asked for; `None` if none is. `trained` are globs on names of initializers.
     ///
     /// # Errors
-    /// Options that do not go together.
-    pub(crate) fn recipe(&self, trained: &[String]) -> Result<Option<Recipe>, String> {
+    /// Options that do not go together, or not with this model.
+    pub(crate) fn recipe(&self, model: &Model, trained: &[String]) -> Result<Option<Recipe>, String> {
         let Some(loss) = self.loss()? else {
             return Ok(None);
         };
+        if is_marked_for_training(model) {
+            let path = model.path().display();
+            return Err(format!("--loss makes a training graph of a forward model, and {path} has a backward pass"));
+        }
         let selection = Selection { trained: trained.to_vec(), frozen: self.freeze.clone() };
         Ok(Some(Recipe { loss, update: self.update()?, selection }))
     }

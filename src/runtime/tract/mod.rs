@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use tract_onnx::prelude::TractError;
 
-use super::{Engine, Evaluation, Program, RuntimeError};
+use super::{Engine, Evaluation, Program, RuntimeError, check_restored, no_evaluation, number};
 use crate::model::Carried;
 use crate::tensors::Tensor;
 use convert::{from_tract, to_tract};
@@ -54,10 +54,7 @@ impl Tract {
     /// A program that is incomplete, or that tract cannot read.
     pub fn new(program: &Program) -> Result<Self, RuntimeError> {
         let Program { training, map, evaluation } = program;
-        let loss = map.loss.as_deref().ok_or_else(|| {
-            let path = training.path().display();
-            RuntimeError::Program(format!("{path}: no output of the training graph is its loss"))
-        })?;
+        let loss = program.loss()?;
         let carried = map.carried();
         let names = |of: fn(&Carried) -> &String| carried.iter().map(move |carried| of(carried).as_str());
         let outputs: Vec<&str> = std::iter::once(loss).chain(names(|carried| &carried.updated)).collect();
@@ -81,9 +78,9 @@ impl Engine for Tract {
     fn step(&mut self, feeds: &[(&str, Tensor)]) -> Result<f64, RuntimeError> {
         let carried = self.carried.iter().map(|carried| carried.input.as_str()).zip(&self.now);
         let mut outputs = self.training.run(carried, feeds)?.into_iter();
-        let loss =
-            outputs.next().map(|loss| from_tract(&loss)).transpose()?.unwrap_or_else(|| Tensor::of::<f32>(&[0], &[]));
-        let loss = loss.to_f64s().first().copied().ok_or_else(|| RuntimeError::Program("the loss is empty".into()))?;
+        // The loss is the first output that was asked for.
+        let loss = outputs.next().map(|loss| from_tract(&loss)).transpose()?;
+        let loss = number(&loss.unwrap_or_else(|| Tensor::of::<f32>(&[0], &[])))?;
         let updated: Vec<Value> = outputs.collect();
         for ((carried, now), updated) in self.carried.iter().zip(&self.now).zip(&updated) {
             if !is_alike(now, updated) {
@@ -97,7 +94,7 @@ impl Engine for Tract {
 
     fn evaluate(&mut self, feeds: &[(&str, Tensor)]) -> Result<Vec<Tensor>, RuntimeError> {
         let graph = self.evaluation.as_mut();
-        let graph = graph.ok_or_else(|| RuntimeError::Program("there is no graph that evaluates".into()))?;
+        let graph = graph.ok_or_else(no_evaluation)?;
         let carried = self.carried.iter().map(|carried| carried.name.as_str()).zip(&self.now);
         graph.run(carried, feeds)?.iter().map(|value| from_tract(value)).collect()
     }
@@ -111,16 +108,8 @@ impl Engine for Tract {
     }
 
     fn restore(&mut self, carried: &[Tensor]) -> Result<(), RuntimeError> {
-        if carried.len() != self.now.len() {
-            let (given, count) = (carried.len(), self.now.len());
-            return Err(RuntimeError::Program(format!("{given} carried values were given, and there are {count}")));
-        }
         let values: Vec<Value> = carried.iter().map(to_tract).collect::<Result<_, _>>()?;
-        let mut pairs = values.iter().zip(&self.now);
-        if let Some(at) = pairs.position(|(given, now)| !is_alike(given, now)) {
-            let what = format!("'{}' cannot become {}", self.carried[at].name, carried[at].describe());
-            return Err(RuntimeError::Program(what));
-        }
+        check_restored(&self.carried, carried, |at, _| is_alike(&values[at], &self.now[at]))?;
         self.before.clone_from(&values);
         self.now = values;
         Ok(())
