@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from conftest import ROOT
 from networks import network, random_layers
-from graphs import Training, make, relative_error, training_map
+from graphs import Training, make, relative_error
 from net import Net
 from onnx import TensorProto, helper, numpy_helper
 from tool import call

@@ -5,8 +5,10 @@ import random
 import checks
 import corpus
 import names
+import onnx
 import pytest
-from tool import rewrite
+import runtime
+from tool import call, rewrite, training_map
 
 CASES = corpus.names()
 
@@ -41,6 +43,26 @@ def test_a_second_rewrite_changes_nothing(case, tmp_path):
     again = rewrite(once.after, tmp_path)
     assert again.report["rewritten"] == 0
     assert again.after == once.after
+
+
+def test_gradients_that_we_write_are_those_of_the_generator(case, tmp_path):
+    source, target = tmp_path / "forward.onnx", tmp_path / "train.onnx"
+    onnx.save(case.forward, source)
+    done = call(source, "-o", target, "--loss", "mse", "--optimizer", "none", "--method", "gradient")
+    if case.name.startswith("unknown_rank"):
+        assert done.returncode == 1 and "the rank of 'x' cannot be told" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    ours = onnx.load(target)
+    roles = training_map(ours)
+    labels = dict.fromkeys(roles["labels"], case.feeds["target"])
+    got = runtime.run(ours, {name: case.feeds[name] for name in roles["data"]} | labels)
+    expected = runtime.run(case.model, case.feeds, runtime.gradients(case.model))
+    checks.assert_close(got[roles["loss"]], expected[case.loss], case.tolerance, "loss")
+    # Constants that the generator leaves alone are parameters as well.
+    gradients = {f"{entry['name']}_grad": got[entry["gradient"]] for entry in roles["parameters"]}
+    for name in runtime.gradients(case.model):
+        checks.assert_close(gradients[name], expected[name], case.tolerance, name)
 
 
 def test_new_names_avoid_those_in_use(tmp_path):
