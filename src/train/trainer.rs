@@ -249,16 +249,20 @@ impl<'a> Trainer<'a> {
         Ok(StepRecord { step, epoch, loss, lr, lambda, seconds })
     }
 
-    /// How much a batch counts in a mean of losses: the sum of its examples' weights, or the number of its labels that count.
+    /// How much a batch counts in a mean of losses: the sum of its examples' weights, or the number of its labels that count, each
+    /// with its example's weight.
     fn weight(&self, feeds: &[(&str, Tensor)]) -> f64 {
         let fed = |input: &str| feeds.iter().find(|(name, _)| *name == input).map(|(_, tensor)| tensor.to_f64s());
-        if let Some(weights) = self.task.map.labels.get(1).and_then(|input| fed(input)) {
-            return weights.iter().sum();
-        }
-        if let Some((input, Labels::Classes { ignore_index: Some(ignored), .. })) = &self.task.labels {
-            return fed(input).iter().flatten().filter(|&&label| label != *ignored as f64).count() as f64;
-        }
-        feeds.first().map_or(0.0, |(_, tensor)| tensor.shape()[0] as f64)
+        let weights = self.task.map.labels.get(1).and_then(|input| fed(input));
+        let Some((input, Labels::Classes { ignore_index: Some(ignored), .. })) = &self.task.labels else {
+            let examples = feeds.first().map_or(0.0, |(_, tensor)| tensor.shape()[0] as f64);
+            return weights.map_or(examples, |weights| weights.iter().sum());
+        };
+        let labels = fed(input).unwrap_or_default();
+        let counting = |labels: &[f64]| labels.iter().filter(|&&label| label != *ignored as f64).count() as f64;
+        let Some(weights) = weights else { return counting(&labels) };
+        let of_example = labels.chunks((labels.len() / weights.len().max(1)).max(1));
+        weights.iter().zip(of_example).map(|(weight, labels)| weight * counting(labels)).sum()
     }
 
     /// What the inputs are fed in batch `at` of an epoch, both counted from 0.

@@ -288,7 +288,7 @@ impl Writer<'_, '_, '_> {
         Ok(if axes.is_empty() { weights } else { self.b.unsqueeze(&weights, &axes) })
     }
 
-    /// The mean of the distances, weighted where there are weights or labels that do not count.
+    /// The mean of the distances, weighted where there are weights or labels that do not count; zero where nothing counts.
     fn average(mut self, compared: Compared, weights: Option<String>) -> Written {
         let b = &mut *self.b;
         let weights = match (weights, &self.mask) {
@@ -300,7 +300,12 @@ impl Writer<'_, '_, '_> {
             (None, mask) => mask.clone(),
         };
         let count = match &weights {
-            Some(weights) => b.total(weights),
+            Some(weights) => {
+                let total = b.total(weights);
+                let [zero, one] = [0.0, 1.0].map(|value| b.scalar(value, self.working));
+                let is_nothing = b.op("Equal", &[&total, &zero]);
+                b.op("Where", &[&is_nothing, &one, &total])
+            }
             None => {
                 let size = b.op("Size", &[&compared.each]);
                 b.cast(&size, self.working)

@@ -129,19 +129,20 @@ def test_early_stopping_goes_back_to_the_best_epoch(task):
     assert out.read_bytes() == straight.read_bytes()
 
 
-@pytest.mark.parametrize("option", ["ignored", "weighted"])
-def test_losses_are_means_over_what_counts(task, option):
+@pytest.mark.parametrize("options", [["ignored"], ["weighted"], ["ignored", "weighted"]], ids="-".join)
+def test_losses_are_means_over_what_counts(task, options):
     # The batches count differently.
     random = np.random.default_rng(1)
-    labels, weights_of = task.labels.copy(), np.ones(len(task.x), np.float32)
-    if option == "ignored":
-        labels[random.random(len(labels)) < 0.5] = -100
-        more, counts = ["--ignore-index", -100], labels != -100
-        arrays = {"labels": labels}
-    else:
-        weights_of = random.uniform(0.1, 3, len(task.x)).astype(np.float32)
-        more, counts = ["--example-weights"], weights_of
-        arrays = {"labels": labels, "weights": weights_of}
+    arrays, counts, more = {"labels": task.labels.copy()}, np.ones(len(task.x)), []
+    if "ignored" in options:
+        arrays["labels"][random.random(len(task.x)) < 0.5] = -100
+        counts *= arrays["labels"] != -100
+        more += ["--ignore-index", -100]
+    if "weighted" in options:
+        arrays["weights"] = random.uniform(0.1, 3, len(task.x)).astype(np.float32)
+        counts *= arrays["weights"]
+        more += ["--example-weights"]
+    labels = arrays["labels"]
     np.savez(task.data, input=task.x, **arrays)
     report = train(*task.arguments("--lr", 0, "--epochs", 1, "--batch-size", 12, "--eval", task.data, *more))
     prediction = layer_inputs(weights(task.model), task.x)[-1]
