@@ -11,6 +11,7 @@ mod data;
 mod failure;
 #[path = "../options/mod.rs"]
 mod options;
+mod places;
 mod plan;
 mod results;
 mod session;

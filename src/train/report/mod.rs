@@ -39,7 +39,7 @@ pub trait Observer {
     /// What the place that it is written to says.
     fn epoch(&mut self, record: &EpochRecord) -> io::Result<()>;
 
-    /// The run has ended.
+    /// The run has ended, and its results are safe.
     ///
     /// # Errors
     /// What the place that it is written to says.

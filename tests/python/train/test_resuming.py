@@ -109,7 +109,12 @@ def test_a_full_disk_is_an_error_and_the_last_checkpoint_stays(task):
     assert "cannot write the checkpoint" in done.stderr and str(checkpoint) in done.stderr
     assert checkpoint.read_bytes() == before
     assert not out.exists()
-    assert sorted(path.name for path in task.folder.iterdir()) == ["data.npz", "forward.onnx", "run.safetensors"]
+    assert sorted(path.name for path in task.folder.iterdir()) == [
+        "data.npz",
+        "forward.onnx",
+        "run.safetensors",
+        "run.safetensors.previous",
+    ]
     assert call(*more, "--resume").returncode == 0
 
 
