@@ -11,7 +11,7 @@ use isaac::runtime::{OnnxRuntime, Program};
 use isaac::tensors::Tensor;
 use isaac::train::data::{Batches, Builtin, Dataset, Examples, Role, Split};
 use isaac::train::metrics::{Labels, Metric};
-use isaac::train::report::{Observer, plot};
+use isaac::train::report::plot;
 use isaac::train::schedule::Schedule;
 use isaac::train::sweep::{Outcome, run_from};
 use isaac::train::{Examination, Rates, Settings, Task, inputs};
@@ -142,8 +142,7 @@ impl Runner<'_> {
     pub(crate) fn run(&mut self, name: &str, settings: &Settings) -> Result<Outcome, Failure> {
         let point = (name.to_owned(), settings.clone());
         let never = AtomicBool::new(false);
-        let mut nobody: Vec<Box<dyn Observer>> = Vec::new();
-        let outcome = run_from(&self.start, &mut self.engine, &self.task, &point, &mut nobody, &never)?;
+        let outcome = run_from(&self.start, &mut self.engine, &self.task, &point, &mut (), &never)?;
         outcome.ok_or_else(|| "a run was stopped".into())
     }
 

@@ -13,6 +13,7 @@ mod failure;
 mod options;
 mod places;
 mod plan;
+mod reports;
 mod results;
 mod session;
 

@@ -14,14 +14,16 @@ use isaac::train::report::{CsvFiles, EventFile, Length, Observer, PlotFile, Summ
 use isaac::train::schedule::Schedule;
 use isaac::train::sweep::{Axis, Outcome, grid, run_from};
 use isaac::train::{
-    Checkpoint, Checkpoints, Ended, Examination, Identity, Progress, Rates, Settings, Task, TrainError, Trainer, inputs,
+    Checkpoint, Checkpoints, Ended, Examination, Fault, Identity, Progress, Rates, Settings, Task, TrainError, Trainer,
+    inputs,
 };
 
-use crate::arguments::{Arguments, Output, RuntimeName};
+use crate::arguments::{Arguments, RuntimeName};
 use crate::data::Sources;
 use crate::failure::Failure;
 use crate::places;
 use crate::plan::{LAMBDA, Plan};
+use crate::reports::Reports;
 use crate::results::{self, unwritten};
 
 /// The learning rates of a range test.
@@ -133,12 +135,12 @@ impl<'a> Session<'a> {
             trainer.resume()?;
         }
         let steps = settings.steps(task.batches.per_epoch() as u64);
-        let mut observers = self.observers(task, steps, trainer.progress())?;
-        let ended = trainer.run(&mut observers, stop).inspect_err(|error| note_previous(error, output))?;
+        let mut reports = self.reports(task, steps, trainer.progress())?;
+        let ended = trainer.run(&mut reports, stop).inspect_err(|error| self.explain(error))?;
         let progress = trainer.progress().clone();
         match ended {
             Ended::Stopped => {
-                observers.finish().map_err(TrainError::Report)?;
+                reports.finish().map_err(TrainError::Report)?;
                 let onwards = if output.checkpoint.is_some() { "; --resume goes on from there" } else { "" };
                 eprintln!("isaac-train: stopped after step {}{onwards}", progress.step);
                 return Ok(ExitCode::from(130));
@@ -147,12 +149,13 @@ impl<'a> Session<'a> {
             Ended::Finished => {}
         }
         results::write(output, &self.model, &task.map, engine.carried()?)?;
-        observers.finish().map_err(TrainError::Report)?;
+        let reported = reports.finish().map_err(TrainError::Report);
         if output.json {
             let layers = self.plan.layers.clone();
             let summary = Summary::new(progress.epochs, progress.step, progress.seconds, layers);
             results::print(&(serde_json::to_string(&summary).expect("a summary is plain data") + "\n"))?;
         }
+        reported?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -174,7 +177,7 @@ impl<'a> Session<'a> {
             if !output.quiet {
                 eprintln!("{}", point.0);
             }
-            let mut observers: Vec<Box<dyn Observer>> = self.progress(task, steps, 0);
+            let mut observers = self.progress(task, steps, 0);
             let Some(outcome) = run_from(&start, engine, task, &point, &mut observers, stop)? else {
                 return Ok(ExitCode::from(130));
             };
@@ -231,15 +234,19 @@ impl<'a> Session<'a> {
         })
     }
 
-    fn progress(&self, task: &Task<'_>, steps: u64, resumed: u64) -> Vec<Box<dyn Observer>> {
-        let batch = task.batches.size() as u64;
-        if self.arguments.output.quiet { Vec::new() } else { vec![progress(Length { steps, resumed, batch })] }
+    fn progress(&self, task: &Task<'_>, steps: u64, resumed: u64) -> Reports {
+        let mut reports = Reports::default();
+        if !self.arguments.output.quiet {
+            let batch = task.batches.size() as u64;
+            reports.add("the progress", progress(Length { steps, resumed, batch }));
+        }
+        reports
     }
 
-    fn observers(&self, task: &Task<'_>, steps: u64, so_far: &Progress) -> Result<Vec<Box<dyn Observer>>, Failure> {
+    fn reports(&self, task: &Task<'_>, steps: u64, so_far: &Progress) -> Result<Reports, Failure> {
         let resumed = so_far.step;
         let output = &self.arguments.output;
-        let mut observers = self.progress(task, steps, resumed);
+        let mut reports = self.progress(task, steps, resumed);
         if let Some(path) = &output.csv {
             let examination = task.examination.as_ref();
             let metrics = examination.iter().flat_map(|examination| &examination.metrics).map(|metric| metric.name());
@@ -249,18 +256,18 @@ impl<'a> Session<'a> {
             } else {
                 CsvFiles::create(path, &scores)
             };
-            observers.push(Box::new(files.map_err(unwritten(path))?));
+            reports.add("--csv", Box::new(files.map_err(unwritten(path))?));
         }
         if let Some(folder) = &output.tensorboard {
-            observers.push(Box::new(EventFile::create(folder, resumed).map_err(unwritten(folder))?));
+            reports.add("--tensorboard", Box::new(EventFile::create(folder, resumed).map_err(unwritten(folder))?));
         }
         if let Some(path) = &output.plot {
             let method = self.arguments.conditioning.method().to_possible_value();
             let name = method.as_ref().map_or("", |value| value.get_name());
             let file = PlotFile::new(path, &self.title(), name, Vec::new(), so_far.epochs.clone());
-            observers.push(Box::new(file.map_err(unwritten(path))?));
+            reports.add("--plot", Box::new(file.map_err(unwritten(path))?));
         }
-        Ok(observers)
+        Ok(reports)
     }
 
     /// What is measured: what is asked for, or accuracy where there is one.
@@ -288,6 +295,23 @@ impl<'a> Session<'a> {
         Some((self.plan.program.map.labels.first()?.clone(), self.plan.labels?))
     }
 
+    /// Tells what helps with a run that diverged: the layer where it did, and the checkpoint before the last one, which may hold
+    /// parameters that had begun to grow.
+    fn explain(&self, error: &TrainError) {
+        let TrainError::Diverged(divergence) = error else { return };
+        if let Fault::Layer { what } = &divergence.fault {
+            let is_at_fault = |output: &String| what.contains(&format!("\"{output}/"));
+            let mut layers = self.plan.layers.iter();
+            if let Some(layer) = layers.find(|layer| layer.product_outputs.iter().any(is_at_fault)) {
+                eprintln!("isaac-train: layer {}, '{}', diverged", layer.index, layer.weight);
+            }
+        }
+        let checkpoint = self.arguments.output.checkpoint.as_deref();
+        if let Some(path) = checkpoint.map(Checkpoint::previous).filter(|path| path.exists()) {
+            eprintln!("isaac-train: the checkpoint before the last one is kept: {}", path.display());
+        }
+    }
+
     /// What a picture is called: the model's file.
     fn title(&self) -> String {
         self.arguments.model.file_name().unwrap_or_default().to_string_lossy().into_owned()
@@ -299,14 +323,6 @@ impl<'a> Session<'a> {
                 "isaac-train: the model's batch size is fixed, so {count} {what} examples are left out of each epoch"
             );
         }
-    }
-}
-
-/// Tells of the checkpoint before the last one, which of a run that diverged may hold what had begun to grow.
-fn note_previous(error: &TrainError, output: &Output) {
-    let previous = output.checkpoint.as_deref().map(Checkpoint::previous).filter(|path| path.exists());
-    if let (TrainError::Diverged(_), Some(path)) = (error, previous) {
-        eprintln!("isaac-train: the checkpoint before the last one is kept: {}", path.display());
     }
 }
 

@@ -153,6 +153,44 @@ def test_losses_are_means_over_what_counts(task, options):
     assert epoch["eval"]["loss"] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("method", ["zeta-star", "zeta", "gradient"])
+def test_batches_in_which_nothing_counts_change_nothing(task, method):
+    # The padding makes whole batches, wherever it lies: without it, the run is the same but for them.
+    out, labels = task.folder / "out.onnx", np.full(48, -100)
+    np.savez(task.data, input=task.x, labels=labels)
+    more = ["--ignore-index", -100, "--lr", 0.5, "--batch-size", 16, "--method", method, "--epochs", 2]
+    report = train(*task.arguments(*more, "--out", out, "--eval", task.data))
+    before, after = weights(task.model), weights(out)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    # The mean over nothing is no number.
+    assert [epoch["train_loss"] for epoch in report["epochs"]] == ["NaN", "NaN"]
+
+
+def test_a_run_that_ends_within_an_epoch_is_evaluated(task):
+    out, table = task.folder / "out.onnx", task.folder / "run.csv"
+    more = ["--lr", 0.5, "--batch-size", 8, "--max-steps", 8, "--epochs", 9, "--eval", task.data, "--csv", table]
+    report = train(*task.arguments(*more, "--out", out))
+    first, part = report["epochs"]
+    assert (first["step"], part["epoch"], part["step"]) == (6, 2, 8)
+    with open(table) as file:
+        losses = [float(line.split(",")[2]) for line in file.readlines()[1:]]
+    assert part["train_loss"] == pytest.approx(np.mean(losses[6:]))
+    loss, _ = cross_entropy(layer_inputs(weights(out), task.x)[-1], task.labels)
+    assert part["eval"]["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_a_layer_whose_curvature_breaks_down_is_named(task):
+    # Twelve rows of rank six: without damping, no precision can tell their products from a singular matrix.
+    out = task.folder / "out.onnx"
+    task.x[:] = task.x[:1] * np.arange(1, 49)[:, None]
+    np.savez(task.data, input=task.x, labels=task.labels)
+    done = call(*task.arguments("--lr", 0.1, "--lambda", 1e-25, "--batch-size", 24, "--layers", 1, "--out", out))
+    assert done.returncode == 1
+    assert "step 1: IsaacGemm node" in done.stderr and "lambda = 1" in done.stderr
+    assert "layer 1, 'fc0.weight', diverged" in done.stderr and "the learning rate is 0.1" in done.stderr
+    assert not out.exists()
+
+
 def test_a_last_update_that_is_not_finite_is_not_written(task):
     # One step, whose loss is finite.
     out = task.folder / "out.onnx"
