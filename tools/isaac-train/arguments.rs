@@ -57,8 +57,8 @@ pub(crate) struct Data {
 #[derive(Args)]
 #[command(next_help_heading = "Training")]
 pub(crate) struct Run {
-    /// The learning rate: a number, or linear:FROM:TO, cosine:FROM:TO, exponential:FROM:TO, step:FROM:FACTOR:EPOCHS, each also
-    /// behind warmup:STEPS,
+    /// The learning rate: a number, or linear:FROM:TO, cosine:FROM:TO, exponential:FROM:TO, step:FROM:FACTOR:EPOCHS; any of them also
+    /// behind warmup:STEPS and a comma, as in warmup:100,cosine:0.1:0.
     #[arg(long, value_name = "SCHEDULE", value_parser = Schedule::learning_rate, required_unless_present_any = ["find_lr", "sweep"])]
     pub(crate) lr: Option<Schedule>,
     /// The damping λ of the curvature, > 0, as --lr; inf gives the plain gradient. [default: 1, or a training graph's own]

@@ -259,6 +259,18 @@ def test_what_differs_from_the_run_of_a_checkpoint_is_told(task, change):
     assert checkpoint.read_bytes() == before
 
 
+def test_a_checkpoint_carries_what_the_model_does_and_nothing_else(task):
+    checkpoint = task.folder / "run.safetensors"
+    more = settings("--checkpoint", checkpoint, "--max-steps", 3)
+    assert call(*task.arguments(*more)).returncode == 0
+    content = checkpoint.read_bytes()
+    assert content.count(b'"carried/fc0.bias"') == 1
+    checkpoint.write_bytes(content.replace(b'"carried/fc0.bias"', b'"carried/fc0.base"'))
+    done = call(*task.arguments(*more, "--resume"))
+    assert done.returncode == 1
+    assert "one of it and the model carries 'fc0.base', the other does not" in done.stderr
+
+
 def test_what_a_checkpoint_carries_may_start_elsewhere(task):
     # Weights and rates are the run's own; the graph is not.
     checkpoint = task.folder / "run.safetensors"
