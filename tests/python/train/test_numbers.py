@@ -155,7 +155,6 @@ def test_losses_are_means_over_what_counts(task, options):
 
 @pytest.mark.parametrize("method", ["zeta-star", "zeta", "gradient"])
 def test_batches_in_which_nothing_counts_change_nothing(task, method):
-    # The padding makes whole batches, wherever it lies: without it, the run is the same but for them.
     out, labels = task.folder / "out.onnx", np.full(48, -100)
     np.savez(task.data, input=task.x, labels=labels)
     more = ["--ignore-index", -100, "--lr", 0.5, "--batch-size", 16, "--method", method, "--epochs", 2]
@@ -180,7 +179,7 @@ def test_a_run_that_ends_within_an_epoch_is_evaluated(task):
 
 
 def test_a_layer_whose_curvature_breaks_down_is_named(task):
-    # Twelve rows of rank six: without damping, no precision can tell their products from a singular matrix.
+    # Inputs of rank one: with next to no damping, no precision can tell their products from a singular matrix.
     out = task.folder / "out.onnx"
     task.x[:] = task.x[:1] * np.arange(1, 49)[:, None]
     np.savez(task.data, input=task.x, labels=task.labels)

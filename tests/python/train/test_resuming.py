@@ -81,6 +81,7 @@ def test_a_run_that_is_killed_loses_no_more_than_the_steps_since_its_checkpoint(
     assert out.read_bytes() == whole.read_bytes()
     left = {path.name for path in task.folder.iterdir()}
     assert {"out.onnx", "run.safetensors"} <= left
+    assert not [name for name in left if name.startswith(".isaac-")]
 
 
 def test_an_interrupt_saves_a_checkpoint(task):
