@@ -39,6 +39,7 @@
 
 pub mod autodiff;
 pub mod curvature;
+mod digest;
 pub mod model;
 pub mod ops;
 pub mod optimizer;

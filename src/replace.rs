@@ -1,25 +1,45 @@
 //! Writing a file whole or not at all.
 
+use std::ffi::OsStr;
 use std::fs::{File, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use tempfile::Builder;
+use tempfile::{Builder, NamedTempFile};
+
+/// The random characters at the end of a temporary file's name.
+const RANDOM: usize = 6;
 
 /// Puts what `write` writes in the place of the file at `path`: a temporary file beside it, then a rename. Whoever reads `path`
 /// meanwhile, or after a crash, finds the old content or the new one.
 pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> std::io::Result<()> {
     let path = &target(path)?;
-    let folder = folder(path);
-    // The usual permissions of a new file (the umask is applied), not the private ones of a temporary file.
-    let permissions = Permissions::from_mode(0o666);
-    let mut file = Builder::new().permissions(permissions).prefix(".isaac-").tempfile_in(folder)?;
+    let mut file = temporary(path)?;
     write(file.as_file_mut())?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     // So that the rename survives a crash too. The file is complete where a file system does not sync folders.
-    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    let _ = File::open(folder(path)).and_then(|folder| folder.sync_all());
     Ok(())
+}
+
+/// A new file beside `path`, in the place of those that were killed programs' and are nobody's any more.
+fn temporary(path: &Path) -> std::io::Result<NamedTempFile> {
+    let name = path.file_name().map(OsStr::to_string_lossy).unwrap_or_default();
+    let prefix = format!(".isaac-{name}-");
+    for entry in std::fs::read_dir(folder(path)).into_iter().flatten().flatten() {
+        let is_left = entry.file_name().to_str().is_some_and(|name| {
+            let random = name.strip_prefix(&prefix);
+            random.is_some_and(|end| end.len() == RANDOM && end.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+        });
+        if is_left {
+            // A file that stays is in nobody's way.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    // The usual permissions of a new file (the umask is applied), not the private ones of a temporary file.
+    let permissions = Permissions::from_mode(0o666);
+    Builder::new().permissions(permissions).prefix(&prefix).rand_bytes(RANDOM).tempfile_in(folder(path))
 }
 
 /// What is replaced: the file at `path`, or that which a link there leads to.
@@ -37,11 +57,12 @@ pub(crate) fn target(path: &Path) -> std::io::Result<PathBuf> {
 }
 
 /// Checks that a file can be put there, whole or not at all, as far as that can be told: for what is written at the end of long work.
+/// What a killed program has left there of an unfinished file is removed.
 ///
 /// # Errors
 /// Something else than a file in its place, or a folder that nothing can be written to.
 pub fn check_writable(path: &Path) -> std::io::Result<()> {
-    tempfile::tempfile_in(folder(&target(path)?)).map(|_| ())
+    temporary(&target(path)?).map(|_| ())
 }
 
 /// The folder that holds `path`.
@@ -57,6 +78,19 @@ mod tests {
     use std::io::{Error, Write};
 
     use super::*;
+
+    #[test]
+    fn what_killed_programs_left_of_the_same_file_is_removed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a");
+        let names = [".isaac-a-0aZ9bc", ".isaac-a-b-0aZ9bc", ".isaac-b-0aZ9bc", ".isaac-a-notes.", "a-0aZ9bc"];
+        names.iter().for_each(|name| std::fs::write(folder.path().join(name), b"half").expect("a file"));
+        check_writable(&path).expect("a folder that can be written to");
+        let left = |name: &&str| folder.path().join(name).exists();
+        assert_eq!(names.map(|name| left(&name)), [false, true, true, true, true]);
+        assert!(!path.exists());
+        assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), names.len() - 1);
+    }
 
     #[test]
     fn what_fails_leaves_the_old_file_and_nothing_else() {

@@ -1,30 +1,26 @@
 //! What the experiments share: data, programs, runs and pictures.
 
 use std::error::Error;
-use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use isaac::model::Model;
 use isaac::optimizer::{Moments, Optimizer, Update};
 use isaac::rewrite::{Analysis, Choice, Selector};
-use isaac::runtime::{OnnxRuntime, Program, RuntimeError};
+use isaac::runtime::{OnnxRuntime, Program};
 use isaac::tensors::Tensor;
 use isaac::train::data::{Batches, Builtin, Dataset, Examples, Role, Split};
 use isaac::train::metrics::{Labels, Metric};
-use isaac::train::report::{EpochRecord, Observer, StepRecord, plot};
+use isaac::train::report::plot;
 use isaac::train::schedule::Schedule;
 use isaac::train::sweep::{Outcome, run_from};
-use isaac::train::{Divergence, Examination, Fault, Progress, Rates, Settings, Task, TrainError, inputs};
+use isaac::train::{Examination, Rates, Settings, Task, inputs};
 use isaac::training_graph::{Damping, Distance, Labelled, Loss, Method, Recipe, Selection, TrainingGraph};
 
 pub(crate) type Failure = Box<dyn Error>;
 
 /// The examples that are evaluated at once.
 const EVALUATION_BATCH: usize = 500;
-
-/// What the operator says of activations that have grown without bound.
-const OVERFLOW: &str = "is not positive definite";
 
 pub(crate) const CLASSES: Distance = Distance::CrossEntropy { class_axis: None, ignore_index: None };
 pub(crate) const SGD: Optimizer = Optimizer::Sgd;
@@ -137,18 +133,17 @@ pub(crate) struct Runner<'a> {
 }
 
 impl Runner<'_> {
+    /// The same without evaluations.
+    pub(crate) fn unexamined(self) -> Self {
+        Self { task: Task { examination: None, ..self.task }, ..self }
+    }
+
     /// One run. That it diverges is an outcome too.
     pub(crate) fn run(&mut self, name: &str, settings: &Settings) -> Result<Outcome, Failure> {
-        let mut counter = Counter(0);
         let point = (name.to_owned(), settings.clone());
         let never = AtomicBool::new(false);
-        match run_from(&self.start, &mut self.engine, &self.task, &point, &mut counter, &never) {
-            Ok(outcome) => outcome.ok_or_else(|| "a run was stopped".into()),
-            Err(TrainError::Runtime(RuntimeError::Failed { what, .. })) if what.contains(OVERFLOW) => {
-                Ok(overflowed(name, counter.0 + 1))
-            }
-            Err(error) => Err(error.into()),
-        }
+        let outcome = run_from(&self.start, &mut self.engine, &self.task, &point, &mut (), &never)?;
+        outcome.ok_or_else(|| "a run was stopped".into())
     }
 
     /// A run at each of these learning rates: the one that ends with the lowest training loss.
@@ -167,34 +162,6 @@ impl Runner<'_> {
     }
 }
 
-/// Counts steps.
-struct Counter(u64);
-
-impl Observer for Counter {
-    fn step(&mut self, record: &StepRecord) -> io::Result<()> {
-        self.0 = record.step;
-        Ok(())
-    }
-
-    fn epoch(&mut self, _: &EpochRecord) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// A run that diverged where the activations' products, and not yet the loss, are too large for numbers.
-fn overflowed(name: &str, step: u64) -> Outcome {
-    let fault = Fault::Forward { largest: "an activation".to_owned(), size: f64::INFINITY };
-    let divergence = Divergence { step, loss: f64::NAN, lr: f64::NAN, lambda: f64::NAN, fault };
-    Outcome {
-        label: name.to_owned(),
-        progress: Progress::default(),
-        steps: Vec::new(),
-        early: false,
-        diverged: Some(divergence),
-        carried: Vec::new(),
-    }
-}
-
 /// Settings with constant rates.
 pub(crate) fn settings(epochs: u64, lr: f64, (lambda_a, lambda_g): (f64, f64)) -> Settings {
     let [lr, lambda_a, lambda_g] = [lr, lambda_a, lambda_g].map(Schedule::constant);
@@ -202,17 +169,10 @@ pub(crate) fn settings(epochs: u64, lr: f64, (lambda_a, lambda_g): (f64, f64)) -
     Settings { epochs, max_steps: None, rates, seed: 0, patience: None, checkpoints: None }
 }
 
-/// The mean loss of the last epoch's steps, or of the last tenth of all steps where no epoch ends; infinite for a run that diverged.
+/// The mean loss of the last epoch's steps; infinite for a run that diverged.
 pub(crate) fn final_loss(outcome: &Outcome) -> f64 {
-    if outcome.diverged.is_some() {
-        return f64::INFINITY;
-    }
-    if let Some(last) = outcome.progress.epochs.last() {
-        return last.train_loss;
-    }
-    let steps = &outcome.steps;
-    let last = &steps[steps.len() - steps.len().div_ceil(10)..];
-    last.iter().map(|step| step.loss).sum::<f64>() / last.len() as f64
+    let last = outcome.progress.epochs.last().filter(|_| outcome.diverged.is_none());
+    last.map_or(f64::INFINITY, |last| last.train_loss)
 }
 
 /// The accuracy of the last evaluation.

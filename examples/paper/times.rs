@@ -92,8 +92,8 @@ pub(crate) fn run(lab: &Lab) -> Result<String, Failure> {
 fn medians(lab: &Lab, network: Network, turns: usize) -> Result<Vec<f64>, Failure> {
     let problem = network.problem(lab)?;
     let model = network.model()?;
-    let runner = |(_, method)| problem.runner(&model, SGD, &Direction::everywhere(method));
-    let mut runners: Vec<Runner<'_>> = network.methods().map(runner).collect::<Result<_, _>>()?;
+    let runner = |(_, method)| Ok(problem.runner(&model, SGD, &Direction::everywhere(method))?.unexamined());
+    let mut runners: Vec<Runner<'_>> = network.methods().map(runner).collect::<Result<_, Failure>>()?;
     let mut times = vec![Vec::new(); runners.len()];
     for turn in 0..turns {
         for (runner, times) in runners.iter_mut().zip(&mut times) {
@@ -132,7 +132,7 @@ pub(crate) fn memory(lab: &Lab, network: &str, method: &str) -> Result<String, F
     let network = Network::ALL.into_iter().find(|known| known.name() == network).ok_or_else(unknown)?;
     let (_, method) = network.methods().find(|(name, _)| *name == method).ok_or_else(unknown)?;
     let problem = network.problem(lab)?;
-    let mut runner = problem.runner(&network.model()?, SGD, &Direction::everywhere(method))?;
+    let mut runner = problem.runner(&network.model()?, SGD, &Direction::everywhere(method))?.unexamined();
     steps(&mut runner)?;
     let status = std::fs::read_to_string("/proc/self/status")?;
     let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));

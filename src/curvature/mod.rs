@@ -39,13 +39,16 @@ pub use products::{ProductError, Products};
 pub use sampled::Sampled;
 pub use scalar::{Limits, Scalar};
 
+/// What the message of [`Error::NotPositiveDefinite`] says, and no other one.
+pub(crate) const BREAKDOWN: &str = "is not positive definite even in double precision";
+
 /// Why a conditioned gradient could not be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Rounding made the damped matrix indefinite even in double precision: the damping is too small for this input.
     #[error(
-        "the curvature matrix of order {order}, damped by lambda = {lambda:e}, is not positive definite even in double \
-         precision: pivot {pivot} failed; use a larger lambda"
+        "the curvature matrix of order {order}, damped by lambda = {lambda:e}, {BREAKDOWN}: pivot {pivot} failed; use a larger \
+         lambda"
     )]
     NotPositiveDefinite {
         /// The damping that was asked for.

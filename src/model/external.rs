@@ -99,24 +99,42 @@ pub(super) fn embedded(model: &Model) -> Result<GraphEdit, ModelError> {
     Ok(edit)
 }
 
-/// Copies the data files of `model` to the folder of `target`, where that is another folder.
-pub(super) fn bring_along(model: &Model, target: &Path) -> Result<(), ModelError> {
+/// The data files of `model`, relative to its folder.
+pub(super) fn locations(model: &Model) -> Result<BTreeSet<PathBuf>, ModelError> {
+    Ok(references(model)?.into_iter().map(|(_, reference)| reference.location).collect())
+}
+
+/// The data files of `model` that the folder of `target` lacks, each with its place there.
+///
+/// # Errors
+/// Another file in such a place.
+pub(super) fn missing(model: &Model, target: &Path) -> Result<Vec<(PathBuf, PathBuf)>, ModelError> {
     let (source, target) = (folder(&model.path), folder(target));
-    let locations: BTreeSet<PathBuf> =
-        references(model)?.into_iter().map(|(_, reference)| reference.location).collect();
+    let locations = locations(model)?;
     if locations.is_empty() || same_folder(source, target) {
-        return Ok(());
+        return Ok(Vec::new());
     }
+    let mut missing = Vec::new();
     for location in locations {
         let (from, to) = (source.join(&location), target.join(&location));
-        let result = match File::open(&to) {
-            Ok(there) => File::open(&from).and_then(|file| same_content(file, there)).and_then(|same| {
-                let what = "another file of that name is there; choose an empty folder or remove it";
-                if same { Ok(()) } else { Err(std::io::Error::other(what)) }
-            }),
-            Err(_) => copy(&from, &to),
+        let Ok(there) = File::open(&to) else {
+            missing.push((from, to));
+            continue;
         };
-        result.map_err(|error| ModelError::CopyData { from, to, what: error.to_string() })?;
+        let what = match File::open(&from).and_then(|file| same_content(file, there)) {
+            Ok(true) => continue,
+            Ok(false) => "another file of that name is there; choose an empty folder or remove it".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        return Err(ModelError::CopyData { from, to, what });
+    }
+    Ok(missing)
+}
+
+/// Copies the data files of `model` to the folder of `target`, where that is another folder.
+pub(super) fn bring_along(model: &Model, target: &Path) -> Result<(), ModelError> {
+    for (from, to) in missing(model, target)? {
+        copy(&from, &to).map_err(|error| ModelError::CopyData { from, to, what: error.to_string() })?;
     }
     Ok(())
 }

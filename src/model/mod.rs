@@ -20,6 +20,7 @@
 
 mod builder;
 mod constant;
+mod digest;
 mod edit;
 mod equation;
 mod error;
@@ -240,6 +241,23 @@ impl Model {
     pub fn save(&self, edit: &Edit, path: &Path) -> Result<(), ModelError> {
         external::bring_along(self, path)?;
         edit.write(self, path).map_err(|source| ModelError::Write { path: path.into(), source })
+    }
+
+    /// The files beside the model that hold its external data.
+    ///
+    /// # Errors
+    /// References that cannot be followed.
+    pub fn data_files(&self) -> Result<Vec<PathBuf>, ModelError> {
+        let folder = crate::replace::folder(&self.path);
+        Ok(external::locations(self)?.into_iter().map(|location| folder.join(location)).collect())
+    }
+
+    /// The files that [`Model::save`] to `path` would put beside it: external data that is not there yet.
+    ///
+    /// # Errors
+    /// A file in the target folder that holds other external data under the same name.
+    pub fn data_files_to_copy(&self, path: &Path) -> Result<Vec<PathBuf>, ModelError> {
+        Ok(external::missing(self, path)?.into_iter().map(|(_, to)| to).collect())
     }
 
     /// The model with `edit` applied, in memory.

@@ -68,6 +68,15 @@ pub(crate) enum Error {
     Runtime(String),
 }
 
+/// What the operator says within a runtime's message, if it says that a layer's curvature broke down. The error of a call comes
+/// back from a runtime as text.
+pub(crate) fn breakdown(message: &str) -> Option<&str> {
+    message.contains(crate::curvature::BREAKDOWN).then(|| {
+        let start = message.rfind(&format!("{OPERATOR} node ")).unwrap_or(0);
+        message[start..].trim_end()
+    })
+}
+
 fn of_sampled(shape: &Option<Vec<usize>>) -> String {
     shape.as_ref().map_or_else(String::new, |shape| format!(", GBar has the shape {shape:?}"))
 }

@@ -48,6 +48,14 @@ pub enum RuntimeError {
     /// A model of the program is at fault.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The curvature of a layer broke down.
+    #[error("{runtime}: {what}")]
+    Breakdown {
+        /// The runtime.
+        runtime: &'static str,
+        /// What the operator said: the node, its damping.
+        what: String,
+    },
     /// What the runtime said.
     #[error("{runtime}: {what}")]
     Failed {
@@ -70,7 +78,7 @@ pub trait Engine {
     /// What the runtime says. The carried values are then as before.
     fn step(&mut self, feeds: &[(&str, Tensor)]) -> Result<f64, RuntimeError>;
 
-    /// Runs the evaluation graph with the carried values as they are now; returns its wanted outputs.
+    /// Runs the evaluation graph with the carried values as they are now; returns its wanted outputs. It may lack inputs that are fed.
     ///
     /// # Errors
     /// What the runtime says, or a program without an evaluation graph.
@@ -137,6 +145,16 @@ impl Program {
             Tensor::of_message(&message).map_err(of_carried)
         };
         self.map.carried().iter().map(start).collect()
+    }
+}
+
+impl RuntimeError {
+    /// Of a runtime's message.
+    fn failed(runtime: &'static str, message: &str) -> Self {
+        match crate::ops::breakdown(message) {
+            Some(what) => Self::Breakdown { runtime, what: what.to_owned() },
+            None => Self::Failed { runtime, what: message.to_owned() },
+        }
     }
 }
 

@@ -42,7 +42,7 @@ struct Evaluator {
 
 impl From<ort::Error> for RuntimeError {
     fn from(error: ort::Error) -> Self {
-        Self::Failed { runtime: "ONNX Runtime", what: error.message().to_owned() }
+        Self::failed("ONNX Runtime", error.message())
     }
 }
 

@@ -235,6 +235,18 @@ impl Tensor {
         )
     }
 
+    /// The first element, as a number, that is `wanted`, and its position in the order of the data.
+    pub fn find(&self, wanted: impl Fn(f64) -> bool) -> Option<(usize, f64)> {
+        with_element!(
+            self.elem,
+            E => {
+                let numbers = self.data.chunks_exact(size_of::<E>()).map(|bytes| E::read(bytes).number());
+                numbers.enumerate().find(|(_, number)| wanted(*number))
+            },
+            None
+        )
+    }
+
     /// The tensor of these bytes in the other order, element by element: of big-endian bytes.
     pub(crate) fn swap_bytes(self) -> Self {
         let mut data = Vec::from(self.data);

@@ -1,31 +1,23 @@
 //! Where a run stands, on disk.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::identity::Identity;
 use super::report::EpochRecord;
+use crate::replace::replace;
 use crate::tensors::{Tensor, TensorsError, safetensors};
 
 /// The metadata key of the file.
 const METADATA: &str = "isaac.checkpoint";
 /// The version of what is under that key.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// What stands before the names of carried tensors, and of those of the best epoch.
 const CARRIED: &str = "carried/";
 const BEST: &str = "best/";
-
-/// What a run is resumed with: all of it has to be as it was for the same steps to follow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    /// The seed.
-    pub seed: u64,
-    /// The number of examples in a step.
-    pub batch_size: usize,
-    /// The number of examples.
-    pub examples: usize,
-}
 
 /// How far a run has come.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -90,7 +82,8 @@ struct Header {
 }
 
 impl Checkpoint {
-    /// Puts the checkpoint in the place of the file at `path`, which holds the old one or the new one at every moment.
+    /// Puts the checkpoint in the place of the file at `path`, which holds the old one or the new one at every moment. The old one is
+    /// kept at [`Checkpoint::previous`]: parameters that are still finite may have begun to grow without bound.
     ///
     /// # Errors
     /// What the system says; the file is then as it was.
@@ -105,7 +98,18 @@ impl Checkpoint {
             [prefixed(CARRIED, &self.carried), prefixed(BEST, &self.best)].into_iter().flatten().collect();
         let metadata = [(METADATA.to_owned(), header)].into();
         let tensors = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
+        if path.exists() {
+            let keep = |copy: &mut File| std::io::copy(&mut File::open(path)?, copy).map(|_| ());
+            replace(&Self::previous(path), keep).map_err(failed)?;
+        }
         safetensors::save(path, tensors, &metadata).map_err(failed)
+    }
+
+    /// Where the checkpoint before the one at `path` is kept.
+    pub fn previous(path: &Path) -> PathBuf {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".previous");
+        name.into()
     }
 
     /// Reads the checkpoint at `path`, to go on with a run.
@@ -120,15 +124,8 @@ impl Checkpoint {
         if header.version != VERSION {
             return Err(other(format!("it has version {}, and {VERSION} is the only one known", header.version)));
         }
-        let Identity { seed, batch_size, examples } = header.identity;
-        for (what, there, here) in [
-            ("seed", seed, identity.seed),
-            ("batch size", batch_size as u64, identity.batch_size as u64),
-            ("number of examples", examples as u64, identity.examples as u64),
-        ] {
-            if there != here {
-                return Err(other(format!("its {what} is {there}, that of this run {here}")));
-            }
+        if let Some(what) = header.identity.difference(identity) {
+            return Err(other(what));
         }
         let of = |prefix: &str| {
             let stripped =
@@ -147,7 +144,7 @@ mod tests {
     fn a_checkpoint_comes_back_bit_for_bit() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("run.safetensors");
-        let identity = Identity { seed: u64::MAX, batch_size: 7, examples: 48 };
+        let identity = Identity { seed: u64::MAX, ..Identity::default() };
         // Sums that a reader of decimals gets wrong by a bit, if it does not take care.
         for loss_sum in [0.921_608_543_644_348_7_f64 * 48.0, 1.0 / 3.0, f64::MIN_POSITIVE, 1e300_f64.sqrt().sqrt()] {
             let epochs = vec![EpochRecord { epoch: 1, step: 7, train_loss: f64::NAN, eval: None, seconds: 0.1 + 0.2 }];
@@ -164,5 +161,21 @@ mod tests {
             assert_eq!(progress.epochs[0].seconds, 0.1 + 0.2);
             assert_eq!((carried, best), (checkpoint.carried, checkpoint.best));
         }
+    }
+
+    #[test]
+    fn the_checkpoint_before_the_last_one_is_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("run.safetensors");
+        let steps = |path: &Path| Checkpoint::load(path, &Identity::default()).map(|found| found.progress.step).ok();
+        let mut found = Vec::new();
+        for step in 1..=3 {
+            let progress = Progress { step, ..Progress::default() };
+            let (carried, best) = (BTreeMap::new(), BTreeMap::new());
+            let checkpoint = Checkpoint { identity: Identity::default(), progress, carried, best };
+            checkpoint.save(&path).expect("a file");
+            found.push((steps(&Checkpoint::previous(&path)), steps(&path)));
+        }
+        assert_eq!(found, [(None, Some(1)), (Some(1), Some(2)), (Some(2), Some(3))]);
     }
 }

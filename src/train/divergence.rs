@@ -34,9 +34,19 @@ pub enum Fault {
         /// The size of that element.
         size: f64,
     },
+    /// The activations of a layer, or their gradients, have grown so large that their curvature is no positive definite matrix.
+    Layer {
+        /// What the operator says, with its node and its damping.
+        what: String,
+    },
 }
 
 impl Divergence {
+    /// Of a step in which a layer's curvature broke down.
+    pub(super) fn in_layer(what: String, step: u64, lr: f64, lambda: f64) -> Self {
+        Self { step, loss: f64::NAN, lr, lambda, fault: Fault::Layer { what } }
+    }
+
     /// Of a step that came to this loss from these parameters and states.
     pub(super) fn of<'a>(
         carried: impl Iterator<Item = (&'a str, &'a Tensor)>,
@@ -78,6 +88,7 @@ impl fmt::Display for Divergence {
                     "step {step}: the loss is {loss}: the parameters before it are finite, the largest element is {size:e} in '{largest}'"
                 )?;
             }
+            Fault::Layer { what } => write!(f, "step {}: {what}", self.step)?,
         }
         write!(f, "; the learning rate is {}", self.lr)?;
         if self.lambda.is_finite() {

@@ -19,14 +19,19 @@ pub struct RangeTest {
 }
 
 impl RangeTest {
-    /// Runs `settings`, whose learning rate is to rise, until the loss does.
+    /// Runs `settings`, whose learning rate is to rise, until the loss does, or `stop` is set.
     ///
     /// # Errors
     /// Whatever fails, but not that training diverges, which ends the test.
-    pub fn run(engine: &mut dyn Engine, task: &Task<'_>, settings: &Settings) -> Result<Self, TrainError> {
-        let stop = AtomicBool::new(false);
-        let mut watch = Watch { stop: &stop, weight: 0.0, sum: 0.0, points: Vec::new() };
-        match Trainer::new(engine, task, settings).run(&mut watch, &stop) {
+    pub fn run(
+        engine: &mut dyn Engine,
+        task: &Task<'_>,
+        settings: &Settings,
+        stop: &AtomicBool,
+    ) -> Result<Self, TrainError> {
+        let end = AtomicBool::new(false);
+        let mut watch = Watch { stop, end: &end, weight: 0.0, sum: 0.0, points: Vec::new() };
+        match Trainer::new(engine, task, settings).run(&mut watch, &end) {
             Ok(_) | Err(TrainError::Diverged(_)) => Ok(Self { points: watch.points }),
             Err(error) => Err(error),
         }
@@ -43,7 +48,10 @@ impl RangeTest {
 
 /// Stops a run when its losses rise.
 struct Watch<'a> {
+    /// Whether it is to end from without.
     stop: &'a AtomicBool,
+    /// Whether it ends.
+    end: &'a AtomicBool,
     /// How much of the mean is not the zero that it starts from.
     weight: f64,
     sum: f64,
@@ -57,7 +65,7 @@ impl Observer for Watch<'_> {
         let mean = self.sum / self.weight;
         let lowest = self.points.iter().map(|(_, loss)| *loss).fold(mean, f64::min);
         self.points.push((record.lr, mean));
-        self.stop.store(mean > RISE * lowest, Ordering::Relaxed);
+        self.end.store(mean > RISE * lowest || self.stop.load(Ordering::Relaxed), Ordering::Relaxed);
         Ok(())
     }
 

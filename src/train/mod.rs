@@ -11,7 +11,9 @@
 mod checkpoint;
 pub mod data;
 mod divergence;
+mod evaluation;
 pub mod find_rate;
+mod identity;
 pub mod metrics;
 mod program;
 mod random;
@@ -20,7 +22,9 @@ pub mod schedule;
 pub mod sweep;
 mod trainer;
 
-pub use checkpoint::{Checkpoint, CheckpointError, Identity, Progress};
+pub use checkpoint::{Checkpoint, CheckpointError, Progress};
 pub use divergence::{Divergence, Fault};
+pub use evaluation::Examination;
+pub use identity::Identity;
 pub use program::{ProgramError, inputs, program};
-pub use trainer::{Ended, Examination, Rates, Settings, Task, TrainError, Trainer};
+pub use trainer::{Checkpoints, Ended, Rates, Settings, Task, TrainError, Trainer};

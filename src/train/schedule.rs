@@ -5,6 +5,9 @@ use std::f64::consts::PI;
 use std::fmt;
 use std::str::FromStr;
 
+/// What a schedule with a warm-up begins with.
+const WARM_UP: &str = "warmup:";
+
 const GRAMMAR: &str = "RATE, linear:FROM:TO, cosine:FROM:TO, exponential:FROM:TO or step:FROM:FACTOR:EPOCHS, each also behind warmup:STEPS,";
 
 /// A number that changes over a run.
@@ -145,8 +148,20 @@ impl FromStr for Schedule {
     }
 }
 
+/// The schedules of a list with commas between them. The comma behind a warm-up is none of those.
+pub(super) fn split(list: &str) -> impl Iterator<Item = &str> {
+    let mut rest = Some(list);
+    std::iter::from_fn(move || {
+        let list = rest?;
+        let ends = if list.starts_with(WARM_UP) { 2 } else { 1 };
+        let end = list.match_indices(',').nth(ends - 1).map_or(list.len(), |(at, _)| at);
+        rest = list.get(end + 1..);
+        Some(&list[..end])
+    })
+}
+
 fn parse(text: &str) -> Result<Schedule, String> {
-    let (warm_up, shape) = match text.strip_prefix("warmup:") {
+    let (warm_up, shape) = match text.strip_prefix(WARM_UP) {
         Some(rest) => {
             let (steps, shape) = rest.split_once(',').ok_or("no ',' follows the warm-up")?;
             (count("STEPS", steps)?, shape)

@@ -8,12 +8,13 @@ use super::checkpoint::Progress;
 use super::divergence::Divergence;
 use super::report::plot::Run;
 use super::report::{EpochRecord, Observer, StepRecord};
-use super::schedule::Schedule;
+use super::schedule::{self, Schedule};
 use super::trainer::{Ended, Settings, Task, TrainError, Trainer};
 use crate::runtime::Engine;
 use crate::tensors::Tensor;
 
-/// What a sweep varies, with the values that it takes in turn: `lr=0.1,0.3`.
+/// What a sweep varies, with the values that it takes in turn: `lr=0.1,0.3`. A schedule behind its warm-up is one value:
+/// `lr=0.1,warmup:10,cosine:0.1:0`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Axis {
     /// The learning rate.
@@ -32,7 +33,7 @@ impl FromStr for Axis {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, values) = text.split_once('=').ok_or_else(|| format!("'{text}' is not NAME=A,B,…"))?;
         fn all<T, E: fmt::Display>(values: &str, parse: impl Fn(&str) -> Result<T, E>) -> Result<Vec<T>, String> {
-            values.split(',').map(|value| parse(value).map_err(|error| error.to_string())).collect()
+            schedule::split(values).map(|value| parse(value).map_err(|error| error.to_string())).collect()
         }
         match name {
             "lr" => Ok(Self::Lr(all(values, Schedule::learning_rate)?)),
@@ -130,7 +131,9 @@ pub fn run_from(
     engine.restore(start)?;
     let mut recorder = Recorder { observer, steps: Vec::new() };
     let mut trainer = Trainer::new(engine, task, settings);
-    let (early, diverged) = match trainer.run(&mut recorder, stop) {
+    let ended = trainer.run(&mut recorder, stop);
+    recorder.finish().map_err(TrainError::Report)?;
+    let (early, diverged) = match ended {
         Ok(Ended::Stopped) => return Ok(None),
         Ok(Ended::Finished) => (false, None),
         Ok(Ended::Early { .. }) => (true, None),
@@ -189,8 +192,15 @@ mod tests {
     }
 
     #[test]
+    fn a_schedule_behind_its_warm_up_is_one_value() {
+        let axis: Axis = "lr=0.1,warmup:10,cosine:0.1:0,warmup:5,0.3,linear:1:0".parse().expect("an axis");
+        let schedules = ["0.1", "warmup:10,cosine:0.1:0", "warmup:5,0.3", "linear:1:0"];
+        assert_eq!(axis, Axis::Lr(schedules.map(|text| text.parse().expect("a schedule")).to_vec()));
+    }
+
+    #[test]
     fn what_cannot_be_varied_is_refused() {
-        for text in ["lr", "batch=3", "lr=", "lambda=0", "seed=-1"] {
+        for text in ["lr", "batch=3", "lr=", "lr=0.1,warmup:10", "lambda=0", "seed=-1"] {
             assert!(text.parse::<Axis>().is_err(), "{text}");
         }
     }

@@ -1,16 +1,18 @@
 //! The training loop.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::checkpoint::{Checkpoint, CheckpointError, Identity, Progress};
+use super::checkpoint::{Checkpoint, CheckpointError, Progress};
 use super::data::{Batches, Epoch};
 use super::divergence::{Divergence, Fault};
-use super::metrics::{Accumulator, Labels, Metric, MetricError};
+use super::evaluation::Examination;
+use super::identity::Identity;
+use super::metrics::{Labels, MetricError};
 use super::random::seed_of_step;
-use super::report::{EpochRecord, Observer, Scores, StepRecord};
+use super::report::{EpochRecord, Observer, StepRecord};
 use super::schedule::Schedule;
 use crate::model::{Carried, TrainingMap};
 use crate::runtime::{Engine, RuntimeError};
@@ -40,8 +42,19 @@ pub struct Settings {
     pub max_steps: Option<u64>,
     /// End when the loss of the evaluation has not sunk for so many epochs, and go back to the best one.
     pub patience: Option<u64>,
-    /// Where to save checkpoints, and after how many steps each.
-    pub checkpoints: Option<(PathBuf, u64)>,
+    /// Where the run can be resumed from.
+    pub checkpoints: Option<Checkpoints>,
+}
+
+/// How checkpoints are saved.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoints {
+    /// The file.
+    pub path: PathBuf,
+    /// After how many steps each.
+    pub every: u64,
+    /// What the run has to have in common with the one that is resumed.
+    pub identity: Identity,
 }
 
 impl Settings {
@@ -50,15 +63,6 @@ impl Settings {
         let steps = per_epoch.saturating_mul(self.epochs);
         self.max_steps.map_or(steps, |max| max.min(steps))
     }
-}
-
-/// Examples that a run is evaluated with, after every epoch.
-#[derive(Debug)]
-pub struct Examination<'a> {
-    /// The examples.
-    pub batches: Batches<'a>,
-    /// What is measured beside the loss.
-    pub metrics: Vec<Metric>,
 }
 
 /// What is trained, and with what.
@@ -120,6 +124,8 @@ pub struct Trainer<'a> {
     epoch: Option<(u64, Epoch<'a>)>,
     /// What was carried after the best epoch.
     best: Vec<Tensor>,
+    /// The step of the last checkpoint; 0 before the first.
+    saved: u64,
     /// The learning rate and the damping of the last step.
     last: Option<(f64, f64)>,
 }
@@ -136,6 +142,7 @@ impl<'a> Trainer<'a> {
             progress: Progress::default(),
             epoch: None,
             best: Vec::new(),
+            saved: 0,
             last: None,
         }
     }
@@ -150,44 +157,68 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// A file that is no checkpoint of this run.
     pub fn resume(&mut self) -> Result<(), TrainError> {
-        let Some((path, _)) = &self.settings.checkpoints else { return Ok(()) };
+        let Some(Checkpoints { path, identity, .. }) = &self.settings.checkpoints else { return Ok(()) };
         if !path.exists() {
             return Ok(());
         }
-        let checkpoint = Checkpoint::load(path, &self.identity())?;
+        let checkpoint = Checkpoint::load(path, identity)?;
+        let names: BTreeSet<&str> = self.carried.iter().map(|carried| carried.name.as_str()).collect();
         let ordered = |tensors: &BTreeMap<String, Tensor>| {
-            let find = |carried: &Carried| {
-                let what = || format!("it has no '{}', which the model carries", carried.name);
-                let other = || CheckpointError::Other { path: path.clone(), what: what() };
-                tensors.get(&carried.name).cloned().ok_or_else(other)
-            };
-            self.carried.iter().map(find).collect::<Result<Vec<_>, _>>()
+            let there: BTreeSet<&str> = tensors.keys().map(String::as_str).collect();
+            if let Some(name) = names.symmetric_difference(&there).next() {
+                let what = format!("one of it and the model carries '{name}', the other does not");
+                return Err(CheckpointError::Other { path: path.clone(), what });
+            }
+            Ok(self.carried.iter().map(|carried| tensors[&carried.name].clone()).collect())
         };
-        let carried = ordered(&checkpoint.carried)?;
+        let carried: Vec<Tensor> = ordered(&checkpoint.carried)?;
         self.best = if checkpoint.best.is_empty() { Vec::new() } else { ordered(&checkpoint.best)? };
         self.engine.restore(&carried)?;
+        self.saved = checkpoint.progress.step;
         self.progress = checkpoint.progress;
         Ok(())
     }
 
-    /// Makes all steps that are left, or as many as there are before `stop` is set; a checkpoint is saved then.
+    /// Makes all steps that are left, or as many as there are before `stop` is set; a checkpoint is saved then. Where the last step is
+    /// within an epoch, that is evaluated too. The observer is not told that the run has ended.
     ///
     /// # Errors
     /// Whatever fails. The last checkpoint is as it was.
     pub fn run(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Ended, TrainError> {
         let ended = self.steps(observer, stop)?;
-        let carried = self.finite()?;
-        if let Some((path, _)) = &self.settings.checkpoints {
-            self.save(path, carried)?;
+        // A run that is resumed goes on from the last step, whatever the best one was, and evaluates its epochs at their ends.
+        match (ended, self.finite()) {
+            (_, Ok(carried)) => self.save(carried)?,
+            (Ended::Early { .. }, Err(TrainError::Diverged(_))) => {}
+            (_, Err(error)) => return Err(error),
         }
-        observer.finish().map_err(TrainError::Report)?;
+        match ended {
+            Ended::Early { .. } => self.engine.restore(&self.best)?,
+            Ended::Finished if !self.progress.step.is_multiple_of(self.per_epoch()) => {
+                if !self.end_epoch(observer, stop)? {
+                    return Ok(Ended::Stopped);
+                }
+            }
+            Ended::Finished | Ended::Stopped => {}
+        }
         Ok(ended)
     }
 
     fn steps(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<Ended, TrainError> {
-        let per_epoch = self.task.batches.per_epoch() as u64;
+        let per_epoch = self.per_epoch();
         let total = self.settings.steps(per_epoch);
         loop {
+            // Also of a run that was stopped in an evaluation, and is resumed.
+            let is_epoch_over = self.progress.step / per_epoch > self.progress.epochs.len() as u64;
+            if is_epoch_over && !self.end_epoch(observer, stop)? {
+                return Ok(Ended::Stopped);
+            }
+            if let Some(Checkpoints { every, .. }) = &self.settings.checkpoints
+                && self.progress.step.is_multiple_of(*every)
+                && self.progress.step > self.saved
+            {
+                self.save(self.finite()?)?;
+            }
             if let Some(best) = self.early_end()? {
                 return Ok(Ended::Early { best });
             }
@@ -199,16 +230,11 @@ impl<'a> Trainer<'a> {
             }
             let record = self.step(per_epoch, total)?;
             observer.step(&record).map_err(TrainError::Report)?;
-            if self.progress.step.is_multiple_of(per_epoch) {
-                let record = self.epoch(per_epoch)?;
-                observer.epoch(&record).map_err(TrainError::Report)?;
-            }
-            if let Some((path, every)) = &self.settings.checkpoints
-                && self.progress.step.is_multiple_of(*every)
-            {
-                self.save(path, self.finite()?)?;
-            }
         }
+    }
+
+    fn per_epoch(&self) -> u64 {
+        self.task.batches.per_epoch() as u64
     }
 
     /// One step.
@@ -221,7 +247,7 @@ impl<'a> Trainer<'a> {
         let (lambda_a, lambda_g) = (lambda_a.as_ref().map(rate), lambda_g.as_ref().map(rate));
         let mut lambda = f64::INFINITY;
         let mut feeds = self.batch(at / per_epoch, (at % per_epoch) as usize);
-        let weight = self.weight(&feeds);
+        let weight = self.task.weight(&feeds);
         for (role, input) in &self.task.map.scalars {
             let value = match (role.as_str(), lambda_a, lambda_g) {
                 ("lr", ..) => Tensor::scalar(lr as f32),
@@ -236,7 +262,12 @@ impl<'a> Trainer<'a> {
             };
             feeds.push((input, value));
         }
-        let loss = self.engine.step(&feeds)?;
+        let loss = match self.engine.step(&feeds) {
+            Err(RuntimeError::Breakdown { what, .. }) => {
+                return Err(Divergence::in_layer(what, at + 1, lr, lambda).into());
+            }
+            loss => loss?,
+        };
         self.progress.seconds += start.elapsed().as_secs_f64();
         self.progress.step += 1;
         if !loss.is_finite() {
@@ -249,18 +280,6 @@ impl<'a> Trainer<'a> {
         Ok(StepRecord { step, epoch, loss, lr, lambda, seconds })
     }
 
-    /// How much a batch counts in a mean of losses: the sum of its examples' weights, or the number of its labels that count.
-    fn weight(&self, feeds: &[(&str, Tensor)]) -> f64 {
-        let fed = |input: &str| feeds.iter().find(|(name, _)| *name == input).map(|(_, tensor)| tensor.to_f64s());
-        if let Some(weights) = self.task.map.labels.get(1).and_then(|input| fed(input)) {
-            return weights.iter().sum();
-        }
-        if let Some((input, Labels::Classes { ignore_index: Some(ignored), .. })) = &self.task.labels {
-            return fed(input).iter().flatten().filter(|&&label| label != *ignored as f64).count() as f64;
-        }
-        feeds.first().map_or(0.0, |(_, tensor)| tensor.shape()[0] as f64)
-    }
-
     /// What the inputs are fed in batch `at` of an epoch, both counted from 0.
     fn batch(&mut self, epoch: u64, at: usize) -> Vec<(&'a str, Tensor)> {
         if self.epoch.as_ref().is_none_or(|(under_way, _)| *under_way != epoch) {
@@ -271,48 +290,25 @@ impl<'a> Trainer<'a> {
         epoch.batch(at)
     }
 
-    /// What ends an epoch.
-    fn epoch(&mut self, per_epoch: u64) -> Result<EpochRecord, TrainError> {
-        let epoch = self.progress.step / per_epoch;
-        let train_loss = self.progress.loss_sum / self.progress.loss_weight;
-        let eval = self.examine()?;
-        let record = EpochRecord { epoch, step: self.progress.step, train_loss, seconds: self.progress.seconds, eval };
-        (self.progress.loss_sum, self.progress.loss_weight) = (0.0, 0.0);
-        self.progress.epochs.push(record.clone());
-        Ok(record)
-    }
-
-    /// The loss and the metrics of the examples that are kept for that.
-    fn examine(&mut self) -> Result<Option<Scores>, TrainError> {
-        let Some(Examination { batches, metrics }) = &self.task.examination else {
-            return Ok(None);
-        };
-        let labels = &self.task.labels;
-        let mut accumulator = match labels {
-            Some((_, labels)) => Some(Accumulator::new(metrics, *labels)?),
+    /// Evaluates the epoch that is over, or that the run ends in, and tells the observer; false if `stop` is set meanwhile.
+    fn end_epoch(&mut self, observer: &mut dyn Observer, stop: &AtomicBool) -> Result<bool, TrainError> {
+        let eval = match &self.task.examination {
+            Some(examination) => {
+                let scores = examination.scores(self.engine, self.task, stop)?;
+                if scores.is_none() {
+                    return Ok(false);
+                }
+                scores
+            }
             None => None,
         };
-        let (mut sum, mut count) = (0.0, 0.0);
-        for feeds in batches.sequential().starting_at(0) {
-            let weight = self.weight(&feeds);
-            let outputs = self.engine.evaluate(&feeds)?;
-            let [loss, prediction] = outputs.as_slice() else {
-                return Err(RuntimeError::Program("the evaluation gives no loss and prediction".into()).into());
-            };
-            // The mean over nothing is no number.
-            if weight > 0.0 {
-                sum += weight * loss.to_f64s().first().copied().unwrap_or(f64::NAN);
-                count += weight;
-            }
-            if let (Some(accumulator), Some((input, _))) = (&mut accumulator, labels)
-                && let Some((_, labels)) = feeds.iter().find(|(name, _)| name == input)
-            {
-                accumulator.add(prediction, labels)?;
-            }
-        }
-        let measured = accumulator.iter().flat_map(Accumulator::values);
-        let measured = measured.map(|(metric, value)| (metric.to_string(), value));
-        Ok(Some([("loss".to_owned(), sum / count)].into_iter().chain(measured).collect()))
+        let Progress { step, seconds, loss_sum, loss_weight, .. } = self.progress;
+        let epoch = step.div_ceil(self.per_epoch());
+        let record = EpochRecord { epoch, step, train_loss: loss_sum / loss_weight, eval, seconds };
+        (self.progress.loss_sum, self.progress.loss_weight) = (0.0, 0.0);
+        self.progress.epochs.push(record.clone());
+        observer.epoch(&record).map_err(TrainError::Report)?;
+        Ok(true)
     }
 
     /// The best epoch, where the settings end the run because none of the last ones was better.
@@ -326,13 +322,7 @@ impl<'a> Trainer<'a> {
         let epoch = record.epoch;
         match self.progress.best {
             None if loss.is_nan() => Ok(None),
-            Some((best, lowest)) if loss.is_nan() || loss >= lowest => {
-                if epoch - best < patience {
-                    return Ok(None);
-                }
-                self.engine.restore(&self.best)?;
-                Ok(Some(best))
-            }
+            Some((best, lowest)) if loss.is_nan() || loss >= lowest => Ok((epoch - best >= patience).then_some(best)),
             _ => {
                 self.progress.best = Some((epoch, loss));
                 self.best = self.engine.carried()?;
@@ -354,7 +344,7 @@ impl<'a> Trainer<'a> {
         let divergence = Divergence::of(self.named(&carried), self.progress.step + 1, f64::NAN, lr, lambda);
         match divergence.fault {
             Fault::Update { .. } => Err(divergence.into()),
-            Fault::Forward { .. } => Ok(carried),
+            Fault::Forward { .. } | Fault::Layer { .. } => Ok(carried),
         }
     }
 
@@ -362,20 +352,22 @@ impl<'a> Trainer<'a> {
         self.carried.iter().map(|carried| carried.name.as_str()).zip(tensors)
     }
 
-    fn identity(&self) -> Identity {
-        let (batch_size, examples) = (self.task.batches.size(), self.task.batches.examples().len());
-        Identity { seed: self.settings.seed, batch_size, examples }
-    }
-
-    fn save(&self, path: &Path, carried: Vec<Tensor>) -> Result<(), TrainError> {
+    /// Saves a checkpoint with this of what is carried, if there are to be any and none was saved since the last step.
+    fn save(&mut self, carried: Vec<Tensor>) -> Result<(), TrainError> {
+        let Some(Checkpoints { path, identity, .. }) = &self.settings.checkpoints else { return Ok(()) };
+        if self.saved == self.progress.step {
+            return Ok(());
+        }
         let named =
             |tensors: Vec<Tensor>| self.carried.iter().map(|carried| carried.name.clone()).zip(tensors).collect();
         let checkpoint = Checkpoint {
-            identity: self.identity(),
+            identity: identity.clone(),
             progress: self.progress.clone(),
             carried: named(carried),
             best: named(self.best.clone()),
         };
-        Ok(checkpoint.save(path)?)
+        checkpoint.save(path)?;
+        self.saved = self.progress.step;
+        Ok(())
     }
 }

@@ -1,9 +1,9 @@
-//! Losses, as nodes: the value, its gradient, and gradients for labels that are sampled from the model.
+//! Losses, as nodes: the value and its gradient.
 //!
 //! Each loss is a mean over the batch; the formulas are those of PyTorch's losses of the same names. z is the model's prediction,
 //! t the label.
 
-use super::random::Random;
+use super::distribution::{Classes, Distribution, Kind, distance_from_class};
 use crate::model::{Builder, Dim, NodeExt, TensorType, working_type};
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{NodeProto, TensorProto, ValueInfoProto};
@@ -63,35 +63,6 @@ pub(super) struct Written {
     pub(super) inputs: Vec<ValueInfoProto>,
     /// The model's distribution of labels; `None` where the loss stands for none.
     pub(super) distribution: Option<Distribution>,
-}
-
-/// The distribution of labels whose negative logarithm a loss is.
-#[derive(Debug)]
-pub(super) struct Distribution {
-    kind: Kind,
-    prediction: String,
-    tensor: TensorType,
-    working: i32,
-    /// One where a label counts, zero elsewhere.
-    mask: Option<String>,
-}
-
-#[derive(Debug)]
-enum Kind {
-    /// With these probabilities along the axis `axis`.
-    Categorical { probabilities: String, classes: Classes },
-    /// Of ones and zeros, with these probabilities of one.
-    Bernoulli { probabilities: String },
-    /// Around the prediction.
-    Normal,
-}
-
-/// The classes of a cross-entropy.
-#[derive(Debug)]
-struct Classes {
-    axis: i64,
-    /// Their numbers, in a shape that broadcasts against the prediction.
-    numbers: String,
 }
 
 /// The prediction while its loss is written.
@@ -243,7 +214,8 @@ impl Writer<'_, '_, '_> {
             ));
         }
         let mut broadcast = vec![1; rank - axis as usize];
-        let numbers = match shape[axis as usize].known() {
+        let count = shape[axis as usize].known();
+        let numbers = match count {
             Some(count) => {
                 broadcast[0] = count as i64;
                 let numbers: Vec<i64> = (0..count as i64).collect();
@@ -257,7 +229,7 @@ impl Writer<'_, '_, '_> {
                 self.b.op("Reshape", &[&numbers, &broadcast])
             }
         };
-        Ok(Classes { axis, numbers })
+        Ok(Classes { axis, count, numbers })
     }
 
     fn shape(&self) -> Result<Vec<Dim>, String> {
@@ -288,7 +260,7 @@ impl Writer<'_, '_, '_> {
         Ok(if axes.is_empty() { weights } else { self.b.unsqueeze(&weights, &axes) })
     }
 
-    /// The mean of the distances, weighted where there are weights or labels that do not count.
+    /// The mean of the distances, weighted where there are weights or labels that do not count; zero where nothing counts.
     fn average(mut self, compared: Compared, weights: Option<String>) -> Written {
         let b = &mut *self.b;
         let weights = match (weights, &self.mask) {
@@ -300,7 +272,12 @@ impl Writer<'_, '_, '_> {
             (None, mask) => mask.clone(),
         };
         let count = match &weights {
-            Some(weights) => b.total(weights),
+            Some(weights) => {
+                let total = b.total(weights);
+                let [zero, one] = [0.0, 1.0].map(|value| b.scalar(value, self.working));
+                let is_nothing = b.op("Equal", &[&total, &zero]);
+                b.op("Where", &[&is_nothing, &one, &total])
+            }
             None => {
                 let size = b.op("Size", &[&compared.each]);
                 b.cast(&size, self.working)
@@ -326,73 +303,4 @@ impl Writer<'_, '_, '_> {
         });
         Written { loss, gradient, inputs: self.inputs, distribution }
     }
-}
-
-impl Distribution {
-    /// Draws labels, and writes the gradient of each example's loss with respect to the prediction, not divided by the batch. The
-    /// expectation of its outer products is the Hessian of the loss (ISAAC Newton, section 3).
-    pub(super) fn sampled_gradient(&self, b: &mut Builder<'_>, random: &mut Random) -> String {
-        let elem = self.working;
-        let gradient = match &self.kind {
-            Kind::Categorical { probabilities, classes } => {
-                let axis = b.int(classes.axis);
-                let distribution = b.op("CumSum", &[probabilities, &axis]);
-                let total = b.over_axes("ReduceMax", 18, &distribution, &[classes.axis], |node| node);
-                let uniform = random.uniform(b, &total, elem);
-                let threshold = b.op("Mul", &[&uniform, &total]);
-                let is_below = b.op("LessOrEqual", &[&distribution, &threshold]);
-                let is_below = b.cast(&is_below, INT64);
-                let index = b.sum(&is_below, &[classes.axis], true);
-                distance_from_class(b, probabilities, &index, classes, elem)
-            }
-            Kind::Bernoulli { probabilities } => {
-                let uniform = random.uniform(b, probabilities, elem);
-                let label = b.op("Less", &[&uniform, probabilities]);
-                let label = b.cast(&label, elem);
-                let difference = b.op("Sub", &[probabilities, &label]);
-                self.over_root_of_size(b, &difference, 1.0)
-            }
-            Kind::Normal => {
-                let noise = random.normal(b, &self.prediction, elem);
-                self.over_root_of_size(b, &noise, std::f64::consts::SQRT_2)
-            }
-        };
-        let gradient = match (&self.mask, &self.kind) {
-            (Some(mask), Kind::Categorical { classes, .. }) => {
-                let mask = b.unsqueeze(mask, &[classes.axis]);
-                b.op("Mul", &[&gradient, &mask])
-            }
-            _ => gradient,
-        };
-        b.converted(&gradient, elem, self.tensor.elem)
-    }
-
-    /// `value` · factor / √(elements of one example).
-    fn over_root_of_size(&self, b: &mut Builder<'_>, value: &str, factor: f64) -> String {
-        let sizes = self.tensor.shape.as_deref().and_then(|shape| shape.get(1..));
-        let known = sizes.and_then(|sizes| sizes.iter().try_fold(1.0, |size, dim| Some(size * dim.known()? as f64)));
-        match known {
-            Some(size) => {
-                let factor = b.scalar(factor / size.sqrt(), self.working);
-                b.op("Mul", &[value, &factor])
-            }
-            None => {
-                let size = b.op("Size", &[&self.prediction]);
-                let examples = b.size(&self.prediction, 0);
-                let size = b.op("Div", &[&size, &examples]);
-                let size = b.cast(&size, self.working);
-                let root = b.op("Sqrt", &[&size]);
-                let factor = b.scalar(factor, self.working);
-                let factor = b.op("Div", &[&factor, &root]);
-                b.op("Mul", &[value, &factor])
-            }
-        }
-    }
-}
-
-/// probabilities - (1 for the class `index`, 0 for others), with `index` of size one along the class axis.
-fn distance_from_class(b: &mut Builder<'_>, probabilities: &str, index: &str, classes: &Classes, elem: i32) -> String {
-    let is_class = b.op("Equal", &[index, &classes.numbers]);
-    let one_hot = b.cast(&is_class, elem);
-    b.op("Sub", &[probabilities, &one_hot])
 }

@@ -32,6 +32,7 @@
 
 mod condition;
 mod deliver;
+mod distribution;
 mod error;
 mod evaluation;
 mod loss;
@@ -48,7 +49,7 @@ use crate::model::{Builder, Edit, GraphEdit, GraphId, Model, ONNX_DOMAIN, TRAINI
 use crate::optimizer::Update;
 use crate::proto::NodeProto;
 use deliver::Trained;
-use loss::Distribution;
+use distribution::Distribution;
 use prepare::{Prepared, prepare};
 use random::Random;
 
@@ -184,6 +185,11 @@ impl<'a> TrainingGraph<'a> {
     /// The output of the forward model that the loss compares with labels, or that is the loss.
     pub fn prediction(&self) -> &str {
         &self.prediction
+    }
+
+    /// How many classes its labels tell apart, where they are of classes and the model says it.
+    pub fn classes(&self) -> Option<u64> {
+        self.distribution.as_ref().and_then(Distribution::classes)
     }
 
     /// Which of its inputs and outputs is which.

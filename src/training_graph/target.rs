@@ -1,4 +1,5 @@
-use super::loss::{Distribution, Labelled, Loss, Written};
+use super::distribution::Distribution;
+use super::loss::{Labelled, Loss, Written};
 use crate::model::{Builder, Index, Model, TensorType, Types, ValueId, working_type};
 use crate::proto::ValueInfoProto;
 

@@ -150,7 +150,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     if lowered.is_none() {
         analysis = analysis.require_training_graph()?;
     }
-    if matches!(arguments.conditioning.method, MethodName::Zeta | MethodName::Kfac) {
+    if matches!(arguments.conditioning.method(), MethodName::Zeta | MethodName::Kfac) {
         return Err(Failure::Usage(
             "--method zeta and kfac need a second backward pass, with sampled labels, which a training graph does not hold: they take a forward model and a --loss"
                 .into(),
@@ -175,7 +175,7 @@ fn train(arguments: &Arguments, model: &Model, recipe: &Recipe) -> Result<ExitCo
     let chosen = arguments.conditioning.choose(&analysis)?;
     let damping = Damping { lambda_a: arguments.lambda, lambda_g: arguments.lambda_g };
     arguments.finish(&analysis, &chosen, Kind::Forward, |output| {
-        let edit = graph.conditioned(&chosen, arguments.conditioning.method.into(), damping)?;
+        let edit = graph.conditioned(&chosen, arguments.conditioning.method().into(), damping)?;
         if let Some(path) = &arguments.eval_out {
             model.save(&graph.evaluation(recipe)?, path)?;
         }
@@ -191,7 +191,7 @@ impl Arguments {
         if self.batch.is_some() && !self.list {
             return Err(Failure::Usage("--batch belongs to --list".into()));
         }
-        if self.lambda_g.is_finite() && self.conditioning.method != MethodName::Zeta {
+        if self.lambda_g.is_finite() && self.conditioning.method() != MethodName::Zeta {
             return Err(Failure::Usage("--lambda-g belongs to --method zeta; kfac has one damping, --lambda".into()));
         }
         Ok(())

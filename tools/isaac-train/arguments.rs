@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, ValueEnum};
 use isaac::train::metrics::Metric;
 use isaac::train::schedule::Schedule;
+use isaac::train::sweep::Axis;
 
 use crate::options::{Conditioning, Objective};
 
@@ -56,8 +57,8 @@ pub(crate) struct Data {
 #[derive(Args)]
 #[command(next_help_heading = "Training")]
 pub(crate) struct Run {
-    /// The learning rate: a number, or linear:FROM:TO, cosine:FROM:TO, exponential:FROM:TO, step:FROM:FACTOR:EPOCHS, each also
-    /// behind warmup:STEPS,
+    /// The learning rate: a number, or linear:FROM:TO, cosine:FROM:TO, exponential:FROM:TO, step:FROM:FACTOR:EPOCHS; any of them also
+    /// behind warmup:STEPS and a comma, as in warmup:100,cosine:0.1:0.
     #[arg(long, value_name = "SCHEDULE", value_parser = Schedule::learning_rate, required_unless_present_any = ["find_lr", "sweep"])]
     pub(crate) lr: Option<Schedule>,
     /// The damping λ of the curvature, > 0, as --lr; inf gives the plain gradient. [default: 1, or a training graph's own]
@@ -72,7 +73,7 @@ pub(crate) struct Run {
     /// Examples in a step. [default: the model's, where it has a fixed one, or else 32]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) batch_size: Option<u64>,
-    /// End after so many steps.
+    /// End after so many steps; an epoch that they end within is evaluated too.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) max_steps: Option<u64>,
     /// End when the loss of the evaluation has not sunk for so many epochs, and go back to the best one.
@@ -85,9 +86,10 @@ pub(crate) struct Run {
     /// nothing.
     #[arg(long, conflicts_with_all = ["lr", "sweep", "resume"])]
     pub(crate) find_lr: bool,
-    /// Train once for each combination of these values and print a ranked table: lr=0.1,0.3 lambda=0.1,1 seed=0,1. --out gets the best.
+    /// Train once for each combination of these values and print a ranked table: lr=0.1,0.3 lambda=0.1,1 seed=0,1. A schedule behind
+    /// its warm-up is one value: lr=0.1,warmup:10,cosine:0.1:0. --out gets the best.
     #[arg(long, value_name = "NAME=A,B,…", num_args = 1.., conflicts_with = "resume")]
-    pub(crate) sweep: Vec<String>,
+    pub(crate) sweep: Vec<Axis>,
     /// What runs the graphs. [default: ort, where there is a libonnxruntime]
     #[arg(long, value_enum)]
     pub(crate) runtime: Option<RuntimeName>,
@@ -114,7 +116,7 @@ pub(crate) struct Output {
     /// Where to write the trained weights alone (.safetensors).
     #[arg(long, value_name = "FILE")]
     pub(crate) weights_out: Option<PathBuf>,
-    /// Where to save checkpoints.
+    /// Where to save checkpoints; the one before is kept as FILE.previous.
     #[arg(long, value_name = "FILE")]
     pub(crate) checkpoint: Option<PathBuf>,
     /// Save a checkpoint every so many steps.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use isaac::train::data::{Builtin, Dataset, Examples, Input};
+use isaac::train::data::{Builtin, Classes, DataError, Dataset, Examples, Input};
 
 use crate::arguments::Data;
 use crate::failure::Failure;
@@ -14,40 +14,65 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// Reads what the command line names, for a model with these inputs. What is held out follows from `seed`.
-    pub(crate) fn load(data: &Data, seed: u64, inputs: &[Input]) -> Result<Self, Failure> {
-        let builtin = match data.training.as_slice() {
-            // A file of that name is not one of the sets.
-            [name] if !Path::new(name).exists() => Builtin::ALL.into_iter().find(|builtin| builtin.name() == name),
-            _ => None,
-        };
-        let (training, test) = match builtin {
+    /// Reads what the command line names, for a model with these inputs, one of which takes labels of classes, if there are any. What is
+    /// held out follows from `seed`.
+    pub(crate) fn load(
+        data: &Data,
+        seed: u64,
+        inputs: &[Input],
+        classes: Option<(&str, Classes)>,
+    ) -> Result<Self, Failure> {
+        let (training, test) = match builtin(&data.training) {
             Some(builtin) => {
                 let split = builtin.load(&cache(data)?)?;
                 (split.train, Some(split.test))
             }
-            None => (Dataset::load(&paths(&data.training))?, None),
+            None => (Dataset::load(&training_files(data))?, None),
         };
-        let fraction = match data.evaluation.as_slice() {
-            [text] if !Path::new(text).exists() => text.parse::<f64>().ok(),
-            _ => None,
+        let examples = |dataset: &Dataset| {
+            let examples = Examples::new(dataset, inputs, &data.bind)?;
+            if let Some((input, classes)) = classes {
+                examples.check_classes(input, classes)?;
+            }
+            Ok::<_, DataError>(examples)
         };
-        let examples = |dataset: &Dataset| Examples::new(dataset, inputs, &data.bind);
-        if let Some(fraction) = fraction {
+        if let Some(fraction) = fraction(&data.evaluation) {
             let (training, evaluation) = examples(&training)?.split(fraction, seed)?;
             return Ok(Self { training, evaluation: Some(evaluation) });
         }
         let evaluation = match data.evaluation.as_slice() {
             [] => test,
-            files => Some(Dataset::load(&paths(files))?.with_classes_of(&training)?),
+            _ => Some(Dataset::load(&evaluation_files(data))?.with_classes_of(&training)?),
         };
         let evaluation = evaluation.as_ref().map(examples).transpose()?;
         Ok(Self { training: examples(&training)?, evaluation })
     }
 }
 
-fn paths(files: &[String]) -> Vec<PathBuf> {
-    files.iter().map(PathBuf::from).collect()
+/// The files that --data names.
+pub(crate) fn training_files(data: &Data) -> Vec<PathBuf> {
+    if builtin(&data.training).is_some() { Vec::new() } else { data.training.iter().map(PathBuf::from).collect() }
+}
+
+/// The files that --eval names.
+pub(crate) fn evaluation_files(data: &Data) -> Vec<PathBuf> {
+    if fraction(&data.evaluation).is_some() { Vec::new() } else { data.evaluation.iter().map(PathBuf::from).collect() }
+}
+
+/// The set of this name. A file that is called so is none.
+fn builtin(names: &[String]) -> Option<Builtin> {
+    match names {
+        [name] if !Path::new(name).exists() => Builtin::ALL.into_iter().find(|builtin| builtin.name() == name),
+        _ => None,
+    }
+}
+
+/// The number that is given in the place of files.
+fn fraction(names: &[String]) -> Option<f64> {
+    match names {
+        [text] if !Path::new(text).exists() => text.parse().ok(),
+        _ => None,
+    }
 }
 
 /// The folder of downloads.

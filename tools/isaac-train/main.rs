@@ -11,7 +11,9 @@ mod data;
 mod failure;
 #[path = "../options/mod.rs"]
 mod options;
+mod places;
 mod plan;
+mod reports;
 mod results;
 mod session;
 

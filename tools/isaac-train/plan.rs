@@ -3,12 +3,15 @@
 use isaac::model::{Edit, Model};
 use isaac::rewrite::{self, Analysis, LayerReport};
 use isaac::runtime::Program;
+use isaac::train::data::Classes;
 use isaac::train::metrics::Labels;
+use isaac::train::sweep::Axis;
 use isaac::training_graph::{Damping, Loss, TrainingGraph};
 use isaac::upgrade::upgraded;
 
-use crate::arguments::Arguments;
+use crate::arguments::{Arguments, Run};
 use crate::failure::Failure;
+use crate::options::Conditioning;
 
 /// The damping λa of a forward model's layers, if none is given.
 pub(crate) const LAMBDA: f32 = 1.0;
@@ -20,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) layers: Vec<LayerReport>,
     /// What labels say; `None` if the loss has none, or is not known.
     pub(crate) labels: Option<Labels>,
+    /// How many classes there are, if labels are classes and the model says it.
+    classes: Option<u64>,
 }
 
 impl Plan {
@@ -31,10 +36,12 @@ impl Plan {
                 let what = "is a forward model: --loss or --loss-output says what is made small";
                 return Err(Failure::Usage(format!("{} {what}", arguments.model.display())));
             }
+            check_training_graph(&arguments.conditioning)?;
             return Ok(Self {
                 program: Program::new(model.edited(&Edit::default())?)?,
                 layers: Vec::new(),
                 labels: None,
+                classes: None,
             });
         };
         if recipe.update.is_none() {
@@ -46,20 +53,50 @@ impl Plan {
         let chosen = arguments.conditioning.choose(&analysis)?;
         // What a step feeds takes their place.
         let damping = Damping { lambda_a: LAMBDA, lambda_g: f32::INFINITY };
-        let conditioned = graph.conditioned(&chosen, arguments.conditioning.method.into(), damping)?;
+        let conditioned = graph.conditioned(&chosen, arguments.conditioning.method().into(), damping)?;
         let program = isaac::train::program(&graph, &recipe, &conditioned)?;
         let labels = match &recipe.loss {
             Loss::Labelled(labelled) => Some(labelled.distance.into()),
             Loss::Output(_) => None,
         };
-        Ok(Self { program, layers: LayerReport::all(&chosen), labels })
+        Ok(Self { program, layers: LayerReport::all(&chosen), labels, classes: graph.classes() })
     }
 
-    /// Refuses dampings that the program has no use for.
-    pub(crate) fn check(&self, arguments: &Arguments) -> Result<(), Failure> {
-        if arguments.run.lambda_g.is_some() && !self.program.map.scalars.contains_key("lambda_g") {
+    /// Refuses dampings that the program has no use for; `varied` are those of a sweep.
+    pub(crate) fn check(&self, run: &Run, varied: &[Axis]) -> Result<(), Failure> {
+        let is_fed = |scalar: &str| self.program.map.scalars.contains_key(scalar);
+        let varies = |is_one: fn(&Axis) -> bool| varied.iter().any(is_one);
+        if (run.lambda.is_some() || varies(|axis| matches!(axis, Axis::Lambda(_)))) && !is_fed("lambda_a") {
+            return Err(Failure::Usage("--lambda belongs to layers that are conditioned, and there are none".into()));
+        }
+        if (run.lambda_g.is_some() || varies(|axis| matches!(axis, Axis::LambdaG(_)))) && !is_fed("lambda_g") {
             return Err(Failure::Usage("--lambda-g belongs to --method zeta; kfac has one damping, --lambda".into()));
         }
         Ok(())
+    }
+
+    /// The input of the labels and which they can be, if they are classes.
+    pub(crate) fn classes(&self) -> Option<(&str, Classes)> {
+        let Some(Labels::Classes { ignore_index, .. }) = self.labels else { return None };
+        let labels = self.program.map.labels.first()?;
+        Some((labels, Classes { count: self.classes, ignored: ignore_index }))
+    }
+}
+
+/// Refuses options that would have no effect on a training graph.
+fn check_training_graph(conditioning: &Conditioning) -> Result<(), Failure> {
+    let Conditioning { method, layers, allow, param } = conditioning;
+    let given = [
+        ("--method", method.is_some()),
+        ("--layers", !layers.is_empty()),
+        ("--allow", !allow.is_empty()),
+        ("--param", !param.is_empty()),
+    ];
+    match given.into_iter().find(|(_, is_given)| *is_given) {
+        Some((option, _)) => {
+            let what = "is for forward models: isaac-rewrite conditions the layers of a training graph";
+            Err(Failure::Usage(format!("{option} {what}")))
+        }
+        None => Ok(()),
     }
 }

@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use isaac::check_writable;
 use isaac::model::{Model, TrainingMap};
 use isaac::tensors::{Tensor, safetensors};
-use isaac::train::report::plot;
 use isaac::train::sweep::Outcome;
 use isaac::weights::Weights;
 use serde_json::json;
@@ -15,18 +13,6 @@ use serde_json::json;
 use crate::arguments::Output;
 use crate::failure::Failure;
 use crate::options::aligned;
-
-/// Checks that every file can be written, before time is spent on what would go into it.
-pub(crate) fn check(output: &Output) -> Result<(), Failure> {
-    let Output { out, weights_out, checkpoint, csv, plot, .. } = output;
-    for path in [out, weights_out, checkpoint, csv, plot].into_iter().flatten() {
-        check_writable(path).map_err(unwritten(path))?;
-    }
-    if let Some(path) = plot {
-        plot::check(path).map_err(unwritten(path))?;
-    }
-    Ok(())
-}
 
 /// Writes the trained tensors into the model that they were trained from, and alone.
 pub(crate) fn write(output: &Output, model: &Model, map: &TrainingMap, carried: Vec<Tensor>) -> Result<(), Failure> {

@@ -1,7 +1,7 @@
 //! One use of the tool, from the files to the results.
 
 use std::process::ExitCode;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ValueEnum;
 use isaac::model::Model;
@@ -13,12 +13,17 @@ use isaac::train::report::plot;
 use isaac::train::report::{CsvFiles, EventFile, Length, Observer, PlotFile, Summary, progress};
 use isaac::train::schedule::Schedule;
 use isaac::train::sweep::{Axis, Outcome, grid, run_from};
-use isaac::train::{Ended, Examination, Progress, Rates, Settings, Task, Trainer, inputs};
+use isaac::train::{
+    Checkpoint, Checkpoints, Ended, Examination, Fault, Identity, Progress, Rates, Settings, Task, TrainError, Trainer,
+    inputs,
+};
 
 use crate::arguments::{Arguments, RuntimeName};
 use crate::data::Sources;
 use crate::failure::Failure;
+use crate::places;
 use crate::plan::{LAMBDA, Plan};
+use crate::reports::Reports;
 use crate::results::{self, unwritten};
 
 /// The learning rates of a range test.
@@ -41,11 +46,12 @@ pub(crate) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Reads model and data.
     pub(crate) fn new(arguments: &'a Arguments) -> Result<Self, Failure> {
-        results::check(&arguments.output)?;
         let model = Model::load(&arguments.model)?;
+        places::check(arguments, &model)?;
         let plan = Plan::new(arguments, &model)?;
-        plan.check(arguments)?;
-        let sources = Sources::load(&arguments.data, arguments.run.seed, &inputs(&plan.program))?;
+        let run = &arguments.run;
+        plan.check(run, &run.sweep)?;
+        let sources = Sources::load(&arguments.data, run.seed, &inputs(&plan.program), plan.classes())?;
         Ok(Self { arguments, model, plan, sources })
     }
 
@@ -63,7 +69,7 @@ impl<'a> Session<'a> {
         let mut engine = self.engine()?;
         let engine = engine.as_mut();
         if run.find_lr {
-            self.find_rate(engine, &task)
+            self.find_rate(engine, &task, stop)
         } else if run.sweep.is_empty() {
             self.train(engine, &task, stop)
         } else {
@@ -113,17 +119,28 @@ impl<'a> Session<'a> {
     /// One run.
     fn train(&self, engine: &mut dyn Engine, task: &Task<'_>, stop: &AtomicBool) -> Result<ExitCode, Failure> {
         let output = &self.arguments.output;
-        let settings = self.settings(self.arguments.run.lr)?;
+        let checkpoints = output.checkpoint.as_ref().map(|path| Checkpoints {
+            path: path.clone(),
+            every: output.checkpoint_every,
+            identity: Identity::new(
+                &self.plan.program,
+                task.batches,
+                task.examination.as_ref(),
+                self.arguments.run.seed,
+            ),
+        });
+        let settings = Settings { checkpoints, ..self.settings(self.arguments.run.lr)? };
         let mut trainer = Trainer::new(engine, task, &settings);
         if output.resume {
             trainer.resume()?;
         }
         let steps = settings.steps(task.batches.per_epoch() as u64);
-        let mut observers = self.observers(task, steps, trainer.progress())?;
-        let ended = trainer.run(&mut observers, stop)?;
+        let mut reports = self.reports(task, steps, trainer.progress())?;
+        let ended = trainer.run(&mut reports, stop).inspect_err(|error| self.explain(error))?;
         let progress = trainer.progress().clone();
         match ended {
             Ended::Stopped => {
+                reports.finish().map_err(TrainError::Report)?;
                 let onwards = if output.checkpoint.is_some() { "; --resume goes on from there" } else { "" };
                 eprintln!("isaac-train: stopped after step {}{onwards}", progress.step);
                 return Ok(ExitCode::from(130));
@@ -132,11 +149,13 @@ impl<'a> Session<'a> {
             Ended::Finished => {}
         }
         results::write(output, &self.model, &task.map, engine.carried()?)?;
+        let reported = reports.finish().map_err(TrainError::Report);
         if output.json {
             let layers = self.plan.layers.clone();
             let summary = Summary::new(progress.epochs, progress.step, progress.seconds, layers);
             results::print(&(serde_json::to_string(&summary).expect("a summary is plain data") + "\n"))?;
         }
+        reported?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -148,27 +167,29 @@ impl<'a> Session<'a> {
                 "--checkpoint, --csv and --tensorboard are of one run, not of a --sweep".into(),
             ));
         }
-        let axes: Vec<Axis> =
-            run.sweep.iter().map(|axis| axis.parse()).collect::<Result<_, _>>().map_err(Failure::Usage)?;
+        let axes = &run.sweep;
         let start = engine.carried()?;
         let mut outcomes: Vec<Outcome> = Vec::new();
         // An axis puts its own in this one's place.
         let varied = axes.iter().any(|axis| matches!(axis, Axis::Lr(_))).then(|| Schedule::constant(0.0));
-        for point in grid(&self.settings(run.lr.or(varied))?, &axes) {
+        for point in grid(&self.settings(run.lr.or(varied))?, axes) {
             let steps = point.1.steps(task.batches.per_epoch() as u64);
             if !output.quiet {
                 eprintln!("{}", point.0);
             }
-            let mut observers: Vec<Box<dyn Observer>> = self.progress(task, steps, 0);
+            let mut observers = self.progress(task, steps, 0);
             let Some(outcome) = run_from(&start, engine, task, &point, &mut observers, stop)? else {
                 return Ok(ExitCode::from(130));
             };
             outcomes.push(outcome);
         }
         outcomes.sort_by(|a, b| a.score().total_cmp(&b.score()));
+        let best = outcomes.first().filter(|outcome| outcome.score().is_finite());
+        if let Some(best) = best {
+            results::write(output, &self.model, &task.map, best.carried.clone())?;
+        }
         results::print(&if output.json { results::sweep_json(&outcomes) } else { results::table(&outcomes) })?;
-        let best = outcomes.first().filter(|outcome| outcome.score().is_finite()).ok_or(Failure::NoBest)?;
-        results::write(output, &self.model, &task.map, best.carried.clone())?;
+        best.ok_or(Failure::NoBest)?;
         if let Some(path) = &output.plot {
             let runs: Vec<_> = outcomes.iter().map(Outcome::as_run).collect();
             plot::draw(path, &self.title(), &runs).map_err(unwritten(path))?;
@@ -177,12 +198,15 @@ impl<'a> Session<'a> {
     }
 
     /// The range test.
-    fn find_rate(&self, engine: &mut dyn Engine, task: &Task<'_>) -> Result<ExitCode, Failure> {
+    fn find_rate(&self, engine: &mut dyn Engine, task: &Task<'_>, stop: &AtomicBool) -> Result<ExitCode, Failure> {
         let max_steps = self.arguments.run.max_steps.unwrap_or(RANGE_STEPS);
         let epochs = max_steps.div_ceil(task.batches.per_epoch() as u64);
         let settings = self.settings(Some(RANGE.parse().expect("a schedule in its grammar")))?;
-        let settings = Settings { epochs, max_steps: Some(max_steps), patience: None, checkpoints: None, ..settings };
-        let test = RangeTest::run(engine, task, &settings)?;
+        let settings = Settings { epochs, max_steps: Some(max_steps), patience: None, ..settings };
+        let test = RangeTest::run(engine, task, &settings, stop)?;
+        if stop.load(Ordering::Relaxed) {
+            return Ok(ExitCode::from(130));
+        }
         let mut text: String = test.points.iter().map(|(rate, loss)| format!("{rate:<12.3e}{loss:.5}\n")).collect();
         text += &match test.suggestion() {
             Some(rate) => format!("suggestion: --lr {rate:.2e}\n"),
@@ -194,7 +218,7 @@ impl<'a> Session<'a> {
 
     /// The settings of a run, with this learning rate.
     fn settings(&self, lr: Option<Schedule>) -> Result<Settings, Failure> {
-        let Arguments { run, output, .. } = self.arguments;
+        let run = &self.arguments.run;
         // A forward model has no damping of its own.
         let lambda_a =
             run.lambda.or_else(|| self.plan.program.evaluation.as_ref().map(|_| Schedule::constant(LAMBDA.into())));
@@ -206,37 +230,44 @@ impl<'a> Session<'a> {
             rates,
             seed: run.seed,
             patience: run.early_stop,
-            checkpoints: output.checkpoint.clone().map(|path| (path, output.checkpoint_every)),
+            checkpoints: None,
         })
     }
 
-    fn progress(&self, task: &Task<'_>, steps: u64, resumed: u64) -> Vec<Box<dyn Observer>> {
-        let batch = task.batches.size() as u64;
-        if self.arguments.output.quiet { Vec::new() } else { vec![progress(Length { steps, resumed, batch })] }
+    fn progress(&self, task: &Task<'_>, steps: u64, resumed: u64) -> Reports {
+        let mut reports = Reports::default();
+        if !self.arguments.output.quiet {
+            let batch = task.batches.size() as u64;
+            reports.add("the progress", progress(Length { steps, resumed, batch }));
+        }
+        reports
     }
 
-    fn observers(&self, task: &Task<'_>, steps: u64, so_far: &Progress) -> Result<Vec<Box<dyn Observer>>, Failure> {
+    fn reports(&self, task: &Task<'_>, steps: u64, so_far: &Progress) -> Result<Reports, Failure> {
         let resumed = so_far.step;
         let output = &self.arguments.output;
-        let mut observers = self.progress(task, steps, resumed);
+        let mut reports = self.progress(task, steps, resumed);
         if let Some(path) = &output.csv {
             let examination = task.examination.as_ref();
             let metrics = examination.iter().flat_map(|examination| &examination.metrics).map(|metric| metric.name());
             let scores: Vec<&str> = examination.map(|_| "loss").into_iter().chain(metrics).collect();
-            let files =
-                if resumed > 0 { CsvFiles::resume(path, &scores, resumed) } else { CsvFiles::create(path, &scores) };
-            observers.push(Box::new(files.map_err(unwritten(path))?));
+            let files = if resumed > 0 {
+                CsvFiles::resume(path, &scores, resumed, so_far.epochs.len() as u64)
+            } else {
+                CsvFiles::create(path, &scores)
+            };
+            reports.add("--csv", Box::new(files.map_err(unwritten(path))?));
         }
         if let Some(folder) = &output.tensorboard {
-            observers.push(Box::new(EventFile::create(folder, resumed).map_err(unwritten(folder))?));
+            reports.add("--tensorboard", Box::new(EventFile::create(folder, resumed).map_err(unwritten(folder))?));
         }
         if let Some(path) = &output.plot {
-            let method = self.arguments.conditioning.method.to_possible_value();
+            let method = self.arguments.conditioning.method().to_possible_value();
             let name = method.as_ref().map_or("", |value| value.get_name());
             let file = PlotFile::new(path, &self.title(), name, Vec::new(), so_far.epochs.clone());
-            observers.push(Box::new(file.map_err(unwritten(path))?));
+            reports.add("--plot", Box::new(file.map_err(unwritten(path))?));
         }
-        Ok(observers)
+        Ok(reports)
     }
 
     /// What is measured: what is asked for, or accuracy where there is one.
@@ -249,6 +280,9 @@ impl<'a> Session<'a> {
             Some(labels) if asked.is_empty() => {
                 Ok([Metric::Accuracy].into_iter().filter(|metric| metric.fits(labels)).collect())
             }
+            Some(_) if asked.iter().enumerate().any(|(at, metric)| asked[..at].contains(metric)) => {
+                Err(Failure::Usage("each --metric is measured once".into()))
+            }
             Some(labels) => match asked.iter().find(|metric| !metric.fits(labels)) {
                 Some(metric) => Err(Failure::Usage(format!("--metric {metric} does not fit labels that are {labels}"))),
                 None => Ok(asked.to_vec()),
@@ -259,6 +293,23 @@ impl<'a> Session<'a> {
     /// The input of the labels, and what they say.
     fn labels(&self) -> Option<(String, Labels)> {
         Some((self.plan.program.map.labels.first()?.clone(), self.plan.labels?))
+    }
+
+    /// Tells what helps with a run that diverged: the layer where it did, and the checkpoint before the last one, which may hold
+    /// parameters that had begun to grow.
+    fn explain(&self, error: &TrainError) {
+        let TrainError::Diverged(divergence) = error else { return };
+        if let Fault::Layer { what } = &divergence.fault {
+            let is_at_fault = |output: &String| what.contains(&format!("\"{output}/"));
+            let mut layers = self.plan.layers.iter();
+            if let Some(layer) = layers.find(|layer| layer.product_outputs.iter().any(is_at_fault)) {
+                eprintln!("isaac-train: layer {}, '{}', diverged", layer.index, layer.weight);
+            }
+        }
+        let checkpoint = self.arguments.output.checkpoint.as_deref();
+        if let Some(path) = checkpoint.map(Checkpoint::previous).filter(|path| path.exists()) {
+            eprintln!("isaac-train: the checkpoint before the last one is kept: {}", path.display());
+        }
     }
 
     /// What a picture is called: the model's file.

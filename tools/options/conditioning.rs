@@ -7,18 +7,18 @@ use isaac::training_graph::Method;
 /// Options that say which layers are conditioned, and how.
 #[derive(Args)]
 pub(crate) struct Conditioning {
-    /// The direction that takes the gradient's place.
-    #[arg(long, value_enum, default_value_t = MethodName::ZetaStar)]
-    pub(crate) method: MethodName,
+    /// The direction that takes the gradient's place. [default: zeta-star]
+    #[arg(long, value_enum)]
+    pub(crate) method: Option<MethodName>,
     /// Which layers: all | first:K | last:K | odd | even | 1,3,5 | a glob on the weight's name. Layers count from 1 in forward order.
     #[arg(long, value_name = "SEL")]
-    layers: Vec<Selector>,
+    pub(crate) layers: Vec<Selector>,
     /// Rewrite layers that are left alone for this reason (see isaac-rewrite --explain), each product by itself.
     #[arg(long, value_name = "CODE", value_parser = reason)]
-    allow: Vec<Reason>,
+    pub(crate) allow: Vec<Reason>,
     /// Condition each layer's bias with its weight, as one matrix; by default biases keep their plain gradients, as in the paper.
     #[arg(long)]
-    with_bias: bool,
+    pub(crate) with_bias: bool,
     /// Which graph inputs or initializers are trained, where the graph does not tell.
     #[arg(long, value_name = "GLOB")]
     pub(crate) param: Vec<String>,
@@ -48,6 +48,11 @@ impl From<MethodName> for Method {
 }
 
 impl Conditioning {
+    /// The direction.
+    pub(crate) fn method(&self) -> MethodName {
+        self.method.unwrap_or(MethodName::ZetaStar)
+    }
+
     /// Decides which layers are rewritten.
     ///
     /// # Errors
@@ -59,7 +64,7 @@ impl Conditioning {
             with_bias: self.with_bias,
         };
         let chosen = analysis.choose(&choice)?;
-        let is_plain = self.method == MethodName::Gradient;
+        let is_plain = self.method() == MethodName::Gradient;
         Ok(if is_plain { chosen.none("--method gradient keeps the plain product") } else { chosen })
     }
 }

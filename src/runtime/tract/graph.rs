@@ -65,6 +65,11 @@ impl Graph {
         Ok(Self { path: path.display().to_string(), model, inputs, defaults, plans: HashMap::new() })
     }
 
+    /// Whether it has an input of this name.
+    pub(super) fn has_input(&self, name: &str) -> bool {
+        self.inputs.iter().any(|input| input == name)
+    }
+
     /// Runs the graph; returns its outputs. Inputs that are neither carried nor fed have their defaults; of what is carried,
     /// the graph takes what it has an input for.
     pub(super) fn run<'a>(
@@ -75,7 +80,7 @@ impl Graph {
         let carried: BTreeMap<&str, &Value> = carried.collect();
         let mut values = self.defaults.clone();
         for (name, tensor) in feeds {
-            if carried.contains_key(name) || !self.inputs.iter().any(|input| input == name) {
+            if carried.contains_key(name) || !self.has_input(name) {
                 return Err(RuntimeError::Program(format!("{}: no input '{name}' is to be fed", self.path)));
             }
             values.insert((*name).to_owned(), to_tract(tensor)?);

@@ -42,7 +42,7 @@ pub struct Tract {
 impl From<TractError> for RuntimeError {
     fn from(error: TractError) -> Self {
         // With `#`, the causes follow the error.
-        Self::Failed { runtime: "tract", what: format!("{error:#}") }
+        Self::failed("tract", &format!("{error:#}"))
     }
 }
 
@@ -96,7 +96,8 @@ impl Engine for Tract {
         let graph = self.evaluation.as_mut();
         let graph = graph.ok_or_else(no_evaluation)?;
         let carried = self.carried.iter().map(|carried| carried.name.as_str()).zip(&self.now);
-        graph.run(carried, feeds)?.iter().map(|value| from_tract(value)).collect()
+        let feeds: Vec<(&str, Tensor)> = feeds.iter().filter(|(name, _)| graph.has_input(name)).cloned().collect();
+        graph.run(carried, &feeds)?.iter().map(|value| from_tract(value)).collect()
     }
 
     fn carried(&self) -> Result<Vec<Tensor>, RuntimeError> {

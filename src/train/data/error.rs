@@ -41,6 +41,18 @@ pub enum DataError {
         /// Why, with both types.
         what: String,
     },
+    /// An array holds what cannot be trained with.
+    #[error("{}: '{array}', row {row}, counted from 0: {what}", path.display())]
+    Element {
+        /// The array's file.
+        path: PathBuf,
+        /// The array.
+        array: String,
+        /// The position along its first axis.
+        row: usize,
+        /// Which element, and why not.
+        what: String,
+    },
     /// The arrays have different numbers of examples.
     #[error("the arrays have different numbers of examples, which are what the first axis counts:\n{arrays}")]
     Lengths {

@@ -1,6 +1,10 @@
+use std::path::PathBuf;
+
+use super::check::{self, Classes};
 use super::dataset::{Array, Dataset, same_length};
 use super::pairing::pair;
 use super::{DataError, Input, convert};
+use crate::digest::Digest;
 use crate::tensors::Tensor;
 use crate::train::random::permutation;
 
@@ -16,6 +20,7 @@ pub struct Examples {
 struct Fed {
     input: String,
     array: String,
+    path: PathBuf,
     tensor: Tensor,
 }
 
@@ -31,14 +36,24 @@ impl Examples {
     /// named like an input, nor labels by name, are stacked in the order of the file to the array `features`.
     ///
     /// # Errors
-    /// An input with no array or several that it could take, an array that cannot become what its input takes, and arrays with
-    /// different numbers of examples.
+    /// An input with no array or several that it could take, an array that cannot become what its input takes or that holds NaN or
+    /// infinity, and arrays with different numbers of examples.
     pub fn new(dataset: &Dataset, inputs: &[Input], bindings: &[(String, String)]) -> Result<Self, DataError> {
         let arrays = pair(dataset, inputs, bindings)?;
         same_length(&arrays)?;
+        arrays.iter().try_for_each(check::finite)?;
         let fed = inputs.iter().zip(&arrays).map(|(input, array)| feed(input, array)).collect::<Result<Vec<_>, _>>()?;
         let count = fed.first().map_or(0, |fed| fed.tensor.shape()[0]);
         Ok(Self { fed, count, fixed_batch: fixed_batch(inputs)? })
+    }
+
+    /// Checks that the input `labels` is fed with labels of these classes.
+    ///
+    /// # Errors
+    /// The first label that is none.
+    pub fn check_classes(&self, labels: &str, classes: Classes) -> Result<(), DataError> {
+        let mut fed = self.fed.iter().filter(|fed| fed.input == labels);
+        fed.try_for_each(|fed| check::labels(&fed.path, &fed.array, &fed.tensor, classes))
     }
 
     /// How many examples there are.
@@ -83,6 +98,17 @@ impl Examples {
         Self { fed, count: rows.len(), fixed_batch: self.fixed_batch }
     }
 
+    /// A digest of what the inputs are fed, in this order.
+    pub(in crate::train) fn digest(&self) -> String {
+        let mut digest = Digest::default();
+        for Fed { input, tensor, .. } in &self.fed {
+            [input.as_bytes(), tensor.describe().as_bytes(), tensor.data()]
+                .into_iter()
+                .for_each(|part| digest.add(part));
+        }
+        digest.finish()
+    }
+
     /// What the inputs are fed for these examples.
     pub(super) fn feeds(&self, rows: &[usize]) -> Vec<(&str, Tensor)> {
         self.fed.iter().map(|fed| (fed.input.as_str(), fed.tensor.rows(rows))).collect()
@@ -97,7 +123,7 @@ fn feed(input: &Input, array: &Array) -> Result<Fed, DataError> {
         what,
     };
     let tensor = convert::convert(&array.tensor, &input.tensor_type).map_err(unfit)?;
-    Ok(Fed { input: input.name.clone(), array: array.name.clone(), tensor })
+    Ok(Fed { input: input.name.clone(), array: array.name.clone(), path: array.path.clone(), tensor })
 }
 
 /// The size of the first axis, where inputs declare one.

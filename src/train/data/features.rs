@@ -1,5 +1,6 @@
 //! The columns of tables that are no inputs of their own: together they are one array.
 
+use super::check::finite;
 use super::dataset::{Array, Kind, same_length};
 use super::{DataError, Input, Role};
 use crate::tensors::{Tensor, TensorsError};
@@ -28,6 +29,7 @@ pub(super) fn with_features(
     }
     let (mut own, columns): (Vec<Array>, Vec<Array>) = arrays.iter().cloned().partition(is_own);
     columns.iter().try_for_each(numeric)?;
+    columns.iter().try_for_each(finite)?;
     own.extend(stacked(&columns)?);
     Ok(own)
 }

@@ -29,6 +29,7 @@
 
 mod batches;
 mod builtin;
+mod check;
 mod convert;
 mod dataset;
 mod error;
@@ -41,6 +42,7 @@ mod table;
 
 pub use batches::{Batches, Epoch};
 pub use builtin::{Builtin, Split};
+pub use check::Classes;
 pub use dataset::Dataset;
 pub use error::DataError;
 pub use examples::Examples;

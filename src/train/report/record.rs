@@ -28,7 +28,7 @@ pub struct StepRecord {
     pub seconds: f64,
 }
 
-/// An epoch. In JSON, numbers that are not finite are the strings `inf`, `-inf` and `NaN`.
+/// An epoch, or as much of the last one as a run makes before its last step. In JSON, numbers that are not finite are the strings `inf`, `-inf` and `NaN`.
 #[derive(Debug, Clone, PartialEq, Serialize, serde::Deserialize)]
 pub struct EpochRecord {
     /// Its number, from 1.

@@ -8,7 +8,7 @@ use crate::rewrite::LayerReport;
 /// What became of a run, as `isaac-train --json` prints it.
 #[derive(Debug, Clone, Serialize)]
 pub struct Summary {
-    /// Every epoch.
+    /// Every epoch; of the last one, only a part where the run ended within it.
     pub epochs: Vec<EpochRecord>,
     /// The mean time of a training step; `null` if there was none.
     pub seconds_per_step: Option<f64>,

@@ -132,11 +132,20 @@ def test_large_logits(loss, tmp_path):
     assert case.training.run(feeds)["loss"] == pytest.approx(0, abs=1e-6)
 
 
-def test_no_label_counts(tmp_path):
-    """As in PyTorch, the mean of no labels is no number."""
-    case = Case(tmp_path, (6, 4), "--loss", "cross-entropy", "--ignore-index", "-1")
-    feeds = {**case.feeds, "labels": np.full(6, -1)}
-    assert np.isnan(case.training.run(feeds)["loss"])
+@pytest.mark.parametrize("element", TYPES)
+@pytest.mark.parametrize("loss", ["ignored", "weighted", "both", "mse"])
+def test_what_counts_for_nothing_teaches_nothing(loss, element, tmp_path):
+    """A batch of padding is no reason for NaN: loss and gradients are zero."""
+    weighted, ignored = ["--example-weights"], ["--ignore-index", -1]
+    more = {"ignored": ignored, "weighted": weighted, "both": [*weighted, *ignored], "mse": weighted}[loss]
+    case = Case(tmp_path, (6, 4), "--loss", "mse" if loss == "mse" else "cross-entropy", *more, element=element)
+    feeds = dict(case.feeds)
+    feeds["labels"] = case.z.astype(TYPES[element]) + 1 if loss == "mse" else np.full(6, 1 if loss == "weighted" else -1)
+    if loss != "ignored":
+        of_examples = np.ones if loss == "both" else np.zeros
+        feeds["example_weights"] = of_examples(6, np.float64 if element == DOUBLE else np.float32)
+    assert case.training.run(feeds)["loss"] == 0
+    assert not case.training.gradients(feeds)["w"].any()
 
 
 @pytest.mark.parametrize("label", [-5, 4])

@@ -129,19 +129,20 @@ def test_early_stopping_goes_back_to_the_best_epoch(task):
     assert out.read_bytes() == straight.read_bytes()
 
 
-@pytest.mark.parametrize("option", ["ignored", "weighted"])
-def test_losses_are_means_over_what_counts(task, option):
+@pytest.mark.parametrize("options", [["ignored"], ["weighted"], ["ignored", "weighted"]], ids="-".join)
+def test_losses_are_means_over_what_counts(task, options):
     # The batches count differently.
     random = np.random.default_rng(1)
-    labels, weights_of = task.labels.copy(), np.ones(len(task.x), np.float32)
-    if option == "ignored":
-        labels[random.random(len(labels)) < 0.5] = -100
-        more, counts = ["--ignore-index", -100], labels != -100
-        arrays = {"labels": labels}
-    else:
-        weights_of = random.uniform(0.1, 3, len(task.x)).astype(np.float32)
-        more, counts = ["--example-weights"], weights_of
-        arrays = {"labels": labels, "weights": weights_of}
+    arrays, counts, more = {"labels": task.labels.copy()}, np.ones(len(task.x)), []
+    if "ignored" in options:
+        arrays["labels"][random.random(len(task.x)) < 0.5] = -100
+        counts *= arrays["labels"] != -100
+        more += ["--ignore-index", -100]
+    if "weighted" in options:
+        arrays["weights"] = random.uniform(0.1, 3, len(task.x)).astype(np.float32)
+        counts *= arrays["weights"]
+        more += ["--example-weights"]
+    labels = arrays["labels"]
     np.savez(task.data, input=task.x, **arrays)
     report = train(*task.arguments("--lr", 0, "--epochs", 1, "--batch-size", 12, "--eval", task.data, *more))
     prediction = layer_inputs(weights(task.model), task.x)[-1]
@@ -150,6 +151,43 @@ def test_losses_are_means_over_what_counts(task, option):
     [epoch] = report["epochs"]
     assert epoch["train_loss"] == pytest.approx(expected, rel=1e-5)
     assert epoch["eval"]["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("method", ["zeta-star", "zeta", "gradient"])
+def test_batches_in_which_nothing_counts_change_nothing(task, method):
+    out, labels = task.folder / "out.onnx", np.full(48, -100)
+    np.savez(task.data, input=task.x, labels=labels)
+    more = ["--ignore-index", -100, "--lr", 0.5, "--batch-size", 16, "--method", method, "--epochs", 2]
+    report = train(*task.arguments(*more, "--out", out, "--eval", task.data))
+    before, after = weights(task.model), weights(out)
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    # The mean over nothing is no number.
+    assert [epoch["train_loss"] for epoch in report["epochs"]] == ["NaN", "NaN"]
+
+
+def test_a_run_that_ends_within_an_epoch_is_evaluated(task):
+    out, table = task.folder / "out.onnx", task.folder / "run.csv"
+    more = ["--lr", 0.5, "--batch-size", 8, "--max-steps", 8, "--epochs", 9, "--eval", task.data, "--csv", table]
+    report = train(*task.arguments(*more, "--out", out))
+    first, part = report["epochs"]
+    assert (first["step"], part["epoch"], part["step"]) == (6, 2, 8)
+    with open(table) as file:
+        losses = [float(line.split(",")[2]) for line in file.readlines()[1:]]
+    assert part["train_loss"] == pytest.approx(np.mean(losses[6:]))
+    loss, _ = cross_entropy(layer_inputs(weights(out), task.x)[-1], task.labels)
+    assert part["eval"]["loss"] == pytest.approx(loss, rel=1e-5)
+
+
+def test_a_layer_whose_curvature_breaks_down_is_named(task):
+    # Inputs of rank one: with next to no damping, no precision can tell their products from a singular matrix.
+    out = task.folder / "out.onnx"
+    task.x[:] = task.x[:1] * np.arange(1, 49)[:, None]
+    np.savez(task.data, input=task.x, labels=task.labels)
+    done = call(*task.arguments("--lr", 0.1, "--lambda", 1e-25, "--batch-size", 24, "--layers", 1, "--out", out))
+    assert done.returncode == 1
+    assert "step 1: IsaacGemm node" in done.stderr and "lambda = 1" in done.stderr
+    assert "layer 1, 'fc0.weight', diverged" in done.stderr and "the learning rate is 0.1" in done.stderr
+    assert not out.exists()
 
 
 def test_a_last_update_that_is_not_finite_is_not_written(task):

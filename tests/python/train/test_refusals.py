@@ -1,8 +1,12 @@
 """Command lines, data and models that isaac-train cannot work with: an error that says what is wrong, and no files."""
 
+import os
+import subprocess
+
 import numpy as np
+import onnx
 import pytest
-from runs import Task, call
+from runs import Task, call, command
 
 
 @pytest.fixture
@@ -21,6 +25,9 @@ def task(tmp_path):
         (["--layers", "9"], "'9' matches no layer"),
         (["--metric", "accuracy"], "belongs to --eval"),
         (["--eval", 0.5, "--metric", "pearson"], "does not fit labels that are class indices"),
+        (["--eval", 0.5, "--metric", "f1", "--metric", "f1"], "measured once"),
+        (["--method", "gradient", "--lambda", 1], "--lambda belongs to layers that are conditioned"),
+        (["--method", "gradient", "--sweep", "lambda=1,2"], "--lambda belongs to layers that are conditioned"),
         (["--early-stop", 1], "belongs to --eval"),
         (["--sweep", "batch=3"], "cannot be varied"),
         (["--resume"], "--checkpoint"),
@@ -90,14 +97,126 @@ def test_labels_that_are_no_classes(task):
 
 
 def test_no_runtime(task):
-    import os
-    import subprocess
-    from runs import command
-
     environment = os.environ | {"ORT_DYLIB_PATH": str(task.folder / "no.so")}
     done = subprocess.run(command(*task.arguments("--lr", 0.1)), env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert "no.so" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("label", "more", "allowed"),
+    [
+        (3, [], "from 0 to 2"),
+        (-1, [], "from 0 to 2"),
+        (-2, ["--ignore-index", -1], "from 0 to 2, or -1, which does not count"),
+    ],
+)
+def test_labels_that_are_no_classes_are_found_before_training(task, label, more, allowed):
+    task.labels[17] = label
+    np.savez(task.data, input=task.x, labels=task.labels)
+    said = refused(task, *more)
+    assert f"{task.data}: 'labels', row 17, counted from 0: the label is {label}, and" in said
+    assert said.rstrip().endswith(f"are {allowed}") and "epoch" not in said
+
+
+def test_labels_of_what_is_evaluated_are_checked_too(task):
+    held_out = task.folder / "eval.npz"
+    np.savez(held_out, input=task.x[:2], labels=[0, -3])
+    assert f"{held_out}: 'labels', row 1, counted from 0: the label is -3" in refused(task, "--eval", held_out)
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_data_without_a_number_is_no_divergence(task, number):
+    task.x[5, 2] = float(number)
+    np.savez(task.data, input=task.x, labels=task.labels)
+    said = refused(task)
+    assert f"{task.data}: 'input', row 5, counted from 0: " in said
+    assert f"{number.replace('nan', 'NaN')} at [2] is no finite number" in said
+
+
+def test_a_column_without_a_number_is_named(task):
+    table = task.folder / "data.csv"
+    task.x[5, 2] = np.nan
+    rows = np.column_stack([task.x, task.labels])
+    np.savetxt(table, rows, delimiter=",", header="a,b,c,d,e,f,y", comments="")
+    done = call(task.model, "--data", table, "--loss", "cross-entropy", "--lr", 0.1)
+    assert done.returncode == 1
+    assert f"{table}: 'c', row 5, counted from 0: NaN is no finite number" in done.stderr
+
+
+OVER_EACH_OTHER = {
+    "outputs": (["--out", "a.onnx", "--weights-out", "a.onnx"], "--weights-out", "--out"),
+    "table of epochs": (["--csv", "a.csv", "--weights-out", "a.epochs.csv"], "the table of epochs of --csv", "--weights-out"),
+    "other spelling": (["--csv", "a.csv", "--plot", "./x/../a.csv"], "--plot", "--csv"),
+    "link": (["--checkpoint", "link", "--weights-out", "a.safetensors"], "--checkpoint", "--weights-out"),
+    "last checkpoint": (
+        ["--checkpoint", "a", "--weights-out", "a.previous"],
+        "the last but one of --checkpoint",
+        "--weights-out",
+    ),
+    "folder": (["--tensorboard", "a", "--csv", "a"], "--tensorboard", "--csv"),
+    "model": (["--out", "forward.onnx"], "--out", "MODEL"),
+    "data": (["--csv", "data.npz"], "--csv", "--data"),
+    "evaluation": (["--eval", "data2.npz", "--checkpoint", "data2.npz"], "--checkpoint", "--eval"),
+    "external data": (["--weights-out", "forward.bin"], "--weights-out", "the external data of MODEL"),
+    "copied data": (["--out", "x/out.onnx", "--csv", "x/forward.bin"], "the external data of --out", "--csv"),
+}
+
+
+@pytest.mark.parametrize("case", OVER_EACH_OTHER)
+def test_nothing_is_written_over_what_is_read_or_written_elsewhere(task, case):
+    arguments, *options = OVER_EACH_OTHER[case]
+    (task.folder / "x").mkdir()
+    (task.folder / "link").symlink_to("a.safetensors")
+    (task.folder / "a.safetensors").touch()
+    (task.folder / "data2.npz").write_bytes(task.data.read_bytes())
+    externalise(task)
+    before = contents(task.folder)
+    done = call(*task.arguments("--lr", 0.1, *arguments), cwd=task.folder)
+    assert done.returncode == 2, done.stderr
+    assert "would be written over" in done.stderr and all(option in done.stderr for option in options)
+    assert contents(task.folder) == before
+
+
+def externalise(task, location="forward.bin"):
+    """Puts the model's weights into a file beside it."""
+    model = onnx.load(task.model)
+    onnx.save(model, task.model, save_as_external_data=True, location=location, size_threshold=0)
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_external_data_in_a_folder_of_its_own_is_brought_along(task):
+    (task.folder / "weights").mkdir()
+    (task.folder / "x").mkdir()
+    externalise(task, "weights/forward.bin")
+    done = call(*task.arguments("--lr", 0.1, "--out", task.folder / "x" / "out.onnx"))
+    assert done.returncode == 0, done.stderr
+    assert (task.folder / "x" / "weights" / "forward.bin").is_file()
+    onnx.load(task.folder / "x" / "out.onnx")
+
+
+def test_other_external_data_of_the_same_name_is_told_before_training(task):
+    externalise(task)
+    (task.folder / "x").mkdir()
+    (task.folder / "x" / "forward.bin").write_bytes(b"of another model")
+    done = call(*task.arguments("--lr", 0.1, "--out", task.folder / "x" / "out.onnx"))
+    assert done.returncode == 1
+    assert "another file of that name is there" in done.stderr and "epoch" not in done.stderr
+    assert (task.folder / "x" / "forward.bin").read_bytes() == b"of another model"
+
+
+def test_a_training_graph_takes_no_options_that_would_condition_it(task):
+    graph = task.folder / "step.onnx"
+    rewrite = [os.environ["ISAAC_REWRITE"], task.model, "-o", graph, "--loss", "cross-entropy"]
+    subprocess.run([*rewrite, "--method", "gradient"], check=True, capture_output=True)
+    for option, value in (("--method", "gradient"), ("--layers", "1"), ("--allow", "tied-embedding"), ("--param", "fc0.*"), ("--lambda", 1)):
+        done = call(graph, "--data", task.data, "--lr", 0.1, option, value)
+        assert done.returncode == 2, done.stderr
+        assert option in done.stderr and "epoch" not in done.stderr
+    assert call(graph, "--data", task.data, "--lr", 0.1).returncode == 0
 
 
 def test_a_folder_that_cannot_be_written(task):

@@ -1,6 +1,9 @@
 """What a run tells while it goes on, and looks for good settings."""
 
 import csv
+import json
+import resource
+import signal
 import struct
 import xml.etree.ElementTree
 
@@ -103,6 +106,27 @@ def test_a_sweep_is_ranked_and_its_best_run_is_kept(task):
     train(*task.arguments(*common, "--lr", best["lr"], "--lambda", best["lambda"], "--out", alone))
     assert out.read_bytes() == alone.read_bytes()
     assert plot.read_text().endswith("</svg>\n")
+
+
+def test_a_sweep_varies_schedules_with_a_warm_up(task):
+    report = train(*task.arguments("--epochs", 2, "--sweep", "lr=0.1,warmup:2,cosine:0.2:0", "seed=1,2"))
+    rates = {run["settings"].split()[0] for run in report["runs"]}
+    assert len(report["runs"]) == 4 and rates == {"lr=0.1", "lr=warmup:2,cosine:0.2:0"}
+
+
+def test_a_picture_that_cannot_be_written_costs_no_model(task):
+    def small_files_only():
+        # A write beyond the limit fails as one to a full disk does.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    out, alone, plot = (task.folder / name for name in ("out.onnx", "alone.onnx", "run.svg"))
+    more = ["--lr", 0.1, "--epochs", 3, "--batch-size", 16]
+    done = call(*task.arguments(*more, "--out", out, "--plot", plot, "--json"), preexec_fn=small_files_only)
+    assert done.returncode == 1 and "--plot cannot be written" in done.stderr
+    assert not plot.exists() and len(json.loads(done.stdout)["epochs"]) == 3
+    train(*task.arguments(*more, "--out", alone))
+    assert out.read_bytes() == alone.read_bytes()
 
 
 def test_a_learning_rate_is_suggested_at_which_the_loss_sinks(task):

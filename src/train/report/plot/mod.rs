@@ -35,8 +35,20 @@ pub struct Run<'a> {
 /// A file of another kind, or one that cannot be written.
 pub fn draw(path: &Path, title: &str, runs: &[Run<'_>]) -> io::Result<()> {
     check(path)?;
-    let svg = Figure::new(title, runs).map_err(failed)?.svg().map_err(failed)?;
+    let names: Vec<String> = runs.iter().map(|run| printable(run.name)).collect();
+    let runs: Vec<Run<'_>> = runs.iter().zip(&names).map(|(run, name)| Run { name, ..*run }).collect();
+    let title = printable(title);
+    let svg = Figure::new(&title, &runs).map_err(failed)?.svg().map_err(failed)?;
     replace(path, |file| file.write_all(svg.as_bytes()))
+}
+
+/// The text with escapes for control characters, which XML does not allow.
+fn printable(text: &str) -> String {
+    let escaped = |character: char| {
+        let is_allowed = !character.is_control() && !matches!(character, '\u{fffe}' | '\u{ffff}');
+        if is_allowed { character.to_string() } else { character.escape_unicode().to_string() }
+    };
+    text.chars().map(escaped).collect()
 }
 
 /// Checks that a plot can have this name.
@@ -175,6 +187,15 @@ mod tests {
                 assert!(!svg.contains("NaN") && !svg.contains("inf"));
             }
         }
+    }
+
+    #[test]
+    fn characters_that_xml_lacks_are_escaped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.svg");
+        draw(&path, "a\u{1}b\nc\u{ffff}é", &[Run { name: "\u{7f}ζ*", steps: &[], epochs: &[] }]).unwrap();
+        let svg = fs::read_to_string(path).unwrap();
+        assert_eq!(texts(&svg)[..2], ["a\\u{1}b\\u{a}c\\u{ffff}é", "\\u{7f}ζ*"]);
     }
 
     #[test]
