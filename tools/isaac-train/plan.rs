@@ -85,11 +85,12 @@ impl Plan {
 
 /// Refuses options that would have no effect on a training graph.
 fn check_training_graph(conditioning: &Conditioning) -> Result<(), Failure> {
-    let Conditioning { method, layers, allow, param } = conditioning;
+    let Conditioning { method, layers, allow, with_bias, param } = conditioning;
     let given = [
         ("--method", method.is_some()),
         ("--layers", !layers.is_empty()),
         ("--allow", !allow.is_empty()),
+        ("--with-bias", *with_bias),
         ("--param", !param.is_empty()),
     ];
     match given.into_iter().find(|(_, is_given)| *is_given) {
