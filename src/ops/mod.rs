@@ -5,13 +5,14 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `register` | the entry point, the operator tables and the callbacks, each guarded against unwinding |
+//! | `register` | the entry point, the operator tables for each provider and element type, and the callbacks, each guarded against unwinding |
 //! | `infer` | the shape-inference callback |
 //! | `api`, `info`, `context` | what the runtime offers: statuses, a node's attributes, a call's tensors |
-//! | `gemm` | the runtime's own matrix product, called from within the kernel |
+//! | `gemm` | the runtime's own matrix product, called from within a kernel |
 //! | `attributes`, `shapes`, `element` | what a node says, what its tensors say, in which types |
 //! | `call`, `pool` | one call: checks, then [`crate::curvature`], in memory that later calls reuse |
-//! | `kernel` | a call by the runtime |
+//! | `kernel`, `products` | a node on the CPU |
+//! | `cuda` | a node on a CUDA device: the same checks, then kernels of our own |
 //!
 //! The bindings are `ort::sys`, not `ort`'s operator traits: those hand out one `&mut` kernel to concurrent runs of a
 //! session, and let a panic unwind into the host.
@@ -26,6 +27,7 @@ mod infer;
 mod info;
 mod kernel;
 mod pool;
+mod products;
 mod register;
 mod shapes;
 
