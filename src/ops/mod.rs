@@ -21,6 +21,7 @@ mod api;
 mod attributes;
 mod call;
 mod context;
+mod cuda;
 mod element;
 mod gemm;
 mod infer;
@@ -66,6 +67,13 @@ pub(crate) enum Error {
     Shapes { problem: String, gradients: Vec<usize>, inputs: Vec<usize>, sampled: Option<Vec<usize>> },
     #[error(transparent)]
     Curvature(#[from] crate::curvature::Error),
+    #[error(
+        "the curvature matrix of order {order}, damped by lambda = {lambda:e}, was not positive definite in single \
+         precision in an earlier call, whose result is NaN: pivot {pivot} failed; use a larger lambda"
+    )]
+    Breakdown { lambda: f64, order: usize, pivot: usize },
+    #[error("CUDA: {0}")]
+    Cuda(String),
     #[error("ONNX Runtime: {0}")]
     Runtime(String),
 }

@@ -11,6 +11,7 @@ use ort::sys::{self, OrtCustomOpInputOutputCharacteristic as Characteristic, Ort
 use super::api::Api;
 use super::call::{INPUTS, is_matrix, is_optional};
 use super::context::Context;
+use super::cuda::CudaKernel;
 use super::element::Element;
 use super::info::KernelInfo;
 use super::kernel::CpuKernel;
@@ -86,6 +87,9 @@ fn domain(api: Api) -> Result<*mut sys::OrtCustomOpDomain, Error> {
         Operator::<CpuKernel<f64>>::leak(api),
         Operator::<CpuKernel<f16>>::leak(api),
         Operator::<CpuKernel<bf16>>::leak(api),
+        Operator::<CudaKernel<f32>>::leak(api),
+        Operator::<CudaKernel<f16>>::leak(api),
+        Operator::<CudaKernel<bf16>>::leak(api),
     ];
     for operator in operators {
         // SAFETY: domain and operator are valid, and neither is ever freed.

@@ -69,7 +69,7 @@ pub(crate) fn steps() -> Vec<Step> {
             with_arguments(&["test", "--release", "--doc", "--quiet"])
         }),
     ];
-    for environment in Environment::ALL {
+    for environment in Environment::CPU {
         let step = Step::pytest("operator", "the operator in a real session", environment);
         steps.push(Step { name: format!("operator-{}", environment.name()), ..step });
     }
@@ -117,6 +117,19 @@ pub(crate) fn steps() -> Vec<Step> {
         name: "train-tract".to_owned(),
         command: Box::new(train_in_tract),
         ..Step::pytest("train", "isaac-train in the embedded runtime", Environment::StockNewest)
+    });
+    steps.push(Step {
+        command: Box::new(cuda_tests),
+        ..Step::pytest(
+            "cuda",
+            "the operator in the CUDA provider, on stand-ins for CUDA's libraries",
+            Environment::Cuda,
+        )
+    });
+    steps.push(Step {
+        name: "cuda-deferred".to_owned(),
+        command: Box::new(cuda_tests_deferred),
+        ..Step::pytest("cuda", "the same on streams that work only when they are waited for", Environment::Cuda)
     });
     steps
 }
@@ -191,6 +204,23 @@ fn docs_tests() -> Result<Command, String> {
     let mut command = pytest("docs", Environment::StockNewest)?;
     command.env("ISAAC_EXAMPLES", paths::built("examples"));
     command.env("ISAAC_TRAINING_PYTHON", Environment::Training.python());
+    Ok(command)
+}
+
+/// The operator in the CUDA provider, which loads stand-ins in the place of CUDA's libraries.
+fn cuda_tests() -> Result<Command, String> {
+    command::run(&mut with_arguments(&["build", "--release", "--quiet", "--example", "cuda_standin"]))?;
+    let mut command = pytest("cuda", Environment::Cuda)?;
+    command
+        .env("ISAAC_PROVIDER", "CUDAExecutionProvider")
+        .env("ISAAC_CUDA_STANDIN", paths::cuda_standins()?.join("libcuda.so.1"))
+        .env("LD_LIBRARY_PATH", paths::cuda_standins()?);
+    Ok(command)
+}
+
+fn cuda_tests_deferred() -> Result<Command, String> {
+    let mut command = cuda_tests()?;
+    command.env("ISAAC_STANDIN_DEFER", "1");
     Ok(command)
 }
 

@@ -44,7 +44,13 @@ exported! {
         // SAFETY: the caller vouches for the memory.
         submit(stream, Box::new(move || { unsafe { memory::fill(at, value, size) }; Ok(()) }))?;
     }
-    fn cuModuleLoadData(_module: *mut *const c_void, _image: *const c_char) {
+    fn cuModuleLoadData(module: *mut *const c_void, _image: *const c_char) {
+        *module = std::ptr::null();
+    }
+    fn cuModuleGetFunction(function: *mut *const c_void, _module: *const c_void, _name: *const c_char) {
+        *function = std::ptr::null();
+    }
+    fn cuLaunchKernel() {
         return Err(NOT_SUPPORTED);
     }
 }

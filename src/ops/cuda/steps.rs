@@ -1,0 +1,192 @@
+//! From a call to its launches and products, in the order of the stream.
+
+use super::plan::{Convert, Damping, Element, Launch, Sampled, Solve, View};
+use crate::curvature::Form;
+use crate::ops::call::{Call, Tensor};
+use crate::ops::context::DeviceAddress;
+
+/// What a stream does for a call.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    /// A kernel of our own.
+    Launch(Launch),
+    /// The runtime's product of two stored matrices of this element type into the third.
+    Product { element: Element, operands: [Stored; 2], out: Stored },
+    /// Zeros instead of a product of nothing.
+    Clear { address: DeviceAddress, bytes: usize },
+}
+
+/// A row-major matrix as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) address: DeviceAddress,
+    pub(super) shape: [usize; 2],
+}
+
+/// Scratch memory, handed out from the front. Planned from address zero, it says how much a call needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bump {
+    start: DeviceAddress,
+    /// Bytes handed out at once, at most.
+    pub(super) needed: usize,
+    used: usize,
+}
+
+impl Bump {
+    /// Of what the kernels load at once, a multiple.
+    const ALIGNMENT: usize = 256;
+
+    pub(super) fn new(start: DeviceAddress) -> Self {
+        Self { start, needed: 0, used: 0 }
+    }
+
+    fn take(&mut self, bytes: usize) -> DeviceAddress {
+        let address = self.start + self.used as DeviceAddress;
+        self.used += bytes.next_multiple_of(Self::ALIGNMENT);
+        self.needed = self.needed.max(self.used);
+        address
+    }
+
+    fn floats(&mut self, count: usize) -> DeviceAddress {
+        self.take(count * Element::Float.bytes())
+    }
+}
+
+/// A call with everything that its launches need to know.
+pub(super) struct Planner<'a> {
+    pub(super) call: &'a Call<'a, DeviceAddress>,
+    pub(super) element: Element,
+    pub(super) output: DeviceAddress,
+    /// Where a failed factorisation is recorded.
+    pub(super) record: DeviceAddress,
+}
+
+impl Planner<'_> {
+    /// The steps of all layers. They come one after the other, in the same scratch memory.
+    pub(super) fn steps(&self, scratch: &mut Bump) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for index in 0..self.call.sizes.layers {
+            scratch.used = 0;
+            self.layer(index, scratch, &mut steps);
+        }
+        steps
+    }
+
+    fn layer(&self, index: usize, scratch: &mut Bump, steps: &mut Vec<Step>) {
+        let sizes = &self.call.sizes;
+        let count = sizes.out_features * sizes.in_features;
+        let output = self.output + (index * count * self.element.bytes()) as DeviceAddress;
+        if sizes.rows == 0 {
+            return steps.push(Step::Clear { address: output, bytes: count * self.element.bytes() });
+        }
+        let layout = &self.call.attributes.layout;
+        let g = self.matrix(&self.call.g, index, [sizes.rows, sizes.out_features], layout.trans_g);
+        let a = self.matrix(&self.call.a, index, [sizes.rows, sizes.in_features], layout.trans_a);
+        let a_conditioned = self.condition_inputs(a, scratch, steps);
+        let g_conditioned = self.condition_gradients(g, index, scratch, steps);
+        if a_conditioned.is_none() && g_conditioned.is_none() {
+            return self.product(self.element, g, a, output, steps);
+        }
+        // Both operands of the product are floats: what isn't yet is widened.
+        let a = a_conditioned.unwrap_or_else(|| self.widened(a, scratch, steps));
+        let g = g_conditioned.unwrap_or_else(|| self.widened(g, scratch, steps));
+        if self.element == Element::Float {
+            return self.product(Element::Float, g, a, output, steps);
+        }
+        let wide = scratch.floats(count);
+        self.product(Element::Float, g, a, wide, steps);
+        let narrow = Convert { from: (wide, Element::Float), to: (output, self.element), count };
+        steps.extend(narrow.launches().into_iter().map(Step::Launch));
+    }
+
+    /// A layer's part of a tensor: a matrix of which the rows are samples.
+    fn matrix(
+        &self,
+        tensor: &Tensor<DeviceAddress>,
+        index: usize,
+        [rows, cols]: [usize; 2],
+        stored_transposed: bool,
+    ) -> View {
+        let offset = index * rows * cols * self.element.bytes();
+        View { address: tensor.data + offset as DeviceAddress, rows, cols, stored_transposed }
+    }
+
+    /// a (I + aᵀa/(b·λ))⁻¹; `None` if that is a.
+    fn condition_inputs(&self, a: View, scratch: &mut Bump, steps: &mut Vec<Step>) -> Option<View> {
+        let damping = self.damping(self.call.lambda_a)?;
+        let by_samples = match self.call.attributes.form {
+            Form::Samples => true,
+            Form::Features | Form::Kronecker => false,
+            Form::Auto => a.rows <= a.cols,
+        };
+        let side = if by_samples { a } else { a.t() };
+        let result = scratch.floats(a.rows * a.cols);
+        let solve = Solve { element: self.element, s: side, y: side, damping, result };
+        self.submit(solve.scratch_bytes(), |at| solve.launches(at, self.record), scratch, steps);
+        Some(View { address: result, ..a })
+    }
+
+    /// g (I + ḡᵀḡ/(b·λ))⁻¹; `None` if that is g.
+    fn condition_gradients(&self, g: View, index: usize, scratch: &mut Bump, steps: &mut Vec<Step>) -> Option<View> {
+        let damping = self.damping(self.call.lambda_g)?;
+        let g_bar = self.call.g_bar.as_ref().filter(|_| self.call.sizes.sampled_rows > 0)?;
+        let shape = [self.call.sizes.sampled_rows, g.cols];
+        let g_bar = self.matrix(g_bar, index, shape, self.call.attributes.layout.trans_g);
+        let by_samples = match self.call.attributes.form {
+            Form::Samples => true,
+            Form::Features | Form::Kronecker => false,
+            Form::Auto => g_bar.rows < g_bar.cols,
+        };
+        let result = scratch.floats(g.rows * g.cols);
+        if by_samples {
+            let sampled = Sampled { element: self.element, g, g_bar, damping, result };
+            self.submit(sampled.scratch_bytes(), |at| sampled.launches(at, self.record), scratch, steps);
+        } else {
+            let solve = Solve { element: self.element, s: g_bar.t(), y: g.t(), damping, result };
+            self.submit(solve.scratch_bytes(), |at| solve.launches(at, self.record), scratch, steps);
+        }
+        Some(View { address: result, ..g })
+    }
+
+    /// `None` is what an infinite damping leaves as it is.
+    fn damping(&self, lambda: f64) -> Option<Damping> {
+        let scale = 1.0 / (self.call.sizes.rows as f64 * lambda);
+        lambda.is_finite().then_some(Damping { scale: scale as f32, lambda: lambda as f32 })
+    }
+
+    /// Launches with scratch memory that is free again after them.
+    fn submit(
+        &self,
+        bytes: usize,
+        launches: impl FnOnce(DeviceAddress) -> Vec<Launch>,
+        scratch: &mut Bump,
+        steps: &mut Vec<Step>,
+    ) {
+        let used = scratch.used;
+        let at = scratch.take(bytes);
+        steps.extend(launches(at).into_iter().map(Step::Launch));
+        scratch.used = used;
+    }
+
+    /// The matrix in floats.
+    fn widened(&self, matrix: View, scratch: &mut Bump, steps: &mut Vec<Step>) -> View {
+        if self.element == Element::Float {
+            return matrix;
+        }
+        let count = matrix.rows * matrix.cols;
+        let wide = scratch.floats(count);
+        let widen = Convert { from: (matrix.address, self.element), to: (wide, Element::Float), count };
+        steps.extend(widen.launches().into_iter().map(Step::Launch));
+        View { address: wide, ..matrix }
+    }
+
+    fn product(&self, element: Element, g: View, a: View, output: DeviceAddress, steps: &mut Vec<Step>) {
+        let (m, n) = (g.cols, a.cols);
+        let (operands, shape) = if self.call.attributes.layout.trans_y { ([a, g], [n, m]) } else { ([g, a], [m, n]) };
+        let operands = operands.map(|View { address, rows, cols, stored_transposed }| Stored {
+            address,
+            shape: if stored_transposed { [cols, rows] } else { [rows, cols] },
+        });
+        steps.push(Step::Product { element, operands, out: Stored { address: output, shape } });
+    }
+}
