@@ -9,7 +9,7 @@ use half::{bf16, f16};
 
 use super::driver::{Device, Failure, Record};
 use super::memory::{DeviceMemory, Scratch};
-use super::plan;
+use super::plan::{self, Launch};
 use super::steps::{Bump, Planner, Step, Stored};
 use crate::ops::Error;
 use crate::ops::attributes::{Attributes, Layout};
@@ -89,7 +89,7 @@ impl<E: DeviceElement> NodeKernel for CudaKernel<E> {
         if call.output_shape().contains(&0) {
             return Ok(());
         }
-        let planner = Planner { call: &call, element: E::KIND, output, record: self.record.address() };
+        let planner = Planner { call: &call, element: E::KIND, output };
         let mut needed = Bump::new(0);
         planner.steps(&mut needed);
         let scratch = self.memory.scratch(&context, needed.needed)?;
@@ -102,18 +102,28 @@ impl<E: DeviceElement> NodeKernel for CudaKernel<E> {
 
 impl<E: DeviceElement> CudaKernel<E> {
     fn submit(&self, step: &Step, context: &Context<'_>, stream: *mut c_void) -> Result<(), Error> {
-        // SAFETY: the device is bound, and the stream one of its streams. The addresses are of the call's tensors and of
-        // scratch memory, which stay as they are until the stream has done the step.
-        unsafe {
-            match step {
-                Step::Launch(launch) => self.device.launch(launch, stream),
-                Step::Clear { address, bytes } => self.device.clear(*address, *bytes, stream),
-                Step::Product { element, operands, out } => {
-                    let gemm = if *element == plan::Element::Float { &self.single } else { &self.plain };
-                    gemm.multiply(context, self.memory.description()?, operands.map(operand), operand(*out))
-                }
+        match *step {
+            Step::Solve(solve, scratch) => self.launch(&solve.launches(scratch, self.record.address()), stream),
+            Step::Sampled(sampled, scratch) => self.launch(&sampled.launches(scratch, self.record.address()), stream),
+            Step::Convert(convert) => self.launch(&convert.launches(), stream),
+            // SAFETY: the device is bound, the stream one of its streams, and there are as many bytes of output.
+            Step::Clear { address, bytes } => unsafe { self.device.clear(address, bytes, stream) },
+            Step::Product { element, operands, out } => {
+                let gemm = if element == plan::Element::Float { &self.single } else { &self.plain };
+                let memory = self.memory.description()?;
+                // SAFETY: the matrices are the call's tensors and its scratch memory, which stay as they are until the
+                // stream has done this step.
+                unsafe { gemm.multiply(context, memory, operands.map(operand), operand(out)) }
             }
         }
+    }
+
+    fn launch(&self, launches: &[Launch], stream: *mut c_void) -> Result<(), Error> {
+        launches.iter().try_for_each(|launch| {
+            // SAFETY: the device is bound, and the stream one of its streams. The addresses are of the call's tensors, of
+            // scratch memory and of the record, which stay as they are until the stream has done this step.
+            unsafe { self.device.launch(launch, stream) }
+        })
     }
 }
 

@@ -1,15 +1,19 @@
-//! From a call to its launches and products, in the order of the stream.
+//! From a call to what a stream does for it, in this order.
 
-use super::plan::{Convert, Damping, Element, Launch, Sampled, Solve, View};
+use super::plan::{Convert, Damping, Element, Sampled, Solve, View};
 use crate::curvature::Form;
 use crate::ops::call::{Call, Tensor};
 use crate::ops::context::DeviceAddress;
 
 /// What a stream does for a call.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Step {
-    /// A kernel of our own.
-    Launch(Launch),
+    /// By kernels of our own, with scratch memory at this address.
+    Solve(Solve, DeviceAddress),
+    /// As above.
+    Sampled(Sampled, DeviceAddress),
+    /// By a kernel of our own.
+    Convert(Convert),
     /// The runtime's product of two stored matrices of this element type into the third.
     Product { element: Element, operands: [Stored; 2], out: Stored },
     /// Zeros instead of a product of nothing.
@@ -47,6 +51,14 @@ impl Bump {
         address
     }
 
+    /// Memory for one step: the next may have it too.
+    fn lend(&mut self, bytes: usize) -> DeviceAddress {
+        let used = self.used;
+        let address = self.take(bytes);
+        self.used = used;
+        address
+    }
+
     fn floats(&mut self, count: usize) -> DeviceAddress {
         self.take(count * Element::Float.bytes())
     }
@@ -57,8 +69,6 @@ pub(super) struct Planner<'a> {
     pub(super) call: &'a Call<'a, DeviceAddress>,
     pub(super) element: Element,
     pub(super) output: DeviceAddress,
-    /// Where a failed factorisation is recorded.
-    pub(super) record: DeviceAddress,
 }
 
 impl Planner<'_> {
@@ -96,7 +106,7 @@ impl Planner<'_> {
         let wide = scratch.floats(count);
         self.product(Element::Float, g, a, wide, steps);
         let narrow = Convert { from: (wide, Element::Float), to: (output, self.element), count };
-        steps.extend(narrow.launches().into_iter().map(Step::Launch));
+        steps.push(Step::Convert(narrow));
     }
 
     /// A layer's part of a tensor: a matrix of which the rows are samples.
@@ -122,7 +132,7 @@ impl Planner<'_> {
         let side = if by_samples { a } else { a.t() };
         let result = scratch.floats(a.rows * a.cols);
         let solve = Solve { element: self.element, s: side, y: side, damping, result };
-        self.submit(solve.scratch_bytes(), |at| solve.launches(at, self.record), scratch, steps);
+        steps.push(Step::Solve(solve, scratch.lend(solve.scratch_bytes())));
         Some(View { address: result, ..a })
     }
 
@@ -140,10 +150,10 @@ impl Planner<'_> {
         let result = scratch.floats(g.rows * g.cols);
         if by_samples {
             let sampled = Sampled { element: self.element, g, g_bar, damping, result };
-            self.submit(sampled.scratch_bytes(), |at| sampled.launches(at, self.record), scratch, steps);
+            steps.push(Step::Sampled(sampled, scratch.lend(sampled.scratch_bytes())));
         } else {
             let solve = Solve { element: self.element, s: g_bar.t(), y: g.t(), damping, result };
-            self.submit(solve.scratch_bytes(), |at| solve.launches(at, self.record), scratch, steps);
+            steps.push(Step::Solve(solve, scratch.lend(solve.scratch_bytes())));
         }
         Some(View { address: result, ..g })
     }
@@ -154,20 +164,6 @@ impl Planner<'_> {
         lambda.is_finite().then_some(Damping { scale: scale as f32, lambda: lambda as f32 })
     }
 
-    /// Launches with scratch memory that is free again after them.
-    fn submit(
-        &self,
-        bytes: usize,
-        launches: impl FnOnce(DeviceAddress) -> Vec<Launch>,
-        scratch: &mut Bump,
-        steps: &mut Vec<Step>,
-    ) {
-        let used = scratch.used;
-        let at = scratch.take(bytes);
-        steps.extend(launches(at).into_iter().map(Step::Launch));
-        scratch.used = used;
-    }
-
     /// The matrix in floats.
     fn widened(&self, matrix: View, scratch: &mut Bump, steps: &mut Vec<Step>) -> View {
         if self.element == Element::Float {
@@ -176,7 +172,7 @@ impl Planner<'_> {
         let count = matrix.rows * matrix.cols;
         let wide = scratch.floats(count);
         let widen = Convert { from: (matrix.address, self.element), to: (wide, Element::Float), count };
-        steps.extend(widen.launches().into_iter().map(Step::Launch));
+        steps.push(Step::Convert(widen));
         View { address: wide, ..matrix }
     }
 
@@ -190,3 +186,6 @@ impl Planner<'_> {
         steps.push(Step::Product { element, operands, out: Stored { address: output, shape } });
     }
 }
+
+#[cfg(test)]
+mod tests;
