@@ -92,14 +92,19 @@ impl Planner<'_> {
         let layout = &self.call.attributes.layout;
         let g = self.matrix(&self.call.g, index, [sizes.rows, sizes.out_features], layout.trans_g);
         let a = self.matrix(&self.call.a, index, [sizes.rows, sizes.in_features], layout.trans_a);
-        let a_conditioned = self.condition_inputs(a, scratch, steps);
-        let g_conditioned = self.condition_gradients(g, index, scratch, steps);
-        if a_conditioned.is_none() && g_conditioned.is_none() {
+        let damping_a = self.damping(self.call.lambda_a);
+        let damping_g = self.damping(self.call.lambda_g).zip(self.sampled(index));
+        if damping_a.is_none() && damping_g.is_none() {
             return self.product(self.element, g, a, output, steps);
         }
-        // Both operands of the product are floats: what isn't yet is widened.
-        let a = a_conditioned.unwrap_or_else(|| self.widened(a, scratch, steps));
-        let g = g_conditioned.unwrap_or_else(|| self.widened(g, scratch, steps));
+        let [mut g, mut a] = [g, a].map(|matrix| self.widened(matrix, scratch, steps));
+        if let Some(damping) = damping_a {
+            a = self.condition_inputs(a, damping, scratch, steps);
+        }
+        if let Some((damping, g_bar)) = damping_g {
+            let g_bar = self.widened(g_bar, scratch, steps);
+            g = self.condition_gradients(g, g_bar, damping, scratch, steps);
+        }
         if self.element == Element::Float {
             return self.product(Element::Float, g, a, output, steps);
         }
@@ -121,9 +126,16 @@ impl Planner<'_> {
         View { address: tensor.data + offset as DeviceAddress, rows, cols, stored_transposed }
     }
 
-    /// a (I + aᵀa/(b·λ))⁻¹; `None` if that is a.
-    fn condition_inputs(&self, a: View, scratch: &mut Bump, steps: &mut Vec<Step>) -> Option<View> {
-        let damping = self.damping(self.call.lambda_a)?;
+    /// The gradients for sampled labels, if there are any.
+    fn sampled(&self, index: usize) -> Option<View> {
+        let sizes = &self.call.sizes;
+        let g_bar = self.call.g_bar.as_ref().filter(|_| sizes.sampled_rows > 0)?;
+        let shape = [sizes.sampled_rows, sizes.out_features];
+        Some(self.matrix(g_bar, index, shape, self.call.attributes.layout.trans_g))
+    }
+
+    /// a (I + aᵀa/(b·λ))⁻¹
+    fn condition_inputs(&self, a: View, damping: Damping, scratch: &mut Bump, steps: &mut Vec<Step>) -> View {
         let by_samples = match self.call.attributes.form {
             Form::Samples => true,
             Form::Features | Form::Kronecker => false,
@@ -131,17 +143,20 @@ impl Planner<'_> {
         };
         let side = if by_samples { a } else { a.t() };
         let result = scratch.floats(a.rows * a.cols);
-        let solve = Solve { element: self.element, s: side, y: side, damping, result };
+        let solve = Solve { s: side, y: side, damping, result };
         steps.push(Step::Solve(solve, scratch.lend(solve.scratch_bytes())));
-        Some(View { address: result, ..a })
+        View { address: result, ..a }
     }
 
-    /// g (I + ḡᵀḡ/(b·λ))⁻¹; `None` if that is g.
-    fn condition_gradients(&self, g: View, index: usize, scratch: &mut Bump, steps: &mut Vec<Step>) -> Option<View> {
-        let damping = self.damping(self.call.lambda_g)?;
-        let g_bar = self.call.g_bar.as_ref().filter(|_| self.call.sizes.sampled_rows > 0)?;
-        let shape = [self.call.sizes.sampled_rows, g.cols];
-        let g_bar = self.matrix(g_bar, index, shape, self.call.attributes.layout.trans_g);
+    /// g (I + ḡᵀḡ/(b·λ))⁻¹
+    fn condition_gradients(
+        &self,
+        g: View,
+        g_bar: View,
+        damping: Damping,
+        scratch: &mut Bump,
+        steps: &mut Vec<Step>,
+    ) -> View {
         let by_samples = match self.call.attributes.form {
             Form::Samples => true,
             Form::Features | Form::Kronecker => false,
@@ -149,13 +164,13 @@ impl Planner<'_> {
         };
         let result = scratch.floats(g.rows * g.cols);
         if by_samples {
-            let sampled = Sampled { element: self.element, g, g_bar, damping, result };
+            let sampled = Sampled { g, g_bar, damping, result };
             steps.push(Step::Sampled(sampled, scratch.lend(sampled.scratch_bytes())));
         } else {
-            let solve = Solve { element: self.element, s: g_bar.t(), y: g.t(), damping, result };
+            let solve = Solve { s: g_bar.t(), y: g.t(), damping, result };
             steps.push(Step::Solve(solve, scratch.lend(solve.scratch_bytes())));
         }
-        Some(View { address: result, ..g })
+        View { address: result, ..g }
     }
 
     /// `None` is what an infinite damping leaves as it is.

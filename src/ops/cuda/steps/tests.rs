@@ -48,15 +48,15 @@ impl Memory {
 
     fn perform(&mut self, step: Step, alpha: f64) {
         match step {
-            Step::Solve(Solve { element, s, y, damping, result }, _) => {
-                let curvature = damped(&self.read(s, element), damping.scale.into());
-                let solved = solve(curvature, self.read(y, element));
+            Step::Solve(Solve { s, y, damping, result }, _) => {
+                let curvature = damped(&self.read(s, Element::Float), damping.scale.into());
+                let solved = solve(curvature, self.read(y, Element::Float));
                 self.write(View { address: result, ..y }, Element::Float, &solved);
             }
-            Step::Sampled(Sampled { element, g, g_bar, damping, result }, _) => {
-                let g_bar = self.read(g_bar, element);
+            Step::Sampled(Sampled { g, g_bar, damping, result }, _) => {
+                let g_bar = self.read(g_bar, Element::Float);
                 let curvature = damped(&transposed(&g_bar), damping.scale.into());
-                let solved = solve(curvature, transposed(&self.read(g, element)));
+                let solved = solve(curvature, transposed(&self.read(g, Element::Float)));
                 self.write(View { address: result, ..g }, Element::Float, &transposed(&solved));
             }
             Step::Convert(Convert { from, to, count }) => {
