@@ -86,7 +86,8 @@ template <typename Visit> __device__ void visit(const View &view, u32 rows, u32 
 }
 
 // Factors the packed lower triangle of order k in place, and writes the pivots' reciprocals. `write` says whether this block
-// leaves a record of a breakdown: which pivot of the whole matrix of `order` rows it was, that order, and the damping.
+// leaves a record of a breakdown: which pivot of the whole matrix of `order` rows it was, that order, and the damping. The last results
+// need a barrier before they are read.
 struct Breakdown {
     u32 *record;
     u32 first, order;
@@ -107,7 +108,8 @@ __device__ void factor(float *triangle, float *reciprocals, u32 k, bool writes, 
     for (u32 j = 0; j < k; j++) {
         __syncthreads();
         float pivot = triangle[row_start(j) + j];
-        float reciprocal = pivot > 0.0f ? 1.0f / pivot : __int_as_float(0x7fc00000);
+        bool is_usable = pivot > 0.0f && pivot < __int_as_float(0x7f800000);
+        float reciprocal = is_usable ? 1.0f / pivot : __int_as_float(0x7fc00000);
         if (threadIdx.x == 0) {
             reciprocals[j] = reciprocal;
             if (writes && pivot <= 0.0f) {
@@ -124,7 +126,6 @@ __device__ void factor(float *triangle, float *reciprocals, u32 k, bool writes, 
             }
         }
     }
-    __syncthreads();
 }
 
 // Each warp solves PER_WARP columns of a tile in shared memory, each lane with every 32nd row of them.
@@ -435,6 +436,11 @@ KERNEL panel(float *matrix, u32 order, u32 first, float *factors, u32 *record, f
         }
     });
     factor(triangle, reciprocals, k, blockIdx.x == 0, {record, first, order, lambda});
+    // The rows below, as columns.
+    View rest = {matrix + u64(below) * order + first, k, order - below, 1, order};
+    u32 start = blockIdx.x * COLUMNS;
+    load_tile(rest, start, k, tile);
+    __syncthreads();
     if (blockIdx.x == 0) {
 #pragma unroll 1
         for (u32 at = threadIdx.x; at < row_start(k); at += THREADS) {
@@ -445,11 +451,6 @@ KERNEL panel(float *matrix, u32 order, u32 first, float *factors, u32 *record, f
             factors[TRIANGLE + at] = reciprocals[at];
         }
     }
-    // The rows below, as columns.
-    View rest = {matrix + u64(below) * order + first, k, order - below, 1, order};
-    u32 start = blockIdx.x * COLUMNS;
-    load_tile(rest, start, k, tile);
-    __syncthreads();
     Columns columns;
     columns.load(tile, k);
     columns.forward(triangle, reciprocals, k);

@@ -12,10 +12,16 @@
 //! | `memory` | scratch memory from the runtime |
 //! | `driver` | the driver: a module per device, launches, and the record of a failed factorisation |
 
+#[cfg(test)]
+mod book;
 mod driver;
 mod kernel;
 mod memory;
 mod plan;
+#[cfg(test)]
+#[path = "../../../tests/cuda/ptx/mod.rs"]
+#[allow(unreachable_pub)]
+mod ptx;
 mod steps;
 
 pub(super) use kernel::CudaKernel;

@@ -345,3 +345,6 @@ impl Convert {
         vec![Launch::new(kernel, [self.count.div_ceil(THREADS as usize).min(CONVERTERS), 1], 0, arguments)]
     }
 }
+
+#[cfg(test)]
+mod tests;

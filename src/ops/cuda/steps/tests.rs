@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use half::{bf16, f16};
 
+use super::super::book::{Matrix, damped, product, solve, transposed};
 use super::*;
 use crate::ops::attributes::{Attributes, Layout};
 use crate::ops::call::Inputs;
@@ -16,8 +17,6 @@ const OUTPUT: DeviceAddress = 63 * APART;
 /// Elements by address; their values have the precision of their type.
 #[derive(Default)]
 struct Memory(HashMap<DeviceAddress, f64>);
-
-type Matrix = Vec<Vec<f64>>;
 
 impl Memory {
     fn get(&self, address: DeviceAddress) -> f64 {
@@ -98,42 +97,6 @@ impl Memory {
 fn place(view: View, element: Element, row: usize, col: usize) -> DeviceAddress {
     let index = if view.stored_transposed { col * view.rows + row } else { row * view.cols + col };
     view.address + (index * element.bytes()) as DeviceAddress
-}
-
-fn transposed(a: &Matrix) -> Matrix {
-    (0..a[0].len()).map(|col| a.iter().map(|row| row[col]).collect()).collect()
-}
-
-fn product(a: &Matrix, b: &Matrix) -> Matrix {
-    let b = transposed(b);
-    a.iter().map(|row| b.iter().map(|col| row.iter().zip(col).map(|(x, y)| x * y).sum()).collect()).collect()
-}
-
-/// I + scale·S Sᵀ
-fn damped(s: &Matrix, scale: f64) -> Matrix {
-    let mut gram = product(s, &transposed(s));
-    for (row, values) in gram.iter_mut().enumerate() {
-        values.iter_mut().for_each(|value| *value *= scale);
-        values[row] += 1.0;
-    }
-    gram
-}
-
-/// By elimination: the matrices are positive definite.
-fn solve(mut matrix: Matrix, mut right: Matrix) -> Matrix {
-    for pivot in 0..matrix.len() {
-        let (pivot_row, pivot_right) = (matrix[pivot].clone(), right[pivot].clone());
-        for row in (0..matrix.len()).filter(|row| *row != pivot) {
-            let factor = matrix[row][pivot] / pivot_row[pivot];
-            matrix[row].iter_mut().zip(&pivot_row).for_each(|(value, above)| *value -= factor * above);
-            right[row].iter_mut().zip(&pivot_right).for_each(|(value, above)| *value -= factor * above);
-        }
-    }
-    right
-        .iter()
-        .enumerate()
-        .map(|(row, values)| values.iter().map(|value| value / matrix[row][row]).collect())
-        .collect()
 }
 
 /// Sizes that all differ, so that nothing can take another's place.
