@@ -91,8 +91,9 @@ impl Solve {
         0
     }
 
-    pub(super) fn launches(&self, _scratch: u64, _record: u64) -> Vec<Launch> {
-        Vec::new()
+    pub(super) fn launches(&self, scratch: u64, record: u64) -> Vec<Launch> {
+        let Self { element, s, y, damping, result } = *self;
+        vec![one("solve", element, [s, y], damping, [result, scratch, record])]
     }
 }
 
@@ -101,13 +102,33 @@ impl Sampled {
         0
     }
 
-    pub(super) fn launches(&self, _scratch: u64, _record: u64) -> Vec<Launch> {
-        Vec::new()
+    pub(super) fn launches(&self, scratch: u64, record: u64) -> Vec<Launch> {
+        let Self { element, g, g_bar, damping, result } = *self;
+        vec![one("sampled", element, [g_bar, g], damping, [result, scratch, record])]
     }
 }
 
 impl Convert {
     pub(super) fn launches(&self) -> Vec<Launch> {
-        Vec::new()
+        let Self { from, to, count } = *self;
+        let arguments = vec![
+            Argument::Address(from.0),
+            Argument::Int(from.1 as u32),
+            Argument::Address(to.0),
+            Argument::Int(to.1 as u32),
+            Argument::Int(count as u32),
+        ];
+        vec![Launch { kernel: "convert", grid: [1; 3], block: [32, 1, 1], shared_bytes: 0, arguments }]
     }
+}
+
+fn one(kernel: &'static str, element: Element, views: [View; 2], damping: Damping, addresses: [u64; 3]) -> Launch {
+    let mut arguments = vec![Argument::Int(element as u32)];
+    for View { address, rows, cols, stored_transposed } in views {
+        arguments.push(Argument::Address(address));
+        arguments.extend([rows as u32, cols as u32, stored_transposed.into()].map(Argument::Int));
+    }
+    arguments.extend([damping.scale, damping.lambda].map(Argument::Float));
+    arguments.extend(addresses.map(Argument::Address));
+    Launch { kernel, grid: [1; 3], block: [32, 1, 1], shared_bytes: 0, arguments }
 }
