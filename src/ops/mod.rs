@@ -71,7 +71,7 @@ pub(crate) enum Error {
         "the curvature matrix of order {order}, damped by lambda = {lambda:e}, was not positive definite in single \
          precision in an earlier call, whose result is NaN: pivot {pivot} failed; use a larger lambda"
     )]
-    Breakdown { lambda: f64, order: usize, pivot: usize },
+    Breakdown { lambda: f32, order: usize, pivot: usize },
     #[error("CUDA: {0}")]
     Cuda(String),
     #[error("ONNX Runtime: {0}")]

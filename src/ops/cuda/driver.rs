@@ -71,7 +71,8 @@ impl Device {
     /// Makes the device the one that this thread's calls are for.
     pub(super) fn bind(&self) -> Result<(), Error> {
         // SAFETY: the context is valid.
-        Ok(unsafe { result::ctx::set_current(self.context)? })
+        unsafe { result::ctx::set_current(self.context)? };
+        Ok(())
     }
 
     /// Starts a kernel behind whatever else is on the stream.
@@ -97,7 +98,8 @@ impl Device {
     /// As [`Self::launch`]; there must be that many bytes.
     pub(super) unsafe fn clear(&self, address: DeviceAddress, bytes: usize, stream: *mut c_void) -> Result<(), Error> {
         // SAFETY: by this function's contract.
-        Ok(unsafe { result::memset_d8_async(address, 0, bytes, stream.cast())? })
+        unsafe { result::memset_d8_async(address, 0, bytes, stream.cast())? };
+        Ok(())
     }
 }
 

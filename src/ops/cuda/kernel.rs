@@ -81,7 +81,7 @@ impl<E: DeviceElement> NodeKernel for CudaKernel<E> {
 
     fn compute(&self, mut context: Context<'_>) -> Result<(), Error> {
         if let Some(Failure { pivot, order, lambda }) = self.record.take() {
-            return Err(Error::Breakdown { pivot, order, lambda: lambda.into() });
+            return Err(Error::Breakdown { pivot, order, lambda });
         }
         let inputs = context.inputs(|index, name| context.device_input::<E>(index, name))?;
         let call = Call::new(&self.attributes, inputs)?;

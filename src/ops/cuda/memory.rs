@@ -56,7 +56,8 @@ impl DeviceMemory {
     /// Memory for one call, tied to its stream: it is given back as soon as everything is submitted, and what the runtime
     /// puts there next is computed after it.
     ///
-    /// Memory straight from the allocator would not be tied to the stream: concurrent runs would share it.
+    /// Memory straight from the allocator would not be tied to the stream: concurrent runs would share it. When the device has
+    /// no more memory, this function of the runtime ends the process instead of returning a status (seen in 1.31).
     pub(super) fn scratch<'a>(&'a self, context: &Context<'_>, bytes: usize) -> Result<Option<Scratch<'a>>, Error> {
         if bytes == 0 {
             return Ok(None);

@@ -56,6 +56,17 @@ def test_a_call_of_the_driver_that_fails(monkeypatch, function):
     assert not run(node, g, a).any(), "a later call is not affected"
 
 
+def test_a_launch_that_fails(monkeypatch):
+    node = session(lambda_a=1.0)
+    g, a = example()
+    expected = run(node, g, a)
+    monkeypatch.setenv("ISAAC_STANDIN_FAIL", "cuLaunchKernel")
+    text = fails(lambda: run(node, g, a))
+    assert "dense1" in text and "CUDA_ERROR_LAUNCH_FAILED" in text
+    monkeypatch.delenv("ISAAC_STANDIN_FAIL")
+    assert np.array_equal(run(node, g, a), expected), "a later call is not affected"
+
+
 def test_a_product_that_fails(monkeypatch, calls):
     node = session(lambda_a=np.inf)
     g, a = example()

@@ -1,6 +1,7 @@
 """Conditioned gradients from the kernels of kernels.ptx, against the float64 formula of the operator's other tests."""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnxruntime
@@ -57,8 +58,8 @@ def test_batched(batched, leading, rows):
 
 def sampled(rows, outputs):
     """As those of a softmax: they sum to zero, and one of them is large."""
-    rng = RNG.dirichlet(np.ones(outputs), rows) - np.eye(outputs)[RNG.integers(outputs, size=rows)]
-    return rng.astype(np.float32)
+    gradients = RNG.dirichlet(np.ones(outputs), rows) - np.eye(outputs)[RNG.integers(outputs, size=rows)]
+    return gradients.astype(np.float32)
 
 
 @pytest.mark.parametrize("form", ["auto", "samples", "features", "kronecker"])
@@ -113,10 +114,27 @@ def test_not_finite(bad, form):
     assert broken[2].all() and broken.sum() == 15
 
 
+def test_threads_on_one_session():
+    """Of sizes at which scratch memory would be overwritten if it was shared."""
+    node = session(("G", "A", "lambda_a"))
+    cases = []
+    for rows, features, outputs, damping in np.float32([(40, 90, 30, 1), (33, 20, 60, 0.1), (70, 40, 20, 0.5), (8, 100, 9, 5)]):
+        g, a = normal(int(rows), int(outputs)), after_relu(int(rows), int(features))
+        cases.append((g, a, damping, run(node, g, a, lambda_a=damping)))
+        assert error(cases[-1][3], Reference(a)(g, damping)) < 1e-5
+
+    def repeat(index):
+        g, a, damping, expected = cases[index]
+        return all(np.array_equal(run(node, g, a, lambda_a=damping), expected) for _ in range(10))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(repeat, range(4)))
+
+
 def test_a_failed_factorisation_is_told_at_the_next_call():
     node = session(("G", "A", "lambda_a"), form="samples")
     g, a = normal(4, 3), np.repeat(normal(1, 50), 4, axis=0) * np.float32(1e3)
     assert np.isnan(run(node, g, a, lambda_a=1e-30)).all()
-    with pytest.raises(Exception, match="dense1.*order 4.*1e-30.*earlier call.*pivot"):
+    with pytest.raises(Exception, match="dense1.*order 4.*lambda = 1e-30.*earlier call.*pivot"):
         run(node, g, a, lambda_a=1.0)
     assert np.isfinite(run(node, g, a, lambda_a=1.0)).all()

@@ -25,6 +25,8 @@ def task(tmp_path):
         (["--sweep", "batch=3"], "cannot be varied"),
         (["--resume"], "--checkpoint"),
         (["--method", "newton"], "possible values"),
+        (["--device", "gpu"], "possible values"),
+        (["--device", "cuda", "--runtime", "tract"], "--device cuda belongs to --runtime ort"),
     ],
 )
 def test_command_lines(task, arguments, says):
@@ -98,6 +100,11 @@ def test_no_runtime(task):
     done = subprocess.run(command(*task.arguments("--lr", 0.1)), env=environment, capture_output=True, text=True)
     assert done.returncode == 1
     assert "no.so" in done.stderr
+
+
+def test_a_runtime_without_cuda(task):
+    said = refused(task, "--device", "cuda")
+    assert "libonnxruntime" in said and "CUDA execution provider is not enabled" in said and "onnxruntime-gpu" in said
 
 
 def test_a_folder_that_cannot_be_written(task):

@@ -67,7 +67,7 @@ impl Memory {
             Step::Product { element, operands: [a, b], out } => self.multiply(element, a, b, out, alpha),
             Step::Clear { address, bytes } => {
                 // Every address in it: of elements of any width.
-                (0..bytes).for_each(|byte| drop(self.0.insert(address + byte as u64, 0.0)));
+                self.0.extend((0..bytes as DeviceAddress).map(|byte| (address + byte, 0.0)));
             }
         }
     }
