@@ -1,95 +1,92 @@
-//! Instructions, decoded: registers are places in a warp's files.
+//! Instructions, decoded. Operands are places in a warp's registers; a number is a register that nothing writes.
 
-/// How many registers a thread has.
-#[derive(Clone, Copy, Debug, Default)]
+/// A 32-bit register; one of 16 bits takes as much.
+pub(super) type Word = usize;
+
+/// A 64-bit register.
+pub(super) type Long = usize;
+
+/// A predicate.
+pub(super) type Predicate = usize;
+
+/// What a thread's registers hold at first: zeros, then the numbers that instructions name.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Registers {
-    pub(super) words: usize,
-    pub(super) longs: usize,
+    pub(super) words: Vec<u32>,
+    pub(super) longs: Vec<u64>,
     pub(super) predicates: usize,
 }
 
-/// A 32-bit register or number. Half-precision registers take one too.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Word {
-    Register(usize),
-    Number(u32),
-}
-
-/// A 64-bit register or number.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Long {
-    Register(usize),
-    Number(u64),
-}
-
-/// An instruction with its line in the text and the predicate that it depends on: its register, and whether that has to be false.
+/// An instruction with its line in the text and the predicate that it depends on, and whether that has to be false.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line {
     pub(super) number: usize,
-    pub(super) guard: Option<(usize, bool)>,
+    pub(super) guard: Option<(Predicate, bool)>,
     pub(super) instruction: Instruction,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Instruction {
     /// One result from up to three words.
-    Words(WordOperation, usize, [Word; 3]),
-    /// One result from up to three longs.
-    Longs(LongOperation, usize, [Long; 3]),
+    Words(WordOperation, Word, [Word; 3]),
+    /// One result from up to two longs.
+    Longs(LongOperation, Long, [Long; 2]),
+    /// A long shifted by a word.
+    Shift(LongShift, Long, Long, Word),
     /// A long from words.
-    Widen(Widening, usize, [Word; 2]),
+    Widen(Widening, Long, [Word; 2]),
     /// The lower half of a long.
-    LowHalf(usize, Long),
-    CompareWords(Comparison, usize, [Word; 2]),
-    CompareLongs(Comparison, usize, [Long; 2]),
-    Predicates(PredicateOperation, usize, [usize; 2]),
-    Select(usize, [Word; 2], usize),
-    Special(SpecialRegister, usize),
-    /// A parameter, at its offset, into a word or a long.
-    Parameter {
-        to: Target,
-        offset: usize,
-        size: usize,
-    },
-    Load {
-        space: Space,
-        size: usize,
-        to: usize,
-        address: Long,
-        offset: i64,
-    },
-    Store {
-        space: Space,
-        size: usize,
-        value: Word,
-        address: Long,
-        offset: i64,
-    },
-    /// Another lane's value; the predicate says whether there is such a lane.
-    Shuffle {
-        to: usize,
-        predicate: Option<usize>,
-        value: Word,
-        lane: Word,
-        clamp: Word,
-        members: Word,
-    },
+    LowHalf(Word, Long),
+    CompareWords(Comparison, Predicate, [Word; 2]),
+    CompareLongs(Comparison, Predicate, [Long; 2]),
+    Predicates(PredicateOperation, Predicate, [Predicate; 2]),
+    Select(Word, [Word; 2], Predicate),
+    Special(SpecialRegister, Word),
+    /// A parameter, by its offset, into a word or a long.
+    ParameterWord(Word, usize),
+    ParameterLong(Long, usize),
+    /// A parameter of four bytes into a long.
+    ParameterWidened(Long, usize),
+    Load(Access, Word),
+    Store(Access, Word),
+    Shuffle(Shuffle),
     Branch(usize),
-    Barrier(Word),
+    Barrier,
     Fence,
     Return,
 }
 
+impl Instruction {
+    /// Whether threads of a warp wait here for each other.
+    pub(super) fn is_meeting(self) -> bool {
+        matches!(self, Self::Barrier | Self::Shuffle(_))
+    }
+}
+
+/// Where an instruction reads or writes: `size` bytes at an address and an offset.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Target {
-    Word(usize),
-    Long(usize),
+pub(super) struct Access {
+    pub(super) space: Space,
+    pub(super) size: usize,
+    pub(super) address: Long,
+    pub(super) offset: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Space {
     Global,
     Shared,
+}
+
+/// Another lane's value; the predicate says whether there is such a lane.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shuffle {
+    pub(super) to: Word,
+    pub(super) found: Option<Predicate>,
+    pub(super) value: Word,
+    pub(super) lane: Word,
+    pub(super) clamp: Word,
+    pub(super) members: Word,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,9 +105,9 @@ pub(super) enum WordOperation {
     Xor,
     ShiftLeft,
     ShiftRight,
-    /// A field of the first word: from bit, number of bits.
+    /// A field of the first word: from which bit, how many.
     ExtractField,
-    /// The first word's lower bits in the second one; the third has the position and, in its low byte, the number of bits.
+    /// The first word's lower bits in the second word; the third one holds how many, and above its low byte at which bit.
     InsertField,
     AddFloats,
     SubtractFloats,
@@ -143,15 +140,19 @@ pub(super) enum LongOperation {
     MultiplyLow,
     And,
     Or,
-    ShiftLeft,
-    ShiftRight,
-    /// The first long's lower half above the lower half of the second one.
+    /// The first long's lower half above that of the second one.
     Join,
 }
 
 #[derive(Clone, Copy, Debug)]
+pub(super) enum LongShift {
+    Left,
+    Right,
+}
+
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Widening {
-    /// The word.
+    /// The first word.
     Unsigned,
     /// The product of both.
     MultiplyUnsigned,
@@ -164,7 +165,7 @@ pub(super) enum PredicateOperation {
     Not,
 }
 
-/// As what two values are compared, and how. With floats, `or_nan` says what a NaN makes of it.
+/// As what two values are compared, and how. `or_nan` says what comes of it if one of them is NaN.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Comparison {
     pub(super) kind: Kind,
@@ -189,6 +190,7 @@ pub(super) enum Relation {
     GreaterOrEqual,
 }
 
+/// What a thread knows about its place, along an axis.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum SpecialRegister {
     Thread(usize),

@@ -1,12 +1,16 @@
 //! Launches: blocks one after the other, their warps from barrier to barrier.
 
+use super::arithmetic::LANES;
 use super::memory::{Global, Memory, Shared};
-use super::warp::{LANES, Stop, Trouble, Warp, World};
+use super::warp::{Stop, Trouble, Warp, World};
 use super::{Fault, Kernel, Report};
 
 /// Shared memory that every device gives a block without being asked.
 const SHARED_LIMIT: usize = 48 << 10;
+
+/// Blocks of a grid, and threads of a block, along each axis.
 const GRID_LIMITS: [u32; 3] = [0x7fff_ffff, 0xffff, 0xffff];
+const BLOCK_LIMITS: [u32; 3] = [1024, 1024, 64];
 
 /// How a kernel is started.
 #[derive(Clone, Debug)]
@@ -71,18 +75,21 @@ impl Kernel {
     }
 
     fn check(&self, launch: &Launch) -> Result<(), String> {
-        let threads: u32 = launch.block.iter().product();
+        let Launch { grid, block, .. } = launch;
+        let within = |counts: &[u32; 3], limits: [u32; 3]| {
+            counts.iter().zip(limits).all(|(count, limit)| (1..=limit).contains(count))
+        };
+        if !within(grid, GRID_LIMITS) {
+            return Err(format!("a grid of {grid:?} blocks"));
+        }
+        if !within(block, BLOCK_LIMITS) || block.iter().product::<u32>() > self.max_threads {
+            return Err(format!("blocks of {block:?} threads; it takes {} in all", self.max_threads));
+        }
         let shared = self.shared_bytes + launch.shared_bytes;
-        let parameters = self.parameters.last().map_or(0, |last| last.offset + last.size);
-        if threads == 0 || threads > self.max_threads {
-            return Err(format!("blocks of {threads} threads; it takes 1 to {}", self.max_threads));
-        }
-        if launch.grid.iter().zip(GRID_LIMITS).any(|(count, limit)| !(1..=limit).contains(count)) {
-            return Err(format!("a grid of {:?} blocks", launch.grid));
-        }
         if shared > SHARED_LIMIT {
             return Err(format!("{shared} bytes of shared memory; a block has {SHARED_LIMIT}"));
         }
+        let parameters = self.parameters.last().map_or(0, |last| last.offset + last.size);
         if launch.parameters.len() != parameters {
             return Err(format!("{} bytes of parameters; it takes {parameters}", launch.parameters.len()));
         }
@@ -100,7 +107,7 @@ impl Kernel {
         let threads: u32 = launch.block.iter().product();
         let mut shared = Shared::new(self.shared_bytes + launch.shared_bytes);
         let mut warps: Vec<Warp> =
-            (0..threads).step_by(LANES).map(|first| Warp::new(self.registers, first, launch.block)).collect();
+            (0..threads).step_by(LANES).map(|first| Warp::new(&self.registers, first, launch.block)).collect();
         launch.order.apply(&mut warps);
         let mut phase = 0;
         loop {
@@ -125,14 +132,11 @@ impl Kernel {
             }
             let (_, expected) = stops[0];
             if let Some((first, stop)) = stops.iter().find(|(_, stop)| *stop != expected) {
-                let ((Stop::Barrier(at), _) | (_, Stop::Barrier(at))) = (expected, *stop) else {
-                    unreachable!("two stops that differ are not both the end");
-                };
-                return Err(self.trouble(
-                    Trouble { at, lane: 0, what: "not all warps come to this barrier".into() },
-                    block,
-                    *first,
-                ));
+                let at = [expected, *stop]
+                    .into_iter()
+                    .find_map(|stop| if let Stop::Barrier(at) = stop { Some(at) } else { None });
+                let what = "a barrier to which not all warps of the block come".to_owned();
+                return Err(self.trouble(Trouble { at: at.unwrap_or(0), lane: 0, what }, block, *first));
             }
             if expected == Stop::End {
                 return Ok(());

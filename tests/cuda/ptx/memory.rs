@@ -7,6 +7,14 @@ use std::collections::HashMap;
 pub trait Memory {
     /// Start and length of the allocation that this address lies in.
     fn allocation(&self, address: u64) -> Option<(u64, u64)>;
+
+    /// Whether these bytes were written since they were allocated. Who keeps no account of it says so of all.
+    fn is_written(&self, _address: u64, _len: usize) -> bool {
+        true
+    }
+
+    /// A kernel writes these bytes.
+    fn note_write(&self, _address: u64, _len: usize) {}
 }
 
 /// Who touched a few bytes last.
@@ -73,31 +81,34 @@ impl Toucher {
 /// Global memory during one launch.
 pub(super) struct Global<'m, M> {
     memory: &'m M,
+    /// The allocation that was used last.
     last: (u64, u64),
-    pages: HashMap<u64, Box<[Trace; PAGE]>>,
+    pages: Pages,
 }
-
-/// Traces of a page, each of two bytes.
-const PAGE: usize = 1 << 10;
-const GRAIN: u64 = 2;
 
 impl<'m, M: Memory> Global<'m, M> {
     pub(super) fn new(memory: &'m M) -> Self {
-        Self { memory, last: (0, 0), pages: HashMap::new() }
+        Self { memory, last: (0, 0), pages: Pages::default() }
     }
 
     fn check(&mut self, address: u64, size: usize, by: Toucher, writes: bool) -> Result<*mut u8, String> {
-        let fits = |(start, len): (u64, u64)| address >= start && address - start + size as u64 <= len;
+        let fits = |(start, len): (u64, u64)| {
+            address.checked_sub(start).and_then(|offset| offset.checked_add(size as u64)).is_some_and(|end| end <= len)
+        };
         if !fits(self.last) {
             let found = self.memory.allocation(address).filter(|found| fits(*found));
             self.last = found.ok_or_else(|| format!("{size} bytes at {address:#x} are outside of every allocation"))?;
         }
-        if address % size as u64 != 0 {
+        if !address.is_multiple_of(size as u64) {
             return Err(format!("{size} bytes at {address:#x} are not aligned"));
         }
-        for grain in address / GRAIN..(address + size as u64).div_ceil(GRAIN) {
-            let page = self.pages.entry(grain / PAGE as u64).or_insert_with(|| Box::new([Trace::default(); PAGE]));
-            page[grain as usize % PAGE].touch(by, writes)?;
+        if writes {
+            self.memory.note_write(address, size);
+        } else if !self.memory.is_written(address, size) {
+            return Err(format!("{size} bytes at {address:#x} are read before they are written"));
+        }
+        for grain in address / GRAIN..(address + size as u64) / GRAIN {
+            self.pages.trace(grain).touch(by, writes)?;
         }
         Ok(std::ptr::with_exposed_provenance_mut(address as usize))
     }
@@ -126,6 +137,40 @@ impl<'m, M: Memory> Global<'m, M> {
     }
 }
 
+/// The smallest piece of global memory that is told apart: the smallest that kernels read or write.
+const GRAIN: u64 = 2;
+
+/// Traces of a page, one for each grain.
+const PAGE: u64 = 1 << 10;
+
+/// Traces of what was touched.
+#[derive(Default)]
+struct Pages {
+    pages: Vec<Box<[Trace]>>,
+    by_number: HashMap<u64, usize>,
+    /// Number and place of the page that was used last.
+    last: Option<(u64, usize)>,
+}
+
+impl Pages {
+    fn trace(&mut self, grain: u64) -> &mut Trace {
+        let number = grain / PAGE;
+        let place = match self.last {
+            Some((last, place)) if last == number => place,
+            _ => self.place(number),
+        };
+        self.last = Some((number, place));
+        &mut self.pages[place][(grain % PAGE) as usize]
+    }
+
+    fn place(&mut self, number: u64) -> usize {
+        *self.by_number.entry(number).or_insert_with(|| {
+            self.pages.push(vec![Trace::default(); PAGE as usize].into());
+            self.pages.len() - 1
+        })
+    }
+}
+
 /// A block's shared memory, in words.
 pub(super) struct Shared {
     words: Vec<u32>,
@@ -134,17 +179,16 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(bytes: usize) -> Self {
-        let count = bytes.div_ceil(4);
+        let count = bytes / 4;
         Self { words: vec![0; count], traces: vec![Trace::default(); count] }
     }
 
-    fn check(&mut self, address: u64, size: usize, by: Toucher, writes: bool) -> Result<usize, String> {
-        let word = address as usize / 4;
-        if size != 4 || address % 4 != 0 {
-            return Err(format!("{size} bytes at {address:#x} of shared memory are not an aligned word"));
+    fn check(&mut self, address: u64, by: Toucher, writes: bool) -> Result<usize, String> {
+        if !address.is_multiple_of(4) {
+            return Err(format!("4 bytes at {address:#x} of shared memory are not aligned"));
         }
-        let trace = self.traces.get_mut(word).filter(|_| address < 1 << 32);
-        let trace = trace.ok_or_else(|| format!("{address:#x} is outside of shared memory"))?;
+        let word = usize::try_from(address / 4).unwrap_or(usize::MAX);
+        let trace = self.traces.get_mut(word).ok_or_else(|| format!("{address:#x} is outside of shared memory"))?;
         if !writes && trace.write.is_nobody() {
             return Err(format!("{address:#x} of shared memory is read before it is written"));
         }
@@ -152,13 +196,13 @@ impl Shared {
         Ok(word)
     }
 
-    pub(super) fn load(&mut self, address: u64, size: usize, by: Toucher) -> Result<u32, String> {
-        let word = self.check(address, size, by, false)?;
+    pub(super) fn load(&mut self, address: u64, by: Toucher) -> Result<u32, String> {
+        let word = self.check(address, by, false)?;
         Ok(self.words[word])
     }
 
-    pub(super) fn store(&mut self, address: u64, size: usize, value: u32, by: Toucher) -> Result<(), String> {
-        let word = self.check(address, size, by, true)?;
+    pub(super) fn store(&mut self, address: u64, value: u32, by: Toucher) -> Result<(), String> {
+        let word = self.check(address, by, true)?;
         self.words[word] = value;
         Ok(())
     }

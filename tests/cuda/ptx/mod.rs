@@ -5,17 +5,21 @@
 //! lies within an allocation and is aligned, that shared memory was written before, and that no two threads touch the same bytes, one of
 //! them writing, between two barriers, nor two blocks in a launch. What is wrong is a [`Fault`].
 
+mod arithmetic;
+mod decode;
 mod half;
 mod instruction;
 mod machine;
 mod memory;
 mod parse;
+mod report;
 mod warp;
 
 use std::fmt;
 
 pub use machine::{Launch, Order};
 pub use memory::Memory;
+pub use report::Report;
 
 /// A compiled text.
 #[derive(Debug)]
@@ -59,15 +63,18 @@ pub struct Kernel {
 /// A parameter's place in the bytes that a launch gives.
 #[derive(Clone, Debug)]
 pub struct Parameter {
-    name: String,
-    offset: usize,
-    size: usize,
+    /// Its name in the text.
+    pub name: String,
+    /// Where it begins; a multiple of its size.
+    pub offset: usize,
+    /// Its bytes.
+    pub size: usize,
 }
 
 impl Kernel {
-    /// The size of each parameter, in bytes.
-    pub fn parameter_sizes(&self) -> impl Iterator<Item = usize> {
-        self.parameters.iter().map(|parameter| parameter.size)
+    /// Its parameters, in order.
+    pub fn parameters(&self) -> &[Parameter] {
+        &self.parameters
     }
 
     /// Packs one value for each parameter as a launch expects them.
@@ -84,25 +91,6 @@ impl Kernel {
         }
         bytes
     }
-}
-
-/// What a launch did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Instructions of warps.
-    pub instructions: u64,
-    /// Floating-point operations; a fused one counts twice.
-    pub flops: u64,
-    /// Bytes that threads read from and wrote to global memory.
-    pub global_bytes: u64,
-    /// 32-byte sectors of global memory that warps asked for.
-    pub sectors: u64,
-    /// The fewest sectors in which those bytes would have fitted, access by access.
-    pub fewest_sectors: u64,
-    /// Accesses of warps to shared memory.
-    pub shared_accesses: u64,
-    /// How often one had to wait because two lanes wanted different words of one bank.
-    pub bank_conflicts: u64,
 }
 
 /// What a kernel did wrong, and where.
@@ -124,21 +112,5 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { kernel, line, block, thread, what } = self;
         write!(f, "{kernel}, line {line}, block {block:?}, thread {thread}: {what}")
-    }
-}
-
-impl std::ops::Add for Report {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            instructions: self.instructions + other.instructions,
-            flops: self.flops + other.flops,
-            global_bytes: self.global_bytes + other.global_bytes,
-            sectors: self.sectors + other.sectors,
-            fewest_sectors: self.fewest_sectors + other.fewest_sectors,
-            shared_accesses: self.shared_accesses + other.shared_accesses,
-            bank_conflicts: self.bank_conflicts + other.bank_conflicts,
-        }
     }
 }
