@@ -108,8 +108,8 @@ fn bits() {
     words("shr.u32 %r7, %r4, %r5;", |a, b, _| (u64::from(a) >> b.min(32)) as u32);
     words("bfe.u32 %r7, %r4, 16, 1;", |a, _, _| a / 65536 % 2);
     words("bfe.u32 %r7, %r4, 4, 32;", |a, _, _| a / 16);
-    words("bfi.b32 %r7, %r4, %r5, 6, 26;", |a, b, _| a.wrapping_mul(64) | b % 64);
-    words("bfi.b32 %r7, %r4, %r5, 8, 8;", |a, b, _| b & 0xffff_00ff | a % 256 * 256);
+    words("bfi.b32 %r7, %r4, %r5, 6, 26;", |a, b, _| a.wrapping_mul(64) | (b % 64));
+    words("bfi.b32 %r7, %r4, %r5, 8, 8;", |a, b, _| b & 0xffff_00ff | (a % 256 * 256));
 }
 
 /// The lower word of a long, or the upper one.
@@ -178,10 +178,11 @@ fn comparisons() {
     comparison("ge.u32", |a, b| a >= b);
     comparison("lt.s32", |a, b| a.cast_signed() < b.cast_signed());
     let of = f32::from_bits;
+    let either_nan = |a, b| of(a).is_nan() || of(b).is_nan();
     comparison("lt.f32", |a, b| of(a) < of(b));
-    comparison("geu.f32", |a, b| !(of(a) < of(b)));
-    comparison("gtu.f32", |a, b| !(of(a) <= of(b)));
-    comparison("leu.f32", |a, b| !(of(a) > of(b)));
+    comparison("geu.f32", |a, b| of(a) >= of(b) || either_nan(a, b));
+    comparison("gtu.f32", |a, b| of(a) > of(b) || either_nan(a, b));
+    comparison("leu.f32", |a, b| of(a) <= of(b) || either_nan(a, b));
     comparison("neu.f32", |a, b| of(a) != of(b));
     comparison("ne.f32", |a, b| of(a) < of(b) || of(a) > of(b));
 }
