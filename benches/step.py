@@ -2,7 +2,7 @@
 
     cargo xtask bench step [--models 5x400 ...] [--threads 1 2] [--seconds N] [--csv FILE]
 
-The networks are those of the paper's Table 2, at batch 60, with plain SGD. Each variant runs in a process of its own, and the processes take
+The networks are those of the paper's Table 2, at batch 60, a small CNN, ResNet-18 and an encoder, with plain SGD. Each variant runs in a process of its own, and the processes take
 turns, so that whatever else the machine does meets all of them; times are medians. Networks that would not fit into memory
 several times run one variant after the other. `memory` is the process's peak, with the runtime itself in it.
 """
@@ -18,13 +18,9 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent / "step"
-NETWORKS = {
-    "5x100": ([784, 100, 100, 100, 100, 10], "cross-entropy"),
-    "5x400": ([784, 400, 400, 400, 400, 10], "cross-entropy"),
-    "5x1600": ([784, 1600, 1600, 1600, 1600, 10], "cross-entropy"),
-    "5x6400": ([784, 6400, 6400, 6400, 6400, 10], "cross-entropy"),
-    "auto-encoder": ([784, 1000, 500, 30, 500, 1000, 784], "mse"),
-}
+# Batches and layers are in step/networks.py.
+PERCEPTRONS = ("5x100", "5x400", "5x1600", "5x6400", "auto-encoder")
+NETWORKS = (*PERCEPTRONS, "cnn", "resnet18", "encoder")
 # By name of a variant: the script in step/, the variable that names its interpreter, and what the script is told.
 VARIANTS = {
     "ours, gradient": ("ours.py", "ISAAC_STOCK", ["gradient"]),
@@ -36,18 +32,20 @@ VARIANTS = {
     "PyTorch, zeta* (authors)": ("pytorch.py", "ISAAC_PYTORCH", ["zeta-star"]),
     "PyTorch, K-FAC (BackPACK)": ("pytorch.py", "ISAAC_PYTORCH", ["kfac"]),
 }
-PARAMETERS_AT_ONCE = 20_000_000
+# Others take their factors from layers in a row only, or are no matter of layers with a few linear ones among them.
+OF_PERCEPTRONS = ("ours, zeta", "ours, K-FAC", "PyTorch, K-FAC (BackPACK)")
+BYTES_AT_ONCE = 80_000_000
 STEPS_PER_TURN = 8
 
 
 class Worker:
     """A variant in its process. It answers each line with the seconds that so many steps took, and the end of input with its peak memory."""
 
-    def __init__(self, name, widths, loss, threads, folder):
+    def __init__(self, name, network, threads, folder):
         script, interpreter, arguments = VARIANTS[name]
-        command = [os.environ[interpreter], str(HERE / script), loss, str(threads), str(folder), *arguments]
+        loss = "mse" if network == "auto-encoder" else "cross-entropy"
+        command = [os.environ[interpreter], str(HERE / script), network, loss, str(threads), str(folder), *arguments]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
-        command += ["--widths", *map(str, widths)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
@@ -75,19 +73,16 @@ class Worker:
         return statistics.median(self.seconds) * 1e3, memory
 
 
-def parameters(widths):
-    return sum(n * m + m for n, m in zip(widths, widths[1:]))
-
-
-def measure(widths, loss, threads, names, seconds, folder):
+def measure(network, threads, names, seconds, folder):
     """By variant: milliseconds and megabytes."""
-    if parameters(widths) > PARAMETERS_AT_ONCE:
+    subprocess.run([os.environ["ISAAC_PYTORCH"], str(HERE / "export.py"), network, str(folder)], check=True)
+    if (folder / "forward.onnx").stat().st_size > BYTES_AT_ONCE:
         groups = [[name] for name in names]
     else:
         groups = [names]
     results = {}
     for group in groups:
-        workers = {name: Worker(name, widths, loss, threads, folder) for name in group}
+        workers = {name: Worker(name, network, threads, folder) for name in group}
         for worker in workers.values():
             worker.turn(2, keep=False)
         end = time.monotonic() + seconds * len(group)
@@ -109,10 +104,10 @@ def main():
     rows = []
     print("| network | threads | variant | ms a step | to our gradient | peak MB |\n|---|---|---|---|---|---|")
     for model in arguments.models:
-        widths, loss = NETWORKS[model]
+        names = [name for name in arguments.variants if model in PERCEPTRONS or name not in OF_PERCEPTRONS]
         for threads in arguments.threads:
             with tempfile.TemporaryDirectory() as folder:
-                results = measure(widths, loss, threads, arguments.variants, arguments.seconds, folder)
+                results = measure(model, threads, names, arguments.seconds, Path(folder))
             base = results.get("ours, gradient", (float("nan"), 0))[0]
             for name, (milliseconds, memory) in results.items():
                 rows.append([model, threads, name, milliseconds, milliseconds / base, memory])

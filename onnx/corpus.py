@@ -75,7 +75,8 @@ def train(name, net, layers, ties=(), tolerance=1e-5):
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     y = session.run(["y"], net.feeds)[0]
     feeds = {**net.feeds, **net.parameters, "target": y + net.normal(*y.shape).astype(y.dtype)}
-    return Case(name, training, complete(training, feeds), layers, loss_of(training), ties, tolerance)
+    feeds = complete(training, feeds)
+    return Case(name, training, feeds, layers, loss_of(training), ties, tolerance, forward=model)
 
 
 def loss_of(training):

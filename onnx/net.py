@@ -62,6 +62,8 @@ class Case:
     runnable: Callable = as_is
     # What isaac-rewrite has to be told.
     arguments: tuple = ()
+    # What it was made from, where a tool made it.
+    forward: ModelProto | None = None
 
 
 def needed(nodes, wanted):

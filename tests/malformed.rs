@@ -133,7 +133,7 @@ fn assert_none(panics: &[String]) {
 
 fn rewrite(model: Model) {
     if let Ok(analysis) = Analysis::new(&model, &[]) {
-        let choice = Choice { allow: Reason::ALL.into(), ..Choice::default() };
+        let choice = Choice { allow: Reason::ALL.into(), with_bias: true, ..Choice::default() };
         if let Ok(chosen) = analysis.choose(&choice) {
             model.to_bytes(&chosen.edit(&Direction::Fixed { lambda_a: 1.0 }).unwrap());
         }

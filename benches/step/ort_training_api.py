@@ -1,16 +1,14 @@
 """A step with ONNX Runtime's training API: its own gradient graph and its own optimizer graph."""
 
-from pathlib import Path
-
+import numpy as np
 import onnx
-from mlp import forward_model
 from ort_training import CheckpointState, Module, Optimizer, SessionOptions, artifacts
-from worker import LEARNING_RATE, arguments, batch, serve
+from worker import LEARNING_RATE, arguments, serve
 
 args = arguments()
-folder = Path(args.folder, "ort")
+folder = args.folder / "ort"
 folder.mkdir()
-model = forward_model(args.widths, seed=0)
+model = onnx.load(args.folder / "forward.onnx")
 losses = {"mse": artifacts.LossType.MSELoss, "cross-entropy": artifacts.LossType.CrossEntropyLoss}
 artifacts.generate_artifacts(
     model,
@@ -26,7 +24,8 @@ state = CheckpointState.load_checkpoint(folder / "checkpoint")
 module = Module(folder / "training_model.onnx", state, session_options=options)
 optimizer = Optimizer(folder / "optimizer_model.onnx", module)
 optimizer.set_learning_rate(LEARNING_RATE)
-x, labels = batch(args.widths, args.loss)
+batch = np.load(args.folder / "batch.npz")
+x, labels = batch["x"], batch["labels"]
 
 
 def step():

@@ -1,34 +1,22 @@
 """A step in PyTorch: with the gradient, with the authors' layers (zeta*), with BackPACK's Kronecker factors (K-FAC)."""
 
+import functools
+
 import torch
-from mlp import initial_parameters
-from worker import DAMPING, LEARNING_RATE, arguments, batch, serve
+from networks import batch, network
+from worker import DAMPING, LEARNING_RATE, arguments, serve
 
 args = arguments()
 torch.set_num_threads(args.threads)
+if args.method == "zeta-star":
+    import isaac
 
-
-def network():
-    layers = []
-    for weight, bias in initial_parameters(args.widths, seed=0):
-        fan_out, fan_in = weight.shape
-        if args.method == "zeta-star":
-            import isaac
-
-            layer = isaac.Linear(fan_in, fan_out, la=DAMPING)
-        else:
-            layer = torch.nn.Linear(fan_in, fan_out)
-        with torch.no_grad():
-            layer.weight.copy_(torch.from_numpy(weight))
-            layer.bias.copy_(torch.from_numpy(bias))
-        layers += [layer, torch.nn.ReLU()]
-    return torch.nn.Sequential(*layers[:-1])
-
-
-net = network()
+    net = network(args.network, functools.partial(isaac.Linear, la=DAMPING))
+else:
+    net = network(args.network)
 loss = torch.nn.MSELoss() if args.loss == "mse" else torch.nn.CrossEntropyLoss()
 optimizer = torch.optim.SGD(net.parameters(), lr=LEARNING_RATE)
-x, labels = map(torch.from_numpy, batch(args.widths, args.loss))
+x, labels = batch(args.network)
 
 
 def step():

@@ -4,29 +4,20 @@ import argparse
 import resource
 import sys
 import time
+from pathlib import Path
 
-import numpy as np
-
-BATCH = 60
 DAMPING = 1.0
 LEARNING_RATE = 0.01
 
 
 def arguments():
     parser = argparse.ArgumentParser()
+    parser.add_argument("network")
     parser.add_argument("loss")
     parser.add_argument("threads", type=int)
-    parser.add_argument("folder")
+    parser.add_argument("folder", type=Path)
     parser.add_argument("method", nargs="?", default="gradient")
-    parser.add_argument("--widths", type=int, nargs="+")
     return parser.parse_args()
-
-
-def batch(widths, loss):
-    """One batch of inputs in [0, 1), and its labels."""
-    rng = np.random.default_rng(0)
-    x = rng.random((BATCH, widths[0]), np.float32)
-    return x, x if loss == "mse" else rng.integers(0, widths[-1], BATCH)
 
 
 def serve(step):

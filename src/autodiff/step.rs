@@ -1,4 +1,4 @@
-use crate::model::{Builder, Dim, Graph, Index, NodeExt, Types, ValueId};
+use crate::model::{Builder, Dim, Graph, Index, NodeExt, ONNX_DOMAIN, Types, ValueId};
 use crate::proto::{NodeProto, TensorProto};
 
 /// One node of the forward pass at its turn in the backward pass: what a rule sees of it.
@@ -114,6 +114,26 @@ impl<'a> Step<'a, '_> {
     /// The value of a constant boolean input.
     pub(crate) fn bool_input(&self, slot: usize) -> Option<bool> {
         self.graph.constant_bools(self.index, self.value(slot)?)?.first().copied()
+    }
+
+    /// Whether the first output goes into products of matrices only, perhaps pooled or in another layout.
+    pub(crate) fn is_read_by_products(&self) -> bool {
+        let mut pending: Vec<ValueId> = self.index.output(self.node, 0).into_iter().collect();
+        while let Some(value) = pending.pop() {
+            let value = self.index.value(value);
+            if value.is_output || !value.captured_by.is_empty() {
+                return false;
+            }
+            for node in value.consumers.iter().map(|(node, _)| &self.graph.nodes()[node.0]) {
+                let is_any = |op_types: &[&str]| op_types.iter().any(|op_type| node.is(ONNX_DOMAIN, op_type));
+                if is_any(&["Flatten", "MaxPool", "Reshape", "Transpose"]) {
+                    pending.extend(self.index.output(node, 0));
+                } else if !is_any(&["Gemm", "MatMul", "Conv"]) {
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// A scalar of the first input's type.

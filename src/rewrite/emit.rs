@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::bias::Bias;
 use super::contraction::{Axes, Operand};
 use super::direction::Direction;
 use super::error::RewriteError;
@@ -59,7 +60,7 @@ impl Side {
 
 /// Collects the changes of one graph.
 pub(super) struct Emitter<'a> {
-    flow: &'a Flow<'a>,
+    pub(super) flow: &'a Flow<'a>,
     direction: &'a Direction<'a>,
     opset: i64,
     /// New values.
@@ -82,21 +83,39 @@ impl<'a> Emitter<'a> {
     ///
     /// # Errors
     /// A gradient that ζ needs and that is not there.
-    pub(super) fn replace(&mut self, conditioning: &Conditioning) -> Result<(), RewriteError> {
+    pub(super) fn replace(&mut self, conditioning: &Conditioning, bias: Option<&Bias>) -> Result<(), RewriteError> {
         let Some((carrier, _)) = conditioning.units.last() else {
             return Ok(());
         };
-        let place = carrier.nodes.iter().max().copied().unwrap_or(carrier.nodes[0]);
+        let place = match bias {
+            Some(bias) => bias.place(self.flow, carrier),
+            None => carrier.nodes.iter().max().copied(),
+        };
+        let place = place.unwrap_or(carrier.nodes[0]);
         let name = self.flow.name(carrier.result).to_owned();
         let mut nodes = Vec::new();
         let gradient = self.operand(&conditioning.units, Side::Gradient, &name, &mut nodes)?;
-        let input = self.operand(&conditioning.units, Side::Input, &name, &mut nodes)?;
+        let mut input = self.operand(&conditioning.units, Side::Input, &name, &mut nodes)?;
+        if bias.is_some() {
+            input = self.with_ones(carrier, &input, &name, &mut nodes);
+        }
         let sampled = match self.direction {
             Direction::Zeta { .. } => Some(self.operand(&conditioning.units, Side::Sampled, &name, &mut nodes)?.0),
             _ => None,
         };
-        self.operator(carrier, &name, &gradient, &input, sampled, &mut nodes);
-        for node in conditioning.units.iter().flat_map(|(unit, _)| &unit.nodes).chain(&conditioning.dropped.nodes) {
+        let is_plain = carrier.delivery == Delivery::Plain && carrier.addend.is_none();
+        let conditioned = if is_plain { name.clone() } else { self.fresh(&name, "conditioned") };
+        match bias {
+            None => self.operator(carrier, &name, [&gradient, &input], sampled, &conditioned, &mut nodes),
+            Some(bias) => {
+                let both = self.fresh(&name, "weight_and_bias");
+                self.operator(carrier, &name, [&gradient, &input], sampled, &both, &mut nodes);
+                self.split(carrier, bias, &name, &both, &conditioned, &mut nodes);
+            }
+        }
+        self.deliver(carrier, &name, &conditioned, &mut nodes);
+        let products = conditioning.units.iter().flat_map(|(unit, _)| &unit.nodes);
+        for node in products.chain(&conditioning.dropped.nodes).chain(bias.map(|bias| &bias.sum)) {
             self.edit.nodes.insert(node.0, Vec::new());
         }
         self.edit.nodes.insert(place.0, nodes);
@@ -118,7 +137,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// The name of a value that does not exist yet.
-    fn fresh(&mut self, base: &str, what: &str) -> String {
+    pub(super) fn fresh(&mut self, base: &str, what: &str) -> String {
         let mut name = format!("{base}/isaac/{what}");
         while self.flow.index.find(&name).is_some() || !self.names.insert(name.clone()) {
             name.push('_');
@@ -261,21 +280,19 @@ impl<'a> Emitter<'a> {
         scaled
     }
 
-    /// The operator itself, and what brings its result into the form that the rest of the graph expects.
+    /// The operator itself.
     fn operator(
         &mut self,
         unit: &Unit,
         name: &str,
-        gradient: &(String, bool),
-        input: &(String, bool),
+        [gradient, input]: [&(String, bool); 2],
         sampled: Option<String>,
+        conditioned: &str,
         nodes: &mut Vec<NodeProto>,
     ) {
-        let is_final = unit.delivery == Delivery::Plain && unit.addend.is_none();
-        let conditioned = if is_final { name.to_owned() } else { self.fresh(name, "conditioned") };
         let node_name = self.node_name(name);
         let mut operator =
-            NodeProto::build(DOMAIN, OPERATOR, &[&gradient.0, &input.0], &[&conditioned]).named(&node_name);
+            NodeProto::build(DOMAIN, OPERATOR, &[&gradient.0, &input.0], &[conditioned]).named(&node_name);
         match self.direction {
             Direction::Fixed { lambda_a } => operator = operator.with_float("lambda_a", *lambda_a),
             Direction::ZetaStar { lambda_a } => operator.input.push(lambda_a.clone()),
@@ -298,17 +315,21 @@ impl<'a> Emitter<'a> {
             operator = operator.with_int("batched", unit.batched.len() as i64);
         }
         nodes.push(operator);
+    }
+
+    /// Brings the operator's result into the form that the rest of the graph expects.
+    fn deliver(&mut self, unit: &Unit, name: &str, conditioned: &str, nodes: &mut Vec<NodeProto>) {
         match &unit.delivery {
             Delivery::Plain => {}
             Delivery::Unsqueezed(axes) if self.opset < 13 => {
-                nodes.push(NodeProto::build("", "Unsqueeze", &[&conditioned], &[name]).with_ints("axes", axes));
+                nodes.push(NodeProto::build("", "Unsqueeze", &[conditioned], &[name]).with_ints("axes", axes));
             }
             Delivery::Unsqueezed(axes) => {
                 let axes = self.constant(axes, "axes", name, nodes);
-                nodes.push(NodeProto::build("", "Unsqueeze", &[&conditioned, &axes], &[name]));
+                nodes.push(NodeProto::build("", "Unsqueeze", &[conditioned, &axes], &[name]));
             }
             Delivery::Reshaped(shape) => {
-                nodes.push(NodeProto::build("", "Reshape", &[&conditioned, self.flow.name(*shape)], &[name]));
+                nodes.push(NodeProto::build("", "Reshape", &[conditioned, self.flow.name(*shape)], &[name]));
             }
         }
         if let Some((addend, beta)) = unit.addend {
@@ -316,7 +337,7 @@ impl<'a> Emitter<'a> {
             if beta != 1.0 {
                 term = self.scaled(&term, beta.into(), addend, name, nodes);
             }
-            nodes.push(NodeProto::build("", "Add", &[&conditioned, &term], &[name]));
+            nodes.push(NodeProto::build("", "Add", &[conditioned, &term], &[name]));
         }
     }
 
@@ -346,7 +367,7 @@ impl<'a> Emitter<'a> {
         transposed
     }
 
-    fn constant(&mut self, values: &[i64], what: &str, name: &str, nodes: &mut Vec<NodeProto>) -> String {
+    pub(super) fn constant(&mut self, values: &[i64], what: &str, name: &str, nodes: &mut Vec<NodeProto>) -> String {
         let constant = self.fresh(name, what);
         nodes.push(constant_node(TensorProto::of_ints(values), &constant));
         constant

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::bias::Bias;
 use super::flow::Flow;
 use super::leaves::{Via, weight_leaves};
 use super::matching::{Layer, Matching};
@@ -95,6 +96,8 @@ pub struct LayerGradient {
     pub(super) obstacle: Option<Refusal>,
     pub(super) products: BTreeSet<usize>,
     pub(super) conditioning: Vec<Conditioning>,
+    /// The bias that can be conditioned with it.
+    pub(super) bias: Option<Bias>,
     forward: NodeId,
 }
 
@@ -169,6 +172,7 @@ impl Builder<'_> {
             obstacle: None,
             products: uses.keys().copied().collect(),
             conditioning: Vec::new(),
+            bias: None,
             forward: uses.values().map(|u| u.layer.node).min().expect("a layer has a product"),
         };
         let is_direct = uses.values().all(|u| u.via == Via::Layout);
@@ -186,6 +190,11 @@ impl Builder<'_> {
                         units.into_values().map(Conditioning::alone).collect()
                     }
                 };
+                if let [Conditioning { units, .. }] = layer.conditioning.as_slice()
+                    && let [(unit, _)] = units.as_slice()
+                {
+                    layer.bias = Bias::find(self.flow, unit);
+                }
             }
             Err(obstacle) => {
                 layer.refusal = Some(self.veto(uses).err().unwrap_or_else(|| obstacle.clone()));
@@ -334,6 +343,7 @@ fn opaque_layers(flow: &Flow<'_>, graph: GraphId) -> Vec<LayerGradient> {
                 }),
                 products: BTreeSet::new(),
                 conditioning: Vec::new(),
+                bias: None,
                 forward,
             });
             layer.product_outputs.push(flow.name(gradient).to_owned());

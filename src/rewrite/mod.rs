@@ -19,6 +19,7 @@
 //! # }
 //! ```
 
+mod bias;
 mod contraction;
 mod data;
 mod direction;
@@ -44,6 +45,7 @@ use crate::model::{
     Edit, GraphId, Index, Model, NodeExt, NodeId, ONNX_DOMAIN, PREVIEW_TRAINING_DOMAIN, Producer, TRAINING_METADATA,
     ValueId, fits,
 };
+use bias::Bias;
 use emit::Emitter;
 use flow::Flow;
 use matching::Matching;
@@ -77,6 +79,8 @@ pub struct Choice {
     pub layers: Vec<Selector>,
     /// Refusals to lift.
     pub allow: BTreeSet<Reason>,
+    /// Whether a layer's bias is conditioned with its weight, as one matrix whose last input is one in each row.
+    pub with_bias: bool,
 }
 
 impl<'a> Analysis<'a> {
@@ -165,7 +169,14 @@ impl<'a> Analysis<'a> {
         while let Some(at) = (0..refusals.len()).find(|&at| refusals[at].is_none() && self.is_blocked(at, &refusals)) {
             refusals[at] = Some(not_selected("a product of it is also one of a weight that is left alone"));
         }
-        Ok(Chosen { analysis: self, refusals })
+        let mut taken = BTreeSet::new();
+        let with_bias = self.layers.iter().zip(&refusals).map(|(layer, refusal)| {
+            let bias = layer.bias.as_ref().filter(|_| choice.with_bias && refusal.is_none());
+            // Layers whose outputs are added have one bias.
+            bias.is_some_and(|bias| taken.insert((layer.graph, bias.sum)))
+        });
+        let with_bias = with_bias.collect();
+        Ok(Chosen { analysis: self, refusals, with_bias })
     }
 
     fn is_blocked(&self, at: usize, refusals: &[Option<Refusal>]) -> bool {
@@ -181,6 +192,8 @@ impl<'a> Analysis<'a> {
 pub struct Chosen<'a> {
     analysis: &'a Analysis<'a>,
     refusals: Vec<Option<Refusal>>,
+    /// By layer: whether its bias is conditioned with it.
+    with_bias: Vec<bool>,
 }
 
 impl Chosen<'_> {
@@ -199,7 +212,13 @@ impl Chosen<'_> {
         for refusal in self.refusals.iter_mut().filter(|refusal| refusal.is_none()) {
             *refusal = Some(Refusal { reason: Reason::NotSelected, detail: why.to_owned() });
         }
+        self.with_bias.fill(false);
         self
+    }
+
+    /// The bias that is conditioned with this layer.
+    fn bias<'l>(&self, layer: &'l LayerGradient) -> Option<&'l Bias> {
+        layer.bias.as_ref().filter(|_| self.with_bias[layer.index - 1])
     }
 
     /// The changes that put the operator in the place of the chosen layers' products.
@@ -221,7 +240,7 @@ impl Chosen<'_> {
                 for conditioning in &layer.conditioning {
                     // Two weights may share a product.
                     if conditioning.units.iter().all(|(unit, _)| done.insert(unit.nodes[0])) {
-                        emitter.replace(conditioning)?;
+                        emitter.replace(conditioning, self.bias(layer))?;
                     }
                 }
             }

@@ -45,6 +45,8 @@ pub struct LayerReport {
     pub weight: String,
     /// The values that its product nodes make in the input graph.
     pub product_outputs: Vec<String>,
+    /// The value with the gradient of a bias that is conditioned with it.
+    pub bias_gradient: Option<String>,
     /// How the products are written.
     pub pattern: String,
     /// n.
@@ -76,11 +78,12 @@ impl Report {
 impl LayerReport {
     /// Every layer, in forward order.
     pub fn all(chosen: &Chosen<'_>) -> Vec<Self> {
-        chosen.layers().map(|(layer, refusal)| Self::new(layer, refusal)).collect()
+        chosen.layers().map(|(layer, refusal)| Self::new(chosen, layer, refusal)).collect()
     }
 
-    fn new(layer: &LayerGradient, refusal: Option<&Refusal>) -> Self {
+    fn new(chosen: &Chosen<'_>, layer: &LayerGradient, refusal: Option<&Refusal>) -> Self {
         Self {
+            bias_gradient: chosen.bias(layer).map(|bias| bias.gradient.clone()),
             index: layer.index,
             weight: layer.weight.clone(),
             product_outputs: layer.product_outputs.clone(),

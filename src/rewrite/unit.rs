@@ -5,6 +5,7 @@ use super::flow::Flow;
 use super::layer::{Reason, Refusal};
 use super::matching::Product;
 use crate::model::{Dim, NodeExt, NodeId, ValueId};
+use crate::proto::NodeProto;
 
 /// Under which name, and in which form, the rest of the graph expects the result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -223,11 +224,15 @@ fn sum_behind(flow: &Flow<'_>, value: ValueId) -> Option<(NodeId, Option<Vec<i64
     if slot != 0 || !node.is_onnx("ReduceSum") {
         return None;
     }
-    let axes = match node.ints("axes") {
+    Some((reader, constant_axes(flow, node)))
+}
+
+/// The axes of a ReduceSum, where they are constant.
+pub(super) fn constant_axes(flow: &Flow<'_>, node: &NodeProto) -> Option<Vec<i64>> {
+    match node.ints("axes") {
         Some(axes) => Some(axes.to_vec()),
         None => flow.index.input(node, 1).and_then(|axes| flow.constant_ints(axes)),
-    };
-    Some((reader, axes))
+    }
 }
 
 /// The node that alone reads `value`.

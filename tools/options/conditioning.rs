@@ -16,6 +16,9 @@ pub(crate) struct Conditioning {
     /// Rewrite layers that are left alone for this reason (see isaac-rewrite --explain), each product by itself.
     #[arg(long, value_name = "CODE", value_parser = reason)]
     allow: Vec<Reason>,
+    /// Condition each layer's bias with its weight, as one matrix; by default biases keep their plain gradients, as in the paper.
+    #[arg(long)]
+    with_bias: bool,
     /// Which graph inputs or initializers are trained, where the graph does not tell.
     #[arg(long, value_name = "GLOB")]
     pub(crate) param: Vec<String>,
@@ -50,7 +53,11 @@ impl Conditioning {
     /// # Errors
     /// A selector that matches nothing.
     pub(crate) fn choose<'a>(&self, analysis: &'a Analysis<'_>) -> Result<Chosen<'a>, RewriteError> {
-        let choice = Choice { layers: self.layers.clone(), allow: self.allow.iter().copied().collect() };
+        let choice = Choice {
+            layers: self.layers.clone(),
+            allow: self.allow.iter().copied().collect(),
+            with_bias: self.with_bias,
+        };
         let chosen = analysis.choose(&choice)?;
         let is_plain = self.method == MethodName::Gradient;
         Ok(if is_plain { chosen.none("--method gradient keeps the plain product") } else { chosen })

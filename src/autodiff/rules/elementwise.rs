@@ -75,10 +75,16 @@ fn square(s: &mut Step<'_, '_>, value: &str) -> String {
 fn relu(s: &mut Step<'_, '_>) -> Done {
     let zero = s.scalar(0.0);
     let positive = s.b.op("Greater", &[s.y(0), &zero]);
-    masked(s, &positive, &zero)
+    if !s.is_read_by_products() {
+        return masked(s, &positive, &zero);
+    }
+    // Where takes four times as long as this product, which is not zero if what arrives is infinite; but then a product of
+    // matrices has made all of its row infinite.
+    let elem = s.elem(0);
+    let slope = s.b.cast(&positive, elem);
+    by_slope(s, &slope)
 }
 
-/// 1 - y².
 fn tanh(s: &mut Step<'_, '_>) -> Done {
     let squared = square(s, s.y(0));
     let slope = affine(s, &squared, -1.0, 1.0);

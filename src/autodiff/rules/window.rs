@@ -159,6 +159,25 @@ impl Window {
         s.b.op("Slice", &[&whole, &starts, &ends, &axes])
     }
 
+    /// The elements of the kernel by their places, row-major; `None` if there are more than `most`.
+    pub(super) fn taps(&self, most: i64) -> Option<Vec<Vec<i64>>> {
+        let place = |mut at: i64| {
+            let mut tap = vec![0; self.kernel.len()];
+            for (place, size) in tap.iter_mut().zip(&self.kernel).rev() {
+                *place = at % size;
+                at /= size;
+            }
+            tap
+        };
+        Some((0..self.count(most)?).map(place).collect())
+    }
+
+    /// The number of the kernel's elements, if there are no more than `most`.
+    fn count(&self, most: i64) -> Option<i64> {
+        let count = self.kernel.iter().try_fold(1, |count: i64, size| count.checked_mul(*size));
+        count.filter(|&count| count <= most)
+    }
+
     /// What each window sees of an image with one channel: its elements as channels.
     pub(super) fn patches(&self, s: &mut Step<'_, '_>, image: &str) -> Result<String, Refusal> {
         let kernel = self.one_hot(s)?;
@@ -167,9 +186,7 @@ impl Window {
 
     /// A kernel for each element of the window, with a one there.
     pub(super) fn one_hot(&self, s: &mut Step<'_, '_>) -> Result<String, Refusal> {
-        let count = self.kernel.iter().try_fold(1, |count: i64, size| count.checked_mul(*size));
-        let count = count.filter(|&count| count <= MAX_ONE_HOT);
-        let count = count.ok_or_else(|| format!("a kernel of sizes {:?}", self.kernel))?;
+        let count = self.count(MAX_ONE_HOT).ok_or_else(|| format!("a kernel of sizes {:?}", self.kernel))?;
         let dims: Vec<i64> = [count, 1].into_iter().chain(self.kernel.iter().copied()).collect();
         let values: Vec<f64> = (0..count * count).map(|at| f64::from(u8::from(at % (count + 1) == 0))).collect();
         let elem = s.elem(0);

@@ -259,11 +259,11 @@ impl Warp {
 
     /// Only whole warps exchange values in our kernels; anything else is refused.
     fn shuffle(&mut self, shuffle: Shuffle, active: Lanes) -> Result<(), &'static str> {
-        if self.words[shuffle.clamp] != [31; LANES] || self.words[shuffle.members] != [Lanes::MAX; LANES] {
-            return Err("a shuffle within less than the warp");
-        }
         if active != Lanes::MAX {
             return Err("a shuffle to which not all threads of the warp come");
+        }
+        if self.words[shuffle.clamp] != [31; LANES] || self.words[shuffle.members] != [Lanes::MAX; LANES] {
+            return Err("a shuffle within less than the warp");
         }
         let values = self.words[shuffle.value];
         self.words[shuffle.to] = self.words[shuffle.lane].map(|from| values[from as usize % LANES]);

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 import suite
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from operators import COVERED, REFUSED
 
 CASES = list(suite.cases(COVERED))
@@ -53,6 +53,45 @@ def run(proto, folder, x):
     path, refusal = suite.lower(proto, folder)
     assert refusal is None, refusal
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x})
+
+
+def test_relu_stops_an_infinite_gradient(tmp_path):
+    """y = sqrt(relu(x)): dy/dx is 0 below zero, although that of the root is infinite there."""
+    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Sqrt", ["r"], ["y"])]
+    x = np.array([[-1.0, 4.0]], np.float32)
+    [got] = run(model(nodes, ["x"], x.shape), tmp_path, x)
+    np.testing.assert_array_equal(got, [[0, 0.25]])
+
+
+@pytest.mark.parametrize("between", [[], ["Transpose"], ["MaxPool", "Flatten"]], ids=str)
+def test_relu_before_a_product(between, tmp_path):
+    """The gradient of the mean square of relu(x) w, with what may lie between."""
+    x = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
+    w = np.random.default_rng(1).standard_normal((9 if "Flatten" in between else 3 if between else 4, 2)).astype(np.float32)
+    attributes = {"MaxPool": {"kernel_shape": [2]}, "Transpose": {"perm": [0, 2, 1]}, "Flatten": {}}
+    nodes, value = [helper.make_node("Relu", ["x"], ["r"])], "r"
+    for op_type in between:
+        nodes.append(helper.make_node(op_type, [value], [op_type], **attributes[op_type]))
+        value = op_type
+    nodes += [
+        helper.make_node("Constant", [], ["w"], value=numpy_helper.from_array(w)),
+        helper.make_node("MatMul", [value, "w"], ["z"]),
+        helper.make_node("Mul", ["z", "z"], ["y"]),
+    ]
+    [got] = run(model(nodes, ["x"], x.shape), tmp_path, x)
+    relu = np.maximum(x.astype(np.float64), 0)
+    expected = np.zeros(x.shape)
+    if "MaxPool" in between:
+        last = relu[:, :, 1:] > relu[:, :, :-1]
+        pooled = np.where(last, relu[:, :, 1:], relu[:, :, :-1]).reshape(2, -1)
+        slope = (2 * (pooled @ w) @ w.T).reshape(last.shape)
+        expected[:, :, 1:] += np.where(last, slope, 0)
+        expected[:, :, :-1] += np.where(last, 0, slope)
+    elif between:
+        expected = (2 * (relu.swapaxes(1, 2) @ w) @ w.T).swapaxes(1, 2)
+    else:
+        expected = 2 * (relu @ w) @ w.T
+    np.testing.assert_allclose(got, np.where(x > 0, expected, 0), rtol=1e-5, atol=1e-5)
 
 
 def test_uses_of_a_value_add_up(tmp_path):

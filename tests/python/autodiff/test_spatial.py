@@ -167,24 +167,35 @@ SAME = {"upper": {"strides": [2, 2], "auto_pad": "SAME_UPPER"}, "lower": {"auto_
 
 
 @pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("group", [1, 2, 4])
+@pytest.mark.parametrize("channels, group", [(4, 1), (9, 1), (4, 2), (4, 4)])
 @pytest.mark.parametrize("window", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
-def test_conv(window, group, known, tmp_path):
-    feeds = {"x": values((2, 4, 7, 6)), "w": values((8, 4 // group, 3, 2), 1), "b": values((8,), 2)}
-    one("Conv", feeds, 17, known=known, group=group, **window).check(tmp_path)
+def test_conv(window, channels, group, known, tmp_path):
+    feeds = {"x": values((2, channels, 7, 6)), "w": values((8, channels // group, 3, 2), 1), "b": values((8,), 2)}
+    one("Conv", feeds, 17, known=known, step=1, group=group, **window).check(tmp_path, 1e-4)
 
 
-@pytest.mark.parametrize("group", [1, 4])
+@pytest.mark.parametrize("channels, group", [(4, 1), (9, 1), (4, 4)])
 @pytest.mark.parametrize("window", SAME.values(), ids=SAME)
-def test_conv_with_padding_by_size(window, group, tmp_path):
-    feeds = {"x": values((2, 4, 7, 6)), "w": values((4, 4 // group, 3, 2), 1)}
-    one("Conv", feeds, 17, group=group, **window).check(tmp_path)
+def test_conv_with_padding_by_size(window, channels, group, tmp_path):
+    feeds = {"x": values((2, channels, 7, 6)), "w": values((4, channels // group, 3, 2), 1)}
+    one("Conv", feeds, 17, step=1, group=group, **window).check(tmp_path, 1e-4)
 
 
 @pytest.mark.parametrize("shape, kernel", [((2, 4, 9), (3,)), ((2, 4, 4, 3, 5), (2, 2, 3))], ids=["1-D", "3-D"])
 def test_depthwise_conv_over_one_and_three_axes(shape, kernel, tmp_path):
     feeds = {"x": values(shape), "w": values((4, 1, *kernel), 1)}
-    one("Conv", feeds, 12, group=4, strides=[2] * len(kernel)).check(tmp_path)
+    one("Conv", feeds, 12, group=4, strides=[2] * len(kernel)).check(tmp_path, 1e-4)
+
+
+@pytest.mark.parametrize(
+    "shape, kernel",
+    [((2, 9, 9), (3,)), ((2, 9, 4, 3, 5), (2, 2, 3)), ((2, 9, 4, 5), (1, 1)), ((1, 8, 9, 9), (9, 9))],
+    ids=["1-D", "3-D", "one-element", "more-elements-than-products"],
+)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_conv_with_many_channels(shape, kernel, stride, tmp_path):
+    feeds = {"x": values(shape), "w": values((3, shape[1], *kernel), 1)}
+    one("Conv", feeds, 17, step=1, strides=[stride] * len(kernel)).check(tmp_path, 1e-4)
 
 
 TRANSPOSED = CONVOLUTIONS | SAME | {
@@ -195,16 +206,17 @@ TRANSPOSED = CONVOLUTIONS | SAME | {
 }
 
 
-@pytest.mark.parametrize("group", [1, 2])
+@pytest.mark.parametrize("channels, group", [(6, 1), (9, 1), (6, 2)])
 @pytest.mark.parametrize("window", TRANSPOSED.values(), ids=TRANSPOSED)
-def test_conv_transpose(window, group, tmp_path):
-    feeds = {"x": values((2, 4, 4, 3)), "w": values((4, 6 // group, 3, 3), 1), "b": values((6,), 2)}
+def test_conv_transpose(window, channels, group, tmp_path):
+    feeds = {"x": values((2, 4, 4, 3)), "w": values((4, channels // group, 3, 3), 1), "b": values((channels,), 2)}
     one("ConvTranspose", feeds, 17, group=group, **window).check(tmp_path)
 
 
+@pytest.mark.parametrize("channels", [3, 9])
 @pytest.mark.parametrize("window", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
-def test_conv_transpose_of_unknown_sizes(window, tmp_path):
-    feeds = {"x": values((2, 4, 4, 3)), "w": values((4, 3, 3, 3), 1)}
+def test_conv_transpose_of_unknown_sizes(window, channels, tmp_path):
+    feeds = {"x": values((2, 4, 4, 3)), "w": values((4, channels, 3, 3), 1)}
     one("ConvTranspose", feeds, 13, known=False, **window).check(tmp_path)
 
 

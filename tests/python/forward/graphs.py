@@ -1,12 +1,10 @@
 """Making a training graph with isaac-rewrite, and driving it as its metadata say."""
 
-import json
-
 import numpy as np
 import onnx
 import onnxruntime
 from isaac_gemm import session_options
-from tool import call
+from tool import call, training_map
 
 
 def make(forward, folder, *arguments):
@@ -52,11 +50,6 @@ class Training:
         """By parameter: its gradient, or what takes its place."""
         outputs = self.run(feeds)
         return {entry["name"]: outputs[entry["gradient"]] for entry in self.map["parameters"]}
-
-
-def training_map(model):
-    [text] = [entry.value for entry in model.metadata_props if entry.key == "isaac.training"]
-    return json.loads(text)
 
 
 def relative_error(got, expected):

@@ -5,6 +5,7 @@ import numpy as np
 import onnx
 import pytest
 from graphs import Training, make, relative_error
+from net import Net
 from networks import network as relu_network
 from networks import random_layers, stored
 
@@ -93,6 +94,58 @@ def test_chosen_layers(network, tmp_path):
         expected = plain if i == 1 else dense.zeta_star(g, values[i], 0.1)
         assert relative_error(got[f"fc{i}.weight"], expected) < TOLERANCE
         assert i == 1 or relative_error(plain, expected) > 0.1
+
+
+def with_ones(values):
+    """The layer's input with a feature that is one in each row."""
+    return np.append(values, np.ones((*values.shape[:-1], 1)), axis=-1)
+
+
+@pytest.mark.parametrize("method", ["zeta-star", "zeta", "kfac"])
+def test_bias_with_its_weight(network, method, tmp_path):
+    options = ["--lambda-g", 0.4] if method == "zeta" else []
+    training, sampled = graph(network, tmp_path, "--with-bias", "--method", method, "--lambda", 0.1, *options)
+    arrays, x, labels = network
+    values, gradients = expected_gradients(network)
+    outputs = training.run({"x": x, "labels": labels})
+    gradient_of = {entry["name"]: entry["gradient"] for entry in training.map["parameters"]}
+    for i, g in enumerate(gradients):
+        expected = dense.zeta_star(g, with_ones(values[i]), 0.1)
+        if sampled:
+            [drawn] = {name for name in sampled if outputs[name].shape[1] == WIDTHS[i + 1]}
+            lambda_g = 0.4 if method == "zeta" else 0.1
+            expected = dense.zeta(g, with_ones(values[i]), outputs[drawn].astype(np.float64), 0.1, lambda_g)
+        assert relative_error(outputs[gradient_of[f"fc{i}.weight"]], expected[:, :-1]) < TOLERANCE
+        assert relative_error(outputs[gradient_of[f"fc{i}.bias"]], expected[:, -1]) < TOLERANCE
+        assert relative_error(g.sum(0), expected[:, -1]) > 0.1
+
+
+@pytest.mark.parametrize("axis", [-1, 0], ids=["tokens", "features-first"])
+def test_bias_of_other_layouts(axis, tmp_path):
+    """x W + b over tokens, and W x + b with features first; mean squared error."""
+    rng = np.random.default_rng(5)
+    net = Net()
+    if axis == -1:
+        net.data("x", ["N", 3, 7], rng.normal(size=(4, 3, 7)).astype(np.float32))
+        net.weight("w", 7, 5), net.weight("b", 5)
+        net.op("MatMul", "x", "w", into="z")
+    else:
+        net.data("x", [7, "N"], rng.normal(size=(7, 12)).astype(np.float32))
+        net.weight("w", 5, 7), net.weight("b", 5, 1)
+        net.op("MatMul", "w", "x", into="z")
+    net.op("Add", "z", "b", into="y")
+    net.output("y")
+    arguments = ["--loss", "mse", "--optimizer", "none", "--lambda", 0.2, "--with-bias"]
+    training = Training(make(net.model(), tmp_path, *arguments))
+    x, w, b = net.feeds["x"], net.parameters["w"], net.parameters["b"]
+    y = x @ w + b if axis == -1 else w @ x + b
+    target = rng.normal(size=y.shape).astype(np.float32)
+    got = training.gradients({"x": x, training.map["labels"][0]: target})
+    g, a = 2 * (y - target).astype(np.float64) / y.size, x.astype(np.float64)
+    g, a = (v.reshape(-1, v.shape[-1]) if axis == -1 else v.T for v in (g, a))
+    expected = dense.zeta_star(g, with_ones(a), 0.2)
+    assert relative_error(got["w"], expected[:, :-1].T if axis == -1 else expected[:, :-1]) < TOLERANCE
+    assert relative_error(got["b"], expected[:, -1].reshape(b.shape)) < TOLERANCE
 
 
 def test_gradient_has_no_operator_and_no_damping(network, tmp_path):

@@ -8,10 +8,10 @@ import onnxruntime
 import pytest
 from conftest import ROOT
 from networks import network, random_layers
-from graphs import Training, make, relative_error, training_map
+from graphs import Training, make, relative_error
 from net import Net
 from onnx import TensorProto, helper, numpy_helper
-from tool import call
+from tool import call, training_map
 
 FIXTURES = ROOT / "tests" / "fixtures"
 NOT_YET = {"addmm_scaled_ts13", "gpt2_hf_ts15"}

@@ -51,6 +51,12 @@ def rewrite(model, folder, *arguments):
     return Rewritten(json.loads(done.stdout), before, target.read_bytes())
 
 
+def training_map(model):
+    """What the metadata of a training graph say of its inputs and outputs."""
+    [text] = [entry.value for entry in model.metadata_props if entry.key == "isaac.training"]
+    return json.loads(text)
+
+
 def fields(message):
     """The fields of an encoded protobuf message, in order: (number, payload)."""
     at = 0
