@@ -20,7 +20,6 @@ mod memory;
 mod plan;
 #[cfg(test)]
 #[path = "../../../tests/cuda/ptx/mod.rs"]
-#[allow(unreachable_pub)]
 mod ptx;
 mod steps;
 

@@ -10,6 +10,8 @@ pub(crate) type Status = i32;
 
 pub(crate) const INVALID_VALUE: Status = 1;
 pub(crate) const OUT_OF_MEMORY: Status = 2;
+pub(crate) const INVALID_PTX: Status = 218;
+pub(crate) const NOT_FOUND: Status = 500;
 pub(crate) const LAUNCH_FAILED: Status = 719;
 pub(crate) const NOT_SUPPORTED: Status = 801;
 const UNKNOWN: Status = 999;

@@ -20,5 +20,7 @@ mod absent;
 mod blas;
 mod driver;
 mod memory;
+#[path = "../ptx/mod.rs"]
+mod ptx;
 mod runtime;
 mod stream;
