@@ -74,14 +74,25 @@ struct View {
 // Where row i of a packed lower triangle begins.
 __device__ u32 row_start(u32 i) { return i * (i + 1) / 2; }
 
-// The threads of a block go through a rows × cols rectangle in the order in which `view` is stored.
+// The threads of a block go through a rows × cols rectangle, neighbours to what `view` has next to each other.
 template <typename Visit> __device__ void visit(const View &view, u32 rows, u32 cols, Visit visit) {
-    bool by_rows = view.col_stride == 1;
-    u32 inner = by_rows ? cols : rows;
+    if (view.col_stride == 1) {
+        constexpr u32 WIDTH = 16;
 #pragma unroll 1
-    for (u32 at = threadIdx.x; at < rows * cols; at += THREADS) {
-        u32 major = at / inner, minor = at % inner;
-        by_rows ? visit(major, minor) : visit(minor, major);
+        for (u32 row = threadIdx.x / WIDTH; row < rows; row += THREADS / WIDTH) {
+#pragma unroll 1
+            for (u32 col = threadIdx.x % WIDTH; col < cols; col += WIDTH) {
+                visit(row, col);
+            }
+        }
+    } else {
+#pragma unroll 1
+        for (u32 col = threadIdx.x / WARP; col < cols; col += THREADS / WARP) {
+#pragma unroll 1
+            for (u32 row = threadIdx.x % WARP; row < rows; row += WARP) {
+                visit(row, col);
+            }
+        }
     }
 }
 
