@@ -87,6 +87,9 @@ fn shared_memory_has_bounds() {
         &Start { shared_bytes: 0, ..ONE_BLOCK },
         &shared("st.shared.u32 [%rd6], %r1; // here"),
     );
+    let both =
+        "mov.u64 %rd8, words;\nadd.s64 %rd9, %rd8, %rd4;\nst.shared.u32 [%rd9], %r1;\nst.shared.u32 [%rd7], %r1;";
+    passes(&ONE_BLOCK, &shared(both));
     passes(
         &Start { shared_bytes: 0, ..ONE_BLOCK },
         "mov.u64 %rd5, words;\nadd.s64 %rd6, %rd5, %rd4;\nst.shared.u32 [%rd6], %r1;",
@@ -129,6 +132,19 @@ fn threads_of_a_block_race() {
         "writes what thread",
         &ONE_WARP,
         "ld.global.u32 %r4, [%rd1];\nsetp.eq.s32 %p1, %r1, 5;\n@%p1 st.global.u32 [%rd1], %r4; // here",
+    );
+    let all_read = "setp.eq.s32 %p1, %r1, 0;\nsetp.eq.s32 %p2, %r1, 1;\nld.global.u32 %r4, [%rd1];\nbar.sync 0;\n";
+    passes(&ONE_BLOCK, &format!("{all_read}@%p1 st.global.u32 [%rd1], %r4;"));
+    finds(
+        "writes what thread 1 read",
+        &ONE_WARP,
+        &format!("{all_read}@%p2 ld.global.u32 %r4, [%rd1];\n@%p1 st.global.u32 [%rd1], %r4; // here"),
+    );
+    // The one that writes is the first of those that read.
+    finds(
+        "writes what thread",
+        &ONE_WARP,
+        "ld.global.u32 %r4, [%rd1];\nsetp.eq.s32 %p1, %r1, 0;\n@%p1 st.global.u32 [%rd1], %r4; // here",
     );
 }
 

@@ -17,14 +17,14 @@ pub trait Memory {
     fn note_write(&self, _address: u64, _len: usize) {}
 }
 
-/// Who touched a few bytes last.
+/// Who touched a few bytes: the last to write them, and the first block's last phase to read them. Blocks run one after the other, so
+/// whatever the others do after that one races with it.
 #[derive(Clone, Copy, Default)]
 struct Trace {
     write: Toucher,
     read: Toucher,
-    /// Whether others than `read` read it too: in the same phase, and in other blocks.
-    read_by_threads: bool,
-    read_by_blocks: bool,
+    /// Whether other threads than `read` read it too, in the same phase.
+    read_by_others: bool,
 }
 
 /// A thread in the time between two barriers; phases count from 1.
@@ -55,15 +55,13 @@ impl Trace {
         if !writes {
             let is_new = self.read.is_nobody() || self.read.block == by.block && self.read.phase != by.phase;
             if is_new {
-                *self = Self { read: by, read_by_threads: false, ..*self };
+                *self = Self { read: by, read_by_others: false, ..*self };
             } else {
-                self.read_by_threads |= self.read.thread != by.thread;
-                self.read_by_blocks |= self.read.block != by.block;
+                self.read_by_others |= self.read.thread != by.thread;
             }
             return Ok(());
         }
-        let is_shared =
-            self.read_by_blocks || self.read_by_threads && self.read.block == by.block && self.read.phase == by.phase;
+        let is_shared = self.read_by_others && self.read.block == by.block && self.read.phase == by.phase;
         if is_shared || self.read.races_with(by) {
             return Err(format!("a race: it writes what {} read", self.read.describe(by)));
         }
