@@ -14,7 +14,7 @@ const SIDE: usize = 64;
 const TRIANGLE: usize = TILE * (TILE + 1) / 2;
 const FACTORS: usize = TRIANGLE + TILE;
 /// Above so many multiplications a Gram matrix costs more to make in every block than in a launch of its own.
-const FUSED: usize = 1 << 23;
+const FUSED: usize = 1 << 21;
 /// Blocks that together convert an array; each of its threads takes many elements.
 const CONVERTERS: usize = 1 << 10;
 
