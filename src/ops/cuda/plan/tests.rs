@@ -158,7 +158,7 @@ fn check_solve(module: &Module, rows: usize, cols: usize, stored_transposed: boo
 }
 
 #[test]
-fn orders_that_one_launch_solves() {
+fn orders_of_one_tile() {
     let module = module();
     for rows in [1, 2, 7, 31, 32, 33, 60, 64, 100, 127, 128] {
         for cols in [1, 10, 100, 400] {
