@@ -105,18 +105,13 @@ pub(crate) fn steps() -> Vec<Step> {
         command: Box::new(docs_tests),
         ..Step::pytest("docs", "the README and the examples", Environment::StockNewest)
     });
-    // Last, because they build everything once more, with tract in it.
     steps.push(Step {
-        name: "tract".to_owned(),
-        what: "the Rust tests of the embedded runtime",
-        environments: Vec::new(),
-        counts_tests: true,
-        command: Box::new(|| Ok(cargo_tests(&["--features", "tract", "--test", "tract"]))),
-    });
-    steps.push(Step {
-        name: "train-tract".to_owned(),
-        command: Box::new(train_in_tract),
-        ..Step::pytest("train", "isaac-train in the embedded runtime", Environment::StockNewest)
+        environments: vec![Environment::Cuda],
+        ..Step::check("cuda-kernels", "the CUDA kernels: compiled anew, and assembled for every architecture", || {
+            let mut command = Environment::Cuda.command();
+            command.args(["tools/python/cuda_kernels.py", "--check"]);
+            command
+        })
     });
     steps.push(Step {
         command: Box::new(cuda_tests),
@@ -130,6 +125,19 @@ pub(crate) fn steps() -> Vec<Step> {
         name: "cuda-deferred".to_owned(),
         command: Box::new(cuda_tests_deferred),
         ..Step::pytest("cuda", "the same on streams that work only when they are waited for", Environment::Cuda)
+    });
+    // Last, because they build everything once more, with tract in it.
+    steps.push(Step {
+        name: "tract".to_owned(),
+        what: "the Rust tests of the embedded runtime",
+        environments: Vec::new(),
+        counts_tests: true,
+        command: Box::new(|| Ok(cargo_tests(&["--features", "tract", "--test", "tract"]))),
+    });
+    steps.push(Step {
+        name: "train-tract".to_owned(),
+        command: Box::new(train_in_tract),
+        ..Step::pytest("train", "isaac-train in the embedded runtime", Environment::StockNewest)
     });
     steps
 }

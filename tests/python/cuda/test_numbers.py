@@ -24,7 +24,17 @@ def after_relu(rows, features):
     return np.maximum(RNG.normal(0.3, 1.0, (rows, features)), 0).astype(np.float32)
 
 
-@pytest.mark.parametrize("form", ["samples", "features"])
+def tolerance(a, damping, form):
+    """1e-5 for the form that `auto` takes. A matrix of the larger order is singular but for the damping: in float, which is all that
+    the kernels have, that costs digits by its condition number."""
+    rows, features = a.shape
+    if form == "auto" or (form == "samples") == (rows <= features):
+        return 1e-5
+    condition = 1 + np.linalg.norm(a.astype(np.float64), 2) ** 2 / (rows * damping)
+    return max(2e-5, 2**-23 * condition)
+
+
+@pytest.mark.parametrize("form", ["auto", "samples", "features"])
 @pytest.mark.parametrize("rows", ROWS)
 def test_grid(rows, form):
     node = session(("G", "A", "lambda_a"), form=form)
@@ -34,7 +44,7 @@ def test_grid(rows, form):
             g = normal(rows, outputs)
             for damping in map(np.float32, [0.1, 10.0, 1e6]):
                 relative = error(run(node, g, a, lambda_a=damping), Reference(a)(g, damping))
-                assert relative < 1e-5, (features, outputs, damping, relative)
+                assert relative < tolerance(a, damping, form), (features, outputs, damping, relative)
 
 
 @pytest.mark.parametrize("rows", [9, 70])
@@ -133,8 +143,9 @@ def test_threads_on_one_session():
 
 def test_a_failed_factorisation_is_told_at_the_next_call():
     node = session(("G", "A", "lambda_a"), form="samples")
-    g, a = normal(4, 3), np.repeat(normal(1, 50), 4, axis=0) * np.float32(1e3)
-    assert np.isnan(run(node, g, a, lambda_a=1e-30)).all()
-    with pytest.raises(Exception, match="dense1.*order 4.*lambda = 1e-30.*earlier call.*pivot"):
+    # Equal rows, all powers of two: nothing is left of the second pivot, not even by rounding.
+    g, a = normal(4, 3), np.full((4, 64), 2, np.float32)
+    assert np.isnan(run(node, g, a, lambda_a=2.0**-60)).all()
+    with pytest.raises(Exception, match="dense1.*order 4.*lambda = 8.67.*e-19.*earlier call.*pivot"):
         run(node, g, a, lambda_a=1.0)
     assert np.isfinite(run(node, g, a, lambda_a=1.0)).all()
