@@ -1,6 +1,7 @@
 """How long IsaacGemm takes compared with Gemm, in real sessions.
 
     ISAAC_LIBRARY=target/release/libisaac.so python benches/layer.py [--rounds N] [--damping X] [--relu] [--cpu-time] [--csv FILE]
+        [--device cuda]
 
 Needs numpy, onnx and an onnxruntime. Each row's two nodes run alternately in the same process, so that whatever else the
 machine does meets both; times are medians, with inputs and outputs bound beforehand. `limit` is 1 + the fewest extra
@@ -34,7 +35,10 @@ SHAPES = [  # rows, inputs, outputs
 ]
 
 
-def session(node, threads, inputs):
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def session(node, threads, inputs, device):
     declared = [helper.make_tensor_value_info(name, TensorProto.FLOAT, x.shape) for name, x in inputs.items()]
     output = helper.make_tensor_value_info("Y", TensorProto.FLOAT, None)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.isaac", 1)]
@@ -42,17 +46,17 @@ def session(node, threads, inputs):
     options = onnxruntime.SessionOptions()
     options.register_custom_ops_library(os.environ["ISAAC_LIBRARY"])
     options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[PROVIDERS[device]])
 
 
 class Timed:
-    def __init__(self, node, threads, inputs):
+    def __init__(self, node, threads, inputs, device):
         inputs = {name: inputs[name] for name in node.input}
-        self.session = session(node, threads, inputs)
+        self.session = session(node, threads, inputs, device)
         self.binding = self.session.io_binding()
         for name, x in inputs.items():
-            self.binding.bind_cpu_input(name, x)
-        self.binding.bind_output("Y", "cpu")
+            self.binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(x, device, 0))
+        self.binding.bind_output("Y", device)
         self.times = []
 
     def run(self, clock, keep):
@@ -71,16 +75,16 @@ def limit(rows, inputs, outputs):
     return 1 + min(samples, features) / (2 * rows * inputs * outputs)
 
 
-def measure(shape, threads, rounds, damping, relu, clock):
+def measure(shape, threads, rounds, damping, relu, clock, device):
     rng = np.random.default_rng(0)
     rows, inputs, outputs = shape
     tensors = {"G": rng.normal(size=(rows, outputs)), "A": rng.normal(size=(rows, inputs))}
     if relu:
         tensors["A"] = np.maximum(tensors["A"], 0)
     tensors = {name: x.astype(np.float32) for name, x in tensors.items()}
-    plain = Timed(helper.make_node("Gemm", ["G", "A"], ["Y"], transA=1), threads, tensors)
+    plain = Timed(helper.make_node("Gemm", ["G", "A"], ["Y"], transA=1), threads, tensors, device)
     node = helper.make_node("IsaacGemm", ["G", "A"], ["Y"], domain="ai.isaac", lambda_a=damping)
-    isaac = Timed(node, threads, tensors)
+    isaac = Timed(node, threads, tensors, device)
     rounds = max(20, min(rounds, int(rounds * 2e7 / (rows * inputs * outputs))))
     for keep in [False] * 5 + [True] * rounds:
         plain.run(clock, keep)
@@ -94,6 +98,7 @@ def main():
     parser.add_argument("--damping", type=float, default=1.0)
     parser.add_argument("--relu", action="store_true", help="inputs as after a ReLU instead of normal ones")
     parser.add_argument("--csv")
+    parser.add_argument("--device", choices=PROVIDERS, default="cpu")
     help_cpu = "measure what the calling thread computes, on one thread only: for a machine that does other things too"
     parser.add_argument("--cpu-time", action="store_true", help=help_cpu)
     arguments = parser.parse_args()
@@ -101,9 +106,9 @@ def main():
     header = ["threads", "rows", "inputs", "outputs", "gemm_us", "isaac_us", "ratio", "limit", "over"]
     print(("{:>9}" * len(header)).format(*header))
     results = []
-    for threads in (1,) if arguments.cpu_time else (1, 2):
+    for threads in (1,) if arguments.cpu_time or arguments.device == "cuda" else (1, 2):
         for shape in SHAPES:
-            plain, isaac = measure(shape, threads, arguments.rounds, arguments.damping, arguments.relu, clock)
+            plain, isaac = measure(shape, threads, arguments.rounds, arguments.damping, arguments.relu, clock, arguments.device)
             ratio, least = isaac / plain, limit(*shape)
             results.append([threads, *shape, plain * 1e6, isaac * 1e6, ratio, least, ratio / least])
             print(("{:9}" * 4 + "{:9.1f}" * 2 + "{:9.3f}" * 3).format(*results[-1]))

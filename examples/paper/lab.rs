@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use isaac::model::Model;
 use isaac::optimizer::{Moments, Optimizer, Update};
 use isaac::rewrite::{Analysis, Choice, Selector};
-use isaac::runtime::{OnnxRuntime, Program};
+use isaac::runtime::{Device, OnnxRuntime, Program};
 use isaac::tensors::Tensor;
 use isaac::train::data::{Batches, Builtin, Dataset, Examples, Role, Split};
 use isaac::train::metrics::{Labels, Metric};
@@ -112,7 +112,7 @@ impl<'a> Problem<'a> {
         direction: &Direction,
     ) -> Result<Runner<'_>, Failure> {
         let program = program(model, self.distance, optimizer, direction)?;
-        let engine = OnnxRuntime::new(&program, Some(self.lab.threads))?;
+        let engine = OnnxRuntime::new(&program, Some(self.lab.threads), Device::Cpu)?;
         let labels = Labels::from(self.distance);
         let metrics = [Metric::Accuracy].into_iter().filter(|metric| metric.fits(labels)).collect();
         let batches = Batches::new(&self.test, EVALUATION_BATCH)?;

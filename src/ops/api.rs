@@ -1,7 +1,7 @@
 //! ONNX Runtime's table of functions, and its statuses.
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
@@ -13,7 +13,35 @@ use super::Error;
 ///
 /// It is not kept in a static: one process may hold several runtimes.
 #[derive(Clone, Copy)]
-pub(super) struct Api(&'static sys::OrtApi);
+pub(super) struct Api {
+    base: &'static sys::OrtApiBase,
+    functions: &'static sys::OrtApi,
+}
+
+/// The table of API version 18, as far as it is needed here: what `ort::sys` has, and the functions that follow.
+#[repr(C)]
+pub(super) struct Functions18 {
+    before: sys::OrtApi,
+    append_vitis_ai: *const c_void,
+    /// `KernelContext_GetScratchBuffer`
+    pub(super) scratch_buffer: unsafe extern "system" fn(
+        *const sys::OrtKernelContext,
+        *const sys::OrtMemoryInfo,
+        usize,
+        *mut *mut c_void,
+    ) -> sys::OrtStatusPtr,
+    /// `KernelInfoGetAllocator`
+    pub(super) allocator: unsafe extern "system" fn(
+        *const sys::OrtKernelInfo,
+        sys::OrtMemType,
+        *mut *mut sys::OrtAllocator,
+    ) -> sys::OrtStatusPtr,
+}
+
+// SAFETY: the table is constant; the pointer in it is to code.
+unsafe impl Sync for Functions18 {}
+
+const _: () = assert!(sys::ORT_API_VERSION == 17, "what follows the table of `ort::sys` is version 18");
 
 impl Api {
     /// Asks the host for the version of the table that this crate was built against.
@@ -21,22 +49,22 @@ impl Api {
     /// # Safety
     /// `base` is null or points to the host's base table.
     pub(super) unsafe fn from_base(base: *const sys::OrtApiBase) -> Option<Self> {
-        // SAFETY: the caller vouches for `base`.
-        let base = unsafe { base.as_ref() }?;
+        // SAFETY: the caller vouches for `base`; a runtime never frees its tables.
+        let base: &'static sys::OrtApiBase = unsafe { base.as_ref() }?;
         // SAFETY: any version may be asked for; an unknown one gives null.
-        unsafe { Self::from_table((base.GetApi)(sys::ORT_API_VERSION)) }
-    }
-
-    /// # Safety
-    /// `table` is null or points to a function table of at least the version this crate was built against.
-    pub(super) unsafe fn from_table(table: *const sys::OrtApi) -> Option<Self> {
-        // SAFETY: the caller vouches for the pointer; a runtime never frees its tables.
-        unsafe { table.as_ref() }.map(Self)
+        let functions = unsafe { (base.GetApi)(sys::ORT_API_VERSION).as_ref() }?;
+        Some(Self { base, functions })
     }
 
     /// The functions, all of which are unsafe to call.
     pub(super) fn functions(self) -> &'static sys::OrtApi {
-        self.0
+        self.functions
+    }
+
+    /// The functions of version 18, if the host has them. An older host prints that it was asked for too much.
+    pub(super) fn functions_18(self) -> Option<&'static Functions18> {
+        // SAFETY: the table of that version begins as `Functions18` does.
+        unsafe { (self.base.GetApi)(18).cast::<Functions18>().as_ref() }
     }
 
     /// Takes over the status that a call returned.
@@ -46,8 +74,8 @@ impl Api {
         }
         // SAFETY: a status that is not null is valid until it is released, and so is its message.
         let message = unsafe {
-            let message = CStr::from_ptr((self.0.GetErrorMessage)(status.0)).to_string_lossy().into_owned();
-            (self.0.ReleaseStatus)(status.0);
+            let message = CStr::from_ptr((self.functions.GetErrorMessage)(status.0)).to_string_lossy().into_owned();
+            (self.functions.ReleaseStatus)(status.0);
             message
         };
         Err(Error::Runtime(message))
@@ -94,14 +122,14 @@ impl Api {
         };
         let message = CString::new(message.replace('\0', " ")).unwrap_or_default();
         // SAFETY: the message is terminated, and copied by the call.
-        unsafe { (self.0.CreateStatus)(code, message.as_ptr()) }
+        unsafe { (self.functions.CreateStatus)(code, message.as_ptr()) }
     }
 }
 
 fn code(error: &Error) -> sys::OrtErrorCode {
     match error {
-        Error::Runtime(_) => sys::OrtErrorCode::ORT_FAIL,
-        Error::Curvature(_) => sys::OrtErrorCode::ORT_RUNTIME_EXCEPTION,
+        Error::Runtime(_) | Error::Cuda(_) => sys::OrtErrorCode::ORT_FAIL,
+        Error::Curvature(_) | Error::Breakdown { .. } => sys::OrtErrorCode::ORT_RUNTIME_EXCEPTION,
         _ => sys::OrtErrorCode::ORT_INVALID_ARGUMENT,
     }
 }
@@ -112,9 +140,15 @@ mod tests {
 
     #[test]
     fn nothing_unwinds_out_of_a_guard() {
-        let table: &'static _ = Box::leak(Box::new(sys::stub::api()));
+        extern "system" fn stub(_: u32) -> *const sys::OrtApi {
+            Box::leak(Box::new(sys::stub::api()))
+        }
+        extern "system" fn version() -> *const c_char {
+            c"0".as_ptr()
+        }
+        let base: &'static _ = Box::leak(Box::new(sys::OrtApiBase { GetApi: stub, GetVersionString: version }));
         // SAFETY: `ort`'s stand-in for a runtime is a complete table, which makes real statuses.
-        let api = unsafe { Api::from_table(table) }.unwrap();
+        let api = unsafe { Api::from_base(base) }.unwrap();
         let run = |body: fn() -> Result<(), Error>| {
             let result = api.check(api.guard(|| "node \"x\"".into(), body));
             result.map_err(|error| error.to_string())

@@ -28,18 +28,18 @@ pub(super) fn is_matrix(index: usize) -> bool {
     matches!(index, input::G | input::A | input::G_BAR)
 }
 
-/// A tensor's shape and elements.
-pub(crate) struct Tensor<'a, E> {
+/// A tensor's shape and its elements, or where they are.
+pub(crate) struct Tensor<D> {
     pub(crate) shape: Vec<usize>,
-    pub(crate) data: &'a [E],
+    pub(crate) data: D,
 }
 
 /// The inputs of a call; `None` is one that the node leaves out.
-pub(crate) struct Inputs<'a, E> {
-    pub(crate) g: Option<Tensor<'a, E>>,
-    pub(crate) a: Option<Tensor<'a, E>>,
+pub(crate) struct Inputs<D> {
+    pub(crate) g: Option<Tensor<D>>,
+    pub(crate) a: Option<Tensor<D>>,
     pub(crate) lambda_a: Option<f64>,
-    pub(crate) g_bar: Option<Tensor<'a, E>>,
+    pub(crate) g_bar: Option<Tensor<D>>,
     pub(crate) lambda_g: Option<f64>,
 }
 
@@ -65,18 +65,18 @@ impl<E: Element> Default for Workspace<E> {
 }
 
 /// A call whose inputs fit the attributes and each other.
-pub(crate) struct Call<'a, E> {
-    attributes: &'a Attributes,
-    g: Tensor<'a, E>,
-    a: Tensor<'a, E>,
-    g_bar: Option<Tensor<'a, E>>,
-    lambda_a: f64,
-    lambda_g: f64,
-    sizes: Sizes,
+pub(crate) struct Call<'a, D> {
+    pub(super) attributes: &'a Attributes,
+    pub(super) g: Tensor<D>,
+    pub(super) a: Tensor<D>,
+    pub(super) g_bar: Option<Tensor<D>>,
+    pub(super) lambda_a: f64,
+    pub(super) lambda_g: f64,
+    pub(super) sizes: Sizes,
 }
 
-impl<'a, E: Element> Call<'a, E> {
-    pub(crate) fn new(attributes: &'a Attributes, inputs: Inputs<'a, E>) -> Result<Self, Error> {
+impl<'a, D> Call<'a, D> {
+    pub(crate) fn new(attributes: &'a Attributes, inputs: Inputs<D>) -> Result<Self, Error> {
         let missing = |name| move || Error::Input { name, problem: "is missing".into() };
         let g = inputs.g.ok_or_else(missing("G"))?;
         let a = inputs.a.ok_or_else(missing("A"))?;
@@ -94,7 +94,9 @@ impl<'a, E: Element> Call<'a, E> {
     pub(crate) fn output_shape(&self) -> &[usize] {
         &self.sizes.output
     }
+}
 
+impl<E: Element> Call<'_, &[E]> {
     /// Writes the output, which has the shape [`Self::output_shape`].
     pub(crate) fn write<P>(&self, output: &mut [E], workspace: &mut Workspace<E>, products: &mut P) -> Result<(), Error>
     where

@@ -1,6 +1,7 @@
 //! The tensors of one call.
 #![allow(unsafe_code)]
 
+use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::slice;
 
@@ -9,8 +10,11 @@ use ort::sys::{self, ONNXTensorElementDataType as Type};
 
 use super::Error;
 use super::api::Api;
-use super::call::Tensor;
+use super::call::{Inputs, Tensor, input};
 use super::element::Element;
+
+/// Where a tensor begins in the memory of a device, which the host can't read.
+pub(super) type DeviceAddress = u64;
 
 /// Valid during one call of a kernel.
 pub(super) struct Context<'a> {
@@ -31,8 +35,45 @@ impl<'a> Context<'a> {
         self.context
     }
 
-    /// Input `index`, or `None` if the node leaves it out.
-    pub(super) fn input<E: Element>(&self, index: usize, name: &'static str) -> Result<Option<Tensor<'a, E>>, Error> {
+    /// All inputs; `matrix` reads one that is no damping.
+    pub(super) fn inputs<D>(
+        &self,
+        matrix: impl Fn(usize, &'static str) -> Result<Option<Tensor<D>>, Error>,
+    ) -> Result<Inputs<D>, Error> {
+        Ok(Inputs {
+            g: matrix(input::G, "G")?,
+            a: matrix(input::A, "A")?,
+            lambda_a: self.scalar(input::LAMBDA_A, "lambda_a")?,
+            g_bar: matrix(input::G_BAR, "GBar")?,
+            lambda_g: self.scalar(input::LAMBDA_G, "lambda_g")?,
+        })
+    }
+
+    /// Input `index`, which is in main memory, or `None` if the node leaves it out.
+    pub(super) fn host_input<E: Element>(
+        &self,
+        index: usize,
+        name: &'static str,
+    ) -> Result<Option<Tensor<&'a [E]>>, Error> {
+        let Some(Tensor { shape, data }) = self.tensor::<E>(index, name)? else {
+            return Ok(None);
+        };
+        let len = shape.iter().product();
+        // SAFETY: the tensor has `len` elements of this type, which the runtime keeps unchanged during the call.
+        Ok(Some(Tensor { shape, data: unsafe { slice::from_raw_parts(data, len) } }))
+    }
+
+    /// Input `index`, which is in the memory of a device, or `None` if the node leaves it out.
+    pub(super) fn device_input<E: Element>(
+        &self,
+        index: usize,
+        name: &'static str,
+    ) -> Result<Option<Tensor<DeviceAddress>>, Error> {
+        let tensor = self.tensor::<E>(index, name)?;
+        Ok(tensor.map(|Tensor { shape, data }| Tensor { shape, data: data.addr() as DeviceAddress }))
+    }
+
+    fn tensor<E: Element>(&self, index: usize, name: &'static str) -> Result<Option<Tensor<*const E>>, Error> {
         let Some(value) = self.input_value(index)? else {
             return Ok(None);
         };
@@ -41,10 +82,9 @@ impl<'a> Context<'a> {
             return Err(Error::Input { name, problem: format!("has elements of type {}", element as i32) });
         }
         let len = shape.iter().product();
-        // SAFETY: the tensor has `len` elements of this type, which the runtime keeps unchanged during the call.
+        // SAFETY: the tensor has elements of this type.
         let data = unsafe { self.elements::<E>(value.cast_mut(), len)? };
-        // SAFETY: as above.
-        Ok(Some(Tensor { shape, data: unsafe { slice::from_raw_parts(data, len) } }))
+        Ok(Some(Tensor { shape, data }))
     }
 
     /// Input `index` as one number of any floating-point type, or `None` if the node leaves it out.
@@ -73,8 +113,21 @@ impl<'a> Context<'a> {
         Ok(Some(number))
     }
 
-    /// Allocates the only output, once.
-    pub(super) fn output<E: Element>(&mut self, shape: &[usize]) -> Result<&'a mut [E], Error> {
+    /// Allocates the only output in main memory, once.
+    pub(super) fn host_output<E: Element>(&mut self, shape: &[usize]) -> Result<&'a mut [E], Error> {
+        let len = shape.iter().product();
+        let data = self.output::<E>(shape)?;
+        // SAFETY: the runtime allocated `len` elements of the type that this operator declares for its output; nobody
+        // else has them during the call, and no second slice of them is made.
+        Ok(unsafe { slice::from_raw_parts_mut(data, len) })
+    }
+
+    /// Allocates the only output in the memory of a device, once.
+    pub(super) fn device_output<E: Element>(&mut self, shape: &[usize]) -> Result<DeviceAddress, Error> {
+        Ok(self.output::<E>(shape)?.addr() as DeviceAddress)
+    }
+
+    fn output<E: Element>(&mut self, shape: &[usize]) -> Result<*mut E, Error> {
         if std::mem::replace(&mut self.has_output, true) {
             return Err(Error::Runtime("the output was asked for twice".into()));
         }
@@ -86,10 +139,17 @@ impl<'a> Context<'a> {
                 get(self.context, 0, dimensions.as_ptr(), dimensions.len(), out)
             }
         })?;
-        let len = shape.iter().product();
-        // SAFETY: the runtime allocated `len` elements of the type that this operator declares for its output; nobody
-        // else has them during the call, and no second slice of them is made.
-        Ok(unsafe { slice::from_raw_parts_mut(self.elements::<E>(value, len)?, len) })
+        // SAFETY: the output is a tensor of this call, of the type that this operator declares for it.
+        unsafe { self.elements::<E>(value, shape.iter().product()) }
+    }
+
+    /// The stream on which the device is to work for this call: for providers that have streams.
+    pub(super) fn stream(&self) -> Result<*mut c_void, Error> {
+        let mut stream = std::ptr::null_mut();
+        let get = self.api.functions().KernelContext_GetGPUComputeStream;
+        // SAFETY: the context is valid; the out-pointer is to a live variable. Null is the default stream.
+        self.api.check(unsafe { get(self.context, &mut stream) })?;
+        Ok(stream)
     }
 
     fn input_value(&self, index: usize) -> Result<Option<*const sys::OrtValue>, Error> {

@@ -5,13 +5,14 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `register` | the entry point, the operator tables and the callbacks, each guarded against unwinding |
+//! | `register` | the entry point, the operator tables for each provider and element type, and the callbacks, each guarded against unwinding |
 //! | `infer` | the shape-inference callback |
 //! | `api`, `info`, `context` | what the runtime offers: statuses, a node's attributes, a call's tensors |
-//! | `gemm` | the runtime's own matrix product, called from within the kernel |
+//! | `gemm` | the runtime's own matrix product, called from within a kernel |
 //! | `attributes`, `shapes`, `element` | what a node says, what its tensors say, in which types |
 //! | `call`, `pool` | one call: checks, then [`crate::curvature`], in memory that later calls reuse |
-//! | `kernel` | a call by the runtime |
+//! | `kernel`, `products` | a node on the CPU |
+//! | `cuda` | a node on a CUDA device: the same checks, then kernels of our own |
 //!
 //! The bindings are `ort::sys`, not `ort`'s operator traits: those hand out one `&mut` kernel to concurrent runs of a
 //! session, and let a panic unwind into the host.
@@ -20,12 +21,14 @@ mod api;
 mod attributes;
 mod call;
 mod context;
+mod cuda;
 mod element;
 mod gemm;
 mod infer;
 mod info;
 mod kernel;
 mod pool;
+mod products;
 mod register;
 mod shapes;
 
@@ -64,6 +67,13 @@ pub(crate) enum Error {
     Shapes { problem: String, gradients: Vec<usize>, inputs: Vec<usize>, sampled: Option<Vec<usize>> },
     #[error(transparent)]
     Curvature(#[from] crate::curvature::Error),
+    #[error(
+        "the curvature matrix of order {order}, damped by lambda = {lambda:e}, was not positive definite in single \
+         precision in an earlier call, whose result is NaN: pivot {pivot} failed; use a larger lambda"
+    )]
+    Breakdown { lambda: f32, order: usize, pivot: usize },
+    #[error("CUDA: {0}")]
+    Cuda(String),
     #[error("ONNX Runtime: {0}")]
     Runtime(String),
 }

@@ -1,7 +1,7 @@
-//! The library's entry point, and the table of callbacks for each element type.
+//! The library's entry point, and the table of callbacks for each provider and element type.
 #![allow(unsafe_code)]
 
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -9,15 +9,13 @@ use half::{bf16, f16};
 use ort::sys::{self, OrtCustomOpInputOutputCharacteristic as Characteristic, OrtStatusPtr};
 
 use super::api::Api;
-use super::call::{INPUTS, Workspace, is_matrix, is_optional};
+use super::call::{INPUTS, is_matrix, is_optional};
 use super::context::Context;
+use super::cuda::CudaKernel;
 use super::element::Element;
-use super::gemm::RuntimeProducts;
 use super::info::KernelInfo;
-use super::kernel::Kernel;
-use super::pool::Pool;
+use super::kernel::CpuKernel;
 use super::{DOMAIN, Error, OPERATOR, VERSION, infer};
-use crate::curvature::Products;
 
 /// Registers `ai.isaac::IsaacGemm` with a session.
 ///
@@ -85,10 +83,13 @@ fn domain(api: Api) -> Result<*mut sys::OrtCustomOpDomain, Error> {
         unsafe { (functions.CreateCustomOpDomain)(name.as_ptr(), out) }
     })?;
     let operators = [
-        Operator::<f32>::leak(api),
-        Operator::<f64>::leak(api),
-        Operator::<f16>::leak(api),
-        Operator::<bf16>::leak(api),
+        Operator::<CpuKernel<f32>>::leak(api),
+        Operator::<CpuKernel<f64>>::leak(api),
+        Operator::<CpuKernel<f16>>::leak(api),
+        Operator::<CpuKernel<bf16>>::leak(api),
+        Operator::<CudaKernel<f32>>::leak(api),
+        Operator::<CudaKernel<f16>>::leak(api),
+        Operator::<CudaKernel<bf16>>::leak(api),
     ];
     for operator in operators {
         // SAFETY: domain and operator are valid, and neither is ever freed.
@@ -98,21 +99,39 @@ fn domain(api: Api) -> Result<*mut sys::OrtCustomOpDomain, Error> {
     Ok(domain)
 }
 
-/// The operator for one element type: the runtime's table of callbacks, and behind it what they need.
+/// What runs a node on one provider, for one element type.
+///
+/// A kernel is never changed by a call, so that runs of a session can share it.
+pub(super) trait NodeKernel: Sized + 'static {
+    /// The element type of the matrices.
+    type Element: Element;
+    /// What all kernels of the operator share.
+    type Shared: Default;
+
+    /// The execution provider, as the runtime calls it.
+    const PROVIDER: &'static CStr;
+
+    fn new(info: &KernelInfo<'_>, shared: Arc<Self::Shared>) -> Result<Self, Error>;
+
+    /// The node, for messages.
+    fn describe(&self) -> String;
+
+    /// Reads the inputs of a call and writes its output.
+    fn compute(&self, context: Context<'_>) -> Result<(), Error>;
+}
+
+/// The operator for one kind of kernel: the runtime's table of callbacks, and behind it what they need.
 #[repr(C)]
-struct Operator<E: Element> {
+struct Operator<K: NodeKernel> {
     /// First, so that the pointer that the callbacks get is also one to this type.
     table: sys::OrtCustomOp,
     api: Api,
     name: CString,
     /// Shared by all kernels, and freed with the last of them.
-    pool: Mutex<Weak<Pool<Workspace<E>>>>,
+    shared: Mutex<Weak<K::Shared>>,
 }
 
-impl<E: Element> Operator<E>
-where
-    for<'a> RuntimeProducts<'a>: Products<E::Compute>,
-{
+impl<K: NodeKernel> Operator<K> {
     /// Makes an operator that lives until the process ends.
     fn leak(api: Api) -> *const sys::OrtCustomOp {
         let table = sys::OrtCustomOp {
@@ -140,7 +159,7 @@ where
             GetEndVersion: Some(Self::version),
         };
         let name = CString::new(OPERATOR).unwrap_or_default();
-        let operator = Box::leak(Box::new(Self { table, api, name, pool: Mutex::default() }));
+        let operator = Box::leak(Box::new(Self { table, api, name, shared: Mutex::default() }));
         ptr::from_ref(operator).cast()
     }
 
@@ -151,11 +170,11 @@ where
         unsafe { &*table.cast::<Self>() }
     }
 
-    fn pool(&self) -> Arc<Pool<Workspace<E>>> {
-        let mut pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
-        pool.upgrade().unwrap_or_else(|| {
+    fn shared(&self) -> Arc<K::Shared> {
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.upgrade().unwrap_or_else(|| {
             let new = Arc::default();
-            *pool = Arc::downgrade(&new);
+            *shared = Arc::downgrade(&new);
             new
         })
     }
@@ -174,8 +193,7 @@ where
         operator.api.guard(
             || info.describe(),
             || {
-                let created =
-                    Box::new(CreatedKernel { api: operator.api, kernel: Kernel::new(&info, operator.pool())? });
+                let created = Box::new(CreatedKernel { api: operator.api, kernel: K::new(&info, operator.shared())? });
                 // SAFETY: the runtime passes a place for the pointer.
                 unsafe { *kernel = Box::into_raw(created).cast() };
                 Ok(())
@@ -187,7 +205,7 @@ where
         // SAFETY: the runtime passes a kernel that `create_kernel` made, perhaps to several threads at once, which
         // share it; and a context for the time of this call.
         let (CreatedKernel { api, kernel }, context) = unsafe {
-            let created = &*kernel.cast::<CreatedKernel<E>>();
+            let created = &*kernel.cast::<CreatedKernel<K>>();
             (created, Context::new(created.api, context))
         };
         api.guard(|| kernel.describe(), || kernel.compute(context))
@@ -196,7 +214,7 @@ where
     unsafe extern "system" fn destroy_kernel(kernel: *mut c_void) {
         // SAFETY: the runtime passes each kernel that `create_kernel` made once, when no call of it is left. Dropping it
         // frees memory and calls release functions, none of which panics.
-        drop(unsafe { Box::from_raw(kernel.cast::<CreatedKernel<E>>()) });
+        drop(unsafe { Box::from_raw(kernel.cast::<CreatedKernel<K>>()) });
     }
 
     unsafe extern "system" fn infer_shape(
@@ -219,7 +237,7 @@ where
     }
 
     unsafe extern "system" fn execution_provider(_: *const sys::OrtCustomOp) -> *const c_char {
-        c"CPUExecutionProvider".as_ptr()
+        K::PROVIDER.as_ptr()
     }
 
     unsafe extern "system" fn version(_: *const sys::OrtCustomOp) -> c_int {
@@ -235,11 +253,15 @@ where
     }
 
     unsafe extern "system" fn input_type(_: *const sys::OrtCustomOp, index: usize) -> sys::ONNXTensorElementDataType {
-        if is_matrix(index) { E::TYPE } else { sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED }
+        if is_matrix(index) {
+            K::Element::TYPE
+        } else {
+            sys::ONNXTensorElementDataType::ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED
+        }
     }
 
     unsafe extern "system" fn output_type(_: *const sys::OrtCustomOp, _: usize) -> sys::ONNXTensorElementDataType {
-        E::TYPE
+        K::Element::TYPE
     }
 
     unsafe extern "system" fn input_characteristic(_: *const sys::OrtCustomOp, index: usize) -> Characteristic {
@@ -250,8 +272,9 @@ where
         Characteristic::INPUT_OUTPUT_REQUIRED
     }
 
-    unsafe extern "system" fn input_memory(_: *const sys::OrtCustomOp, _: usize) -> sys::OrtMemType {
-        sys::OrtMemType::OrtMemTypeDefault
+    /// Dampings are read by the host.
+    unsafe extern "system" fn input_memory(_: *const sys::OrtCustomOp, index: usize) -> sys::OrtMemType {
+        if is_matrix(index) { sys::OrtMemType::OrtMemTypeDefault } else { sys::OrtMemType::OrtMemTypeCPUInput }
     }
 
     unsafe extern "system" fn no_variadic(_: *const sys::OrtCustomOp) -> c_int {
@@ -260,9 +283,9 @@ where
 }
 
 /// What the runtime holds for a node.
-struct CreatedKernel<E: Element> {
+struct CreatedKernel<K> {
     api: Api,
-    kernel: Kernel<E>,
+    kernel: K,
 }
 
 #[cfg(test)]

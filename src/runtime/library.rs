@@ -9,12 +9,13 @@ use std::sync::OnceLock;
 use libloading::Library;
 use ort::AsPointer;
 use ort::environment::Environment;
+use ort::ep;
 use ort::logging::LogLevel;
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use ort::sys;
 
-use super::RuntimeError;
+use super::{Device, RuntimeError};
 use crate::ops::RegisterCustomOps;
 
 /// Names a library file, to the exclusion of all others.
@@ -29,6 +30,7 @@ pub(super) struct OnnxRuntimeLibrary {
     base: BaseTable,
     environment: Environment,
     version: String,
+    path: PathBuf,
 }
 
 /// The runtime's base table.
@@ -54,12 +56,29 @@ impl OnnxRuntimeLibrary {
         &self.version
     }
 
-    /// Options of a session that has our operator.
-    pub(super) fn session(&self) -> Result<SessionBuilder, ort::Error> {
+    /// Options of a session that has our operator, on this device.
+    ///
+    /// # Errors
+    /// The runtime has no provider for the device, or none that can be used on this machine.
+    pub(super) fn session(&self, device: Device) -> Result<SessionBuilder, RuntimeError> {
         let mut builder = Session::builder(&self.environment)?;
         // SAFETY: the options belong to the runtime of this base table.
         unsafe { ort::Error::result_from_status(RegisterCustomOps(builder.ptr_mut(), self.base.0))? };
-        Ok(builder)
+        match device {
+            Device::Cpu => Ok(builder),
+            Device::Cuda => {
+                let provider = ep::CUDA::default().build().error_on_failure();
+                builder.with_execution_providers([provider]).map_err(|error| {
+                    let Self { path, version, .. } = self;
+                    RuntimeError::NoDevice(format!(
+                        "cannot use CUDA with {}, which is ONNX Runtime {version}: {}; CUDA needs a runtime with its \
+                         provider (`pip install onnxruntime-gpu`; {VARIABLE} names its library), and NVIDIA's libraries",
+                        path.display(),
+                        error.message().trim_end().trim_end_matches('.')
+                    ))
+                })
+            }
+        }
     }
 
     fn load() -> Result<Self, String> {
@@ -80,7 +99,7 @@ impl OnnxRuntimeLibrary {
         ort::set_api(api.clone());
         let environment = ort::init().with_telemetry(false).build().map_err(|error| unusable(error.to_string()))?;
         environment.set_log_level(LogLevel::Error);
-        Ok(Self { base: BaseTable(base), environment, version })
+        Ok(Self { base: BaseTable(base), environment, version, path })
     }
 }
 

@@ -11,7 +11,7 @@ mod value;
 use crate::model::{Carried, Model, ModelError, TRAINING_METADATA, TrainingMap};
 use crate::tensors::Tensor;
 
-pub use onnxruntime::OnnxRuntime;
+pub use onnxruntime::{Device, OnnxRuntime};
 #[cfg(feature = "tract")]
 pub use tract::Tract;
 
@@ -42,6 +42,9 @@ pub enum RuntimeError {
     /// There is no such runtime, or none that can be used.
     #[error("{0}")]
     Unavailable(String),
+    /// The runtime cannot compute on the device that was asked for.
+    #[error("{0}")]
+    NoDevice(String),
     /// The program is not one that can be run.
     #[error("{0}")]
     Program(String),

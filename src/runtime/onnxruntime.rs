@@ -13,10 +13,50 @@ use super::{Engine, Evaluation, Program, RuntimeError, check_restored, no_evalua
 use crate::model::{Carried, Edit, Model};
 use crate::tensors::Tensor;
 
+/// What ONNX Runtime computes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// The first CUDA device: nodes for which the runtime has a kernel there, and what is carried from step to step.
+    Cuda,
+}
+
+impl Device {
+    /// A value in main memory, or a copy of it on the device.
+    fn place(self, value: DynTensor) -> Result<DynTensor, ort::Error> {
+        match self {
+            Self::Cpu => Ok(value),
+            Self::Cuda => value.to(AllocationDevice::CUDA, 0),
+        }
+    }
+
+    /// Reads a value that is on the device.
+    fn read(self, value: &DynTensor) -> Result<Tensor, ort::Error> {
+        match self {
+            Self::Cpu => read(value),
+            Self::Cuda => read(&value.to(AllocationDevice::CPU, 0)?),
+        }
+    }
+
+    /// Overwrites a value that is on the device and [`fits`].
+    fn fill(self, value: &mut DynTensor, tensor: &Tensor) -> Result<(), ort::Error> {
+        match self {
+            Self::Cpu => {
+                fill(value, tensor);
+                Ok(())
+            }
+            Self::Cuda => copied(&Allocator::default(), tensor)?.copy_into(value),
+        }
+    }
+}
+
 /// A program in ONNX Runtime. What is carried lies in two sets of buffers, which take turns: a step reads one and writes the
 /// other.
 pub struct OnnxRuntime {
     version: &'static str,
+    device: Device,
     training: Session,
     evaluation: Option<Evaluator>,
     carried: Vec<Carried>,
@@ -47,14 +87,14 @@ impl From<ort::Error> for RuntimeError {
 }
 
 impl OnnxRuntime {
-    /// Makes the sessions of `program`, with `threads` threads each; `None`: as many as the runtime chooses.
+    /// Makes the sessions of `program` on `device`, with `threads` threads each; `None`: as many as the runtime chooses.
     ///
     /// # Errors
-    /// No ONNX Runtime from 1.17 on, or a program that it refuses.
-    pub fn new(program: &Program, threads: Option<usize>) -> Result<Self, RuntimeError> {
+    /// No ONNX Runtime from 1.17 on, one that cannot use the device, or a program that it refuses.
+    pub fn new(program: &Program, threads: Option<usize>, device: Device) -> Result<Self, RuntimeError> {
         let library = OnnxRuntimeLibrary::get()?;
         let session = |model: &Model| -> Result<Session, RuntimeError> {
-            let mut options: SessionBuilder = library.session()?;
+            let mut options: SessionBuilder = library.session(device)?;
             if let Some(threads) = threads {
                 options = options.with_intra_threads(threads).map_err(ort::Error::from)?;
             }
@@ -72,7 +112,8 @@ impl OnnxRuntime {
         let loss = program.loss()?.to_owned();
         let carried = program.map.carried();
         let start = program.start()?;
-        let set = || start.iter().map(|tensor| copied(training.allocator(), tensor)).collect::<Result<Vec<_>, _>>();
+        let placed = |tensor| device.place(copied(training.allocator(), tensor)?);
+        let set = || start.iter().map(placed).collect::<Result<Vec<_>, _>>();
         let (mut even, mut odd) = (set()?, set()?);
         let bindings =
             [bind(&training, &carried, &loss, &even, &mut odd)?, bind(&training, &carried, &loss, &odd, &mut even)?];
@@ -80,6 +121,7 @@ impl OnnxRuntime {
         let feeds = BTreeMap::new();
         Ok(Self {
             version: library.version(),
+            device,
             training,
             evaluation,
             carried,
@@ -120,7 +162,10 @@ fn bind(
 
 impl Engine for OnnxRuntime {
     fn runtime(&self) -> String {
-        format!("ONNX Runtime {}", self.version)
+        match self.device {
+            Device::Cpu => format!("ONNX Runtime {}", self.version),
+            Device::Cuda => format!("ONNX Runtime {} on CUDA", self.version),
+        }
     }
 
     fn step(&mut self, feeds: &[(&str, Tensor)]) -> Result<f64, RuntimeError> {
@@ -161,17 +206,19 @@ impl Engine for OnnxRuntime {
     }
 
     fn carried(&self) -> Result<Vec<Tensor>, RuntimeError> {
-        self.buffers[self.now].iter().map(|value| Ok(read(value)?)).collect()
+        self.buffers[self.now].iter().map(|value| Ok(self.device.read(value)?)).collect()
     }
 
     fn carried_before(&self) -> Result<Vec<Tensor>, RuntimeError> {
-        self.buffers[self.before].iter().map(|value| Ok(read(value)?)).collect()
+        self.buffers[self.before].iter().map(|value| Ok(self.device.read(value)?)).collect()
     }
 
     fn restore(&mut self, carried: &[Tensor]) -> Result<(), RuntimeError> {
         let values = &mut self.buffers[self.now];
         check_restored(&self.carried, carried, |at, tensor| fits(&values[at], tensor))?;
-        values.iter_mut().zip(carried).for_each(|(value, tensor)| fill(value, tensor));
+        for (value, tensor) in values.iter_mut().zip(carried) {
+            self.device.fill(value, tensor)?;
+        }
         self.before = self.now;
         Ok(())
     }

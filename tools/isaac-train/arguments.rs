@@ -93,6 +93,9 @@ pub(crate) struct Run {
     /// What runs the graphs. [default: ort, where there is a libonnxruntime]
     #[arg(long, value_enum)]
     pub(crate) runtime: Option<RuntimeName>,
+    /// What ONNX Runtime computes on: cuda needs a runtime with the CUDA provider.
+    #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
+    pub(crate) device: DeviceName,
     /// Threads of ONNX Runtime. [default: its own choice]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) threads: Option<u64>,
@@ -104,6 +107,14 @@ pub(crate) enum RuntimeName {
     Ort,
     /// tract, which is built in: no library is needed, and fewer models run, slower.
     Tract,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DeviceName {
+    /// The processor.
+    Cpu,
+    /// The first CUDA device. Weights and optimizer state stay there from step to step.
+    Cuda,
 }
 
 /// What is left of a run.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ValueEnum;
 use isaac::model::Model;
-use isaac::runtime::{Engine, OnnxRuntime, Program, RuntimeError};
+use isaac::runtime::{Device, Engine, OnnxRuntime, Program, RuntimeError};
 use isaac::train::data::Batches;
 use isaac::train::find_rate::RangeTest;
 use isaac::train::metrics::{Labels, Metric};
@@ -18,7 +18,7 @@ use isaac::train::{
     inputs,
 };
 
-use crate::arguments::{Arguments, RuntimeName};
+use crate::arguments::{Arguments, DeviceName, RuntimeName};
 use crate::data::Sources;
 use crate::failure::Failure;
 use crate::places;
@@ -101,12 +101,22 @@ impl<'a> Session<'a> {
     fn engine(&self) -> Result<Box<dyn Engine>, Failure> {
         let program = &self.plan.program;
         let threads = self.arguments.run.threads.map(|threads| threads as usize);
-        let onnxruntime = || OnnxRuntime::new(program, threads).map(|engine| Box::new(engine) as Box<dyn Engine>);
+        let device = match self.arguments.run.device {
+            DeviceName::Cpu => Device::Cpu,
+            DeviceName::Cuda if self.arguments.run.runtime == Some(RuntimeName::Tract) => {
+                return Err(Failure::Usage("--device cuda belongs to --runtime ort".into()));
+            }
+            DeviceName::Cuda => Device::Cuda,
+        };
+        let onnxruntime =
+            || OnnxRuntime::new(program, threads, device).map(|engine| Box::new(engine) as Box<dyn Engine>);
         let engine = match self.arguments.run.runtime {
             Some(RuntimeName::Ort) => onnxruntime(),
             Some(RuntimeName::Tract) => tract(program),
             None => match onnxruntime() {
-                Err(missing @ RuntimeError::Unavailable(_)) => tract(program).map_err(|_| missing),
+                Err(missing @ RuntimeError::Unavailable(_)) if device == Device::Cpu => {
+                    tract(program).map_err(|_| missing)
+                }
                 known => known,
             },
         }?;

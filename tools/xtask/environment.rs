@@ -19,13 +19,17 @@ pub(crate) enum Environment {
     Training,
     /// The newest stock runtime.
     StockNewest,
+    /// A stock runtime with the CUDA provider.
+    Cuda,
     /// PyTorch, with the authors' layers and BackPACK: for benchmarks only.
     Pytorch,
 }
 
 impl Environment {
+    /// Those with the CPU provider alone.
+    pub(crate) const CPU: [Environment; 3] = [Self::StockOldest, Self::Training, Self::StockNewest];
     /// Those that the demo and the tests need.
-    pub(crate) const ALL: [Environment; 3] = [Self::StockOldest, Self::Training, Self::StockNewest];
+    const ALL: [Environment; 4] = [Self::StockOldest, Self::Training, Self::StockNewest, Self::Cuda];
 
     /// The name of its folder and of its requirements file.
     pub(crate) fn name(self) -> &'static str {
@@ -33,6 +37,7 @@ impl Environment {
             Self::StockOldest => "stock-oldest",
             Self::Training => "training",
             Self::StockNewest => "stock-newest",
+            Self::Cuda => "cuda",
             Self::Pytorch => "pytorch",
         }
     }

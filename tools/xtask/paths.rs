@@ -1,6 +1,7 @@
 //! Where things are. Everything that is made lies under `target/`.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The repository's root.
@@ -34,6 +35,27 @@ pub(crate) fn rewriter() -> PathBuf {
 /// The trainer.
 pub(crate) fn trainer() -> PathBuf {
     built(&format!("isaac-train{}", env::consts::EXE_SUFFIX))
+}
+
+/// The names under which ONNX Runtime's CUDA provider and we load CUDA's libraries.
+const CUDA_LIBRARIES: [&str; 5] =
+    ["libcuda.so.1", "libcudart.so.13", "libcublas.so.13", "libcublasLt.so.13", "libcurand.so.10"];
+
+/// A folder in which the stand-ins for CUDA's libraries lie under the names of these. They are one file, which the loader
+/// then loads once.
+pub(crate) fn cuda_standins() -> Result<PathBuf, String> {
+    let folder = target().join("cuda");
+    let standin = built("examples").join(format!("{}cuda_standin{}", env::consts::DLL_PREFIX, env::consts::DLL_SUFFIX));
+    let fail = |error: std::io::Error| format!("{}: {error}", folder.display());
+    fs::create_dir_all(&folder).map_err(fail)?;
+    for name in CUDA_LIBRARIES {
+        let link = folder.join(name);
+        if link.is_symlink() {
+            fs::remove_file(&link).map_err(fail)?;
+        }
+        std::os::unix::fs::symlink(&standin, &link).map_err(fail)?;
+    }
+    Ok(folder)
 }
 
 /// Downloads that are kept, so that they happen once.

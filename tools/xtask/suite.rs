@@ -69,7 +69,7 @@ pub(crate) fn steps() -> Vec<Step> {
             with_arguments(&["test", "--release", "--doc", "--quiet"])
         }),
     ];
-    for environment in Environment::ALL {
+    for environment in Environment::CPU {
         let step = Step::pytest("operator", "the operator in a real session", environment);
         steps.push(Step { name: format!("operator-{}", environment.name()), ..step });
     }
@@ -104,6 +104,27 @@ pub(crate) fn steps() -> Vec<Step> {
         environments: vec![Environment::StockNewest, Environment::Training],
         command: Box::new(docs_tests),
         ..Step::pytest("docs", "the README and the examples", Environment::StockNewest)
+    });
+    steps.push(Step {
+        environments: vec![Environment::Cuda],
+        ..Step::check("cuda-kernels", "the CUDA kernels: compiled anew, and assembled for every architecture", || {
+            let mut command = Environment::Cuda.command();
+            command.args(["tools/python/cuda_kernels.py", "--check"]);
+            command
+        })
+    });
+    steps.push(Step {
+        command: Box::new(cuda_tests),
+        ..Step::pytest(
+            "cuda",
+            "the operator in the CUDA provider, on stand-ins for CUDA's libraries",
+            Environment::Cuda,
+        )
+    });
+    steps.push(Step {
+        name: "cuda-deferred".to_owned(),
+        command: Box::new(cuda_tests_deferred),
+        ..Step::pytest("cuda", "the same on streams that work only when they are waited for", Environment::Cuda)
     });
     // Last, because they build everything once more, with tract in it.
     steps.push(Step {
@@ -191,6 +212,23 @@ fn docs_tests() -> Result<Command, String> {
     let mut command = pytest("docs", Environment::StockNewest)?;
     command.env("ISAAC_EXAMPLES", paths::built("examples"));
     command.env("ISAAC_TRAINING_PYTHON", Environment::Training.python());
+    Ok(command)
+}
+
+/// The operator in the CUDA provider, which loads stand-ins in the place of CUDA's libraries.
+fn cuda_tests() -> Result<Command, String> {
+    command::run(&mut with_arguments(&["build", "--release", "--quiet", "--example", "cuda_standin"]))?;
+    let mut command = pytest("cuda", Environment::Cuda)?;
+    command
+        .env("ISAAC_PROVIDER", "CUDAExecutionProvider")
+        .env("ISAAC_CUDA_STANDIN", paths::cuda_standins()?.join("libcuda.so.1"))
+        .env("LD_LIBRARY_PATH", paths::cuda_standins()?);
+    Ok(command)
+}
+
+fn cuda_tests_deferred() -> Result<Command, String> {
+    let mut command = cuda_tests()?;
+    command.env("ISAAC_STANDIN_DEFER", "1");
     Ok(command)
 }
 

@@ -96,7 +96,7 @@ impl IsaacGemm {
     }
 }
 
-fn matrix<'a, E: Datum>(tensor: &'a Tensor, name: &'static str) -> Result<portable::Tensor<'a, E>, Error> {
+fn matrix<'a, E: Datum>(tensor: &'a Tensor, name: &'static str) -> Result<portable::Tensor<&'a [E]>, Error> {
     let data = tensor.try_as_plain_ram().and_then(|view| view.as_slice::<E>());
     let data = data.map_err(|_| Error::Input {
         name,

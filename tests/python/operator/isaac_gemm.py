@@ -6,6 +6,8 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper
 
+PROVIDER = os.environ.get("ISAAC_PROVIDER", "CPUExecutionProvider")
+
 NUMPY_TYPES = {TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64, TensorProto.FLOAT16: np.float16}
 
 
@@ -32,9 +34,7 @@ def session(inputs=("G", "A"), element=TensorProto.FLOAT, ranks=(2, 2, 2), shape
 def load(graph, threads=1):
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.isaac", 1)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), session_options(threads), providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(model.SerializeToString(), session_options(threads), providers=[PROVIDER])
 
 
 def run(session, g, a, **others):

@@ -32,6 +32,8 @@ def task(tmp_path):
         (["--sweep", "batch=3"], "cannot be varied"),
         (["--resume"], "--checkpoint"),
         (["--method", "newton"], "possible values"),
+        (["--device", "gpu"], "possible values"),
+        (["--device", "cuda", "--runtime", "tract"], "--device cuda belongs to --runtime ort"),
     ],
 )
 def test_command_lines(task, arguments, says):
@@ -217,6 +219,11 @@ def test_a_training_graph_takes_no_options_that_would_condition_it(task):
         assert done.returncode == 2, done.stderr
         assert option in done.stderr and "epoch" not in done.stderr
     assert call(graph, "--data", task.data, "--lr", 0.1).returncode == 0
+
+
+def test_a_runtime_without_cuda(task):
+    said = refused(task, "--device", "cuda")
+    assert "libonnxruntime" in said and "CUDA execution provider is not enabled" in said and "onnxruntime-gpu" in said
 
 
 def test_a_folder_that_cannot_be_written(task):

@@ -1,0 +1,206 @@
+//! From a call to what a stream does for it, in this order.
+
+use super::plan::{Convert, Damping, Element, Sampled, Solve, View};
+use crate::curvature::Form;
+use crate::ops::call::{Call, Tensor};
+use crate::ops::context::DeviceAddress;
+
+/// What a stream does for a call.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    /// By kernels of our own, with scratch memory at this address.
+    Solve(Solve, DeviceAddress),
+    /// As above.
+    Sampled(Sampled, DeviceAddress),
+    /// By a kernel of our own.
+    Convert(Convert),
+    /// The runtime's product of two stored matrices of this element type into the third.
+    Product { element: Element, operands: [Stored; 2], out: Stored },
+    /// Zeros instead of a product of nothing.
+    Clear { address: DeviceAddress, bytes: usize },
+}
+
+/// A row-major matrix as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    pub(super) address: DeviceAddress,
+    pub(super) shape: [usize; 2],
+}
+
+/// Scratch memory, handed out from the front. Planned from address zero, it says how much a call needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bump {
+    start: DeviceAddress,
+    /// Bytes handed out at once, at most.
+    pub(super) needed: usize,
+    used: usize,
+}
+
+impl Bump {
+    /// Of what the kernels load at once, a multiple.
+    const ALIGNMENT: usize = 256;
+
+    pub(super) fn new(start: DeviceAddress) -> Self {
+        Self { start, needed: 0, used: 0 }
+    }
+
+    fn take(&mut self, bytes: usize) -> DeviceAddress {
+        let address = self.start + self.used as DeviceAddress;
+        self.used += bytes.next_multiple_of(Self::ALIGNMENT);
+        self.needed = self.needed.max(self.used);
+        address
+    }
+
+    /// Memory for one step: the next may have it too.
+    fn lend(&mut self, bytes: usize) -> DeviceAddress {
+        let used = self.used;
+        let address = self.take(bytes);
+        self.used = used;
+        address
+    }
+
+    fn floats(&mut self, count: usize) -> DeviceAddress {
+        self.take(count * Element::Float.bytes())
+    }
+}
+
+/// A call with everything that its launches need to know.
+pub(super) struct Planner<'a> {
+    pub(super) call: &'a Call<'a, DeviceAddress>,
+    pub(super) element: Element,
+    pub(super) output: DeviceAddress,
+}
+
+impl Planner<'_> {
+    /// The steps of all layers. They come one after the other, in the same scratch memory.
+    pub(super) fn steps(&self, scratch: &mut Bump) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for index in 0..self.call.sizes.layers {
+            scratch.used = 0;
+            self.layer(index, scratch, &mut steps);
+        }
+        steps
+    }
+
+    fn layer(&self, index: usize, scratch: &mut Bump, steps: &mut Vec<Step>) {
+        let sizes = &self.call.sizes;
+        let count = sizes.out_features * sizes.in_features;
+        let output = self.output + (index * count * self.element.bytes()) as DeviceAddress;
+        if sizes.rows == 0 {
+            return steps.push(Step::Clear { address: output, bytes: count * self.element.bytes() });
+        }
+        let layout = &self.call.attributes.layout;
+        let g = self.matrix(&self.call.g, index, [sizes.rows, sizes.out_features], layout.trans_g);
+        let a = self.matrix(&self.call.a, index, [sizes.rows, sizes.in_features], layout.trans_a);
+        let damping_a = self.damping(self.call.lambda_a);
+        let damping_g = self.damping(self.call.lambda_g).zip(self.sampled(index));
+        if damping_a.is_none() && damping_g.is_none() {
+            return self.product(self.element, g, a, output, steps);
+        }
+        let [mut g, mut a] = [g, a].map(|matrix| self.widened(matrix, scratch, steps));
+        if let Some(damping) = damping_a {
+            a = self.condition_inputs(a, damping, scratch, steps);
+        }
+        if let Some((damping, g_bar)) = damping_g {
+            let g_bar = self.widened(g_bar, scratch, steps);
+            g = self.condition_gradients(g, g_bar, damping, scratch, steps);
+        }
+        if self.element == Element::Float {
+            return self.product(Element::Float, g, a, output, steps);
+        }
+        let wide = scratch.floats(count);
+        self.product(Element::Float, g, a, wide, steps);
+        let narrow = Convert { from: (wide, Element::Float), to: (output, self.element), count };
+        steps.push(Step::Convert(narrow));
+    }
+
+    /// A layer's part of a tensor: a matrix of which the rows are samples.
+    fn matrix(
+        &self,
+        tensor: &Tensor<DeviceAddress>,
+        index: usize,
+        [rows, cols]: [usize; 2],
+        stored_transposed: bool,
+    ) -> View {
+        let offset = index * rows * cols * self.element.bytes();
+        View { address: tensor.data + offset as DeviceAddress, rows, cols, stored_transposed }
+    }
+
+    /// The gradients for sampled labels, if there are any.
+    fn sampled(&self, index: usize) -> Option<View> {
+        let sizes = &self.call.sizes;
+        let g_bar = self.call.g_bar.as_ref().filter(|_| sizes.sampled_rows > 0)?;
+        let shape = [sizes.sampled_rows, sizes.out_features];
+        Some(self.matrix(g_bar, index, shape, self.call.attributes.layout.trans_g))
+    }
+
+    /// a (I + aᵀa/(b·λ))⁻¹
+    fn condition_inputs(&self, a: View, damping: Damping, scratch: &mut Bump, steps: &mut Vec<Step>) -> View {
+        let by_samples = match self.call.attributes.form {
+            Form::Samples => true,
+            Form::Features | Form::Kronecker => false,
+            Form::Auto => a.rows <= a.cols,
+        };
+        let side = if by_samples { a } else { a.t() };
+        let result = scratch.floats(a.rows * a.cols);
+        let solve = Solve { s: side, y: side, damping, result };
+        steps.push(Step::Solve(solve, scratch.lend(solve.scratch_bytes())));
+        View { address: result, ..a }
+    }
+
+    /// g (I + ḡᵀḡ/(b·λ))⁻¹
+    fn condition_gradients(
+        &self,
+        g: View,
+        g_bar: View,
+        damping: Damping,
+        scratch: &mut Bump,
+        steps: &mut Vec<Step>,
+    ) -> View {
+        let by_samples = match self.call.attributes.form {
+            Form::Samples => true,
+            Form::Features | Form::Kronecker => false,
+            Form::Auto => g_bar.rows < g_bar.cols,
+        };
+        let result = scratch.floats(g.rows * g.cols);
+        if by_samples {
+            let sampled = Sampled { g, g_bar, damping, result };
+            steps.push(Step::Sampled(sampled, scratch.lend(sampled.scratch_bytes())));
+        } else {
+            let solve = Solve { s: g_bar.t(), y: g.t(), damping, result };
+            steps.push(Step::Solve(solve, scratch.lend(solve.scratch_bytes())));
+        }
+        View { address: result, ..g }
+    }
+
+    /// `None` is what an infinite damping leaves as it is.
+    fn damping(&self, lambda: f64) -> Option<Damping> {
+        let scale = 1.0 / (self.call.sizes.rows as f64 * lambda);
+        lambda.is_finite().then_some(Damping { scale: scale as f32, lambda: lambda as f32 })
+    }
+
+    /// The matrix in floats.
+    fn widened(&self, matrix: View, scratch: &mut Bump, steps: &mut Vec<Step>) -> View {
+        if self.element == Element::Float {
+            return matrix;
+        }
+        let count = matrix.rows * matrix.cols;
+        let wide = scratch.floats(count);
+        let widen = Convert { from: (matrix.address, self.element), to: (wide, Element::Float), count };
+        steps.push(Step::Convert(widen));
+        View { address: wide, ..matrix }
+    }
+
+    fn product(&self, element: Element, g: View, a: View, output: DeviceAddress, steps: &mut Vec<Step>) {
+        let (m, n) = (g.cols, a.cols);
+        let (operands, shape) = if self.call.attributes.layout.trans_y { ([a, g], [n, m]) } else { ([g, a], [m, n]) };
+        let operands = operands.map(|View { address, rows, cols, stored_transposed }| Stored {
+            address,
+            shape: if stored_transposed { [cols, rows] } else { [rows, cols] },
+        });
+        steps.push(Step::Product { element, operands, out: Stored { address: output, shape } });
+    }
+}
+
+#[cfg(test)]
+mod tests;
