@@ -7,9 +7,9 @@ use isaac::optimizer::Optimizer;
 use isaac::train::Settings;
 use isaac::train::data::Builtin;
 use isaac::train::sweep::Outcome;
-use isaac::training_graph::{Distance, Method};
+use isaac::training_graph::Method;
 
-use crate::lab::{self, Direction, Failure, Lab, MOMENTUM, Problem, SGD, final_loss, milliseconds, settings};
+use crate::lab::{self, Direction, Failure, IMAGES, Lab, MOMENTUM, Problem, SGD, final_loss, milliseconds, settings};
 use crate::{networks, table};
 
 /// One picture: what is compared under which update rule.
@@ -61,7 +61,7 @@ pub(crate) fn run(lab: &Lab) -> Result<String, Failure> {
         let model = networks::auto_encoder(0)?;
         for group in groups() {
             let size = (1.0, group.batch);
-            let problem = Problem::new(lab, &data, &model, Distance::MeanSquaredError, size)?;
+            let problem = Problem::new(lab, &data, &model, IMAGES, size)?;
             let mut outcomes = Vec::new();
             for variant in group.variants {
                 let direction = Direction::everywhere(variant.method);

@@ -22,7 +22,13 @@ pub(crate) type Failure = Box<dyn Error>;
 /// The examples that are evaluated at once.
 const EVALUATION_BATCH: usize = 500;
 
-pub(crate) const CLASSES: Distance = Distance::CrossEntropy { class_axis: None, ignore_index: None };
+pub(crate) const CLASSES: Goal = Goal {
+    distance: Distance::CrossEntropy { class_axis: None, ignore_index: None },
+    labels: "labels",
+    metrics: &[Metric::Accuracy],
+};
+/// An image is its own label.
+pub(crate) const IMAGES: Goal = Goal { distance: Distance::MeanSquaredError, labels: "images", metrics: &[] };
 pub(crate) const SGD: Optimizer = Optimizer::Sgd;
 pub(crate) const MOMENTUM: Optimizer = Optimizer::Momentum { momentum: 0.9, nesterov: false };
 
@@ -74,34 +80,42 @@ impl Direction {
     }
 }
 
+/// What a network is to learn, and how well it has.
+#[derive(Clone, Copy)]
+pub(crate) struct Goal {
+    pub(crate) distance: Distance,
+    /// The array of the data that holds the labels.
+    pub(crate) labels: &'static str,
+    pub(crate) metrics: &'static [Metric],
+}
+
 /// Data, a loss, and batches: what networks of one shape of input are trained with.
 pub(crate) struct Problem<'a> {
     lab: &'a Lab,
-    distance: Distance,
+    goal: Goal,
     train: Examples,
     test: Examples,
     batch: usize,
 }
 
 impl<'a> Problem<'a> {
-    /// The problem of networks like `model`, on the first so many `train` images of a set; an image is its own label where labels are
-    /// numbers.
+    /// The problem of networks like `model`, on a fraction of a set's examples to train with.
     pub(crate) fn new(
         lab: &'a Lab,
         data: &Split,
         model: &Model,
-        distance: Distance,
+        goal: Goal,
         (fraction, batch): (f64, usize),
     ) -> Result<Self, Failure> {
-        let inputs = inputs(&program(model, distance, SGD, &Direction::everywhere(Method::Gradient))?);
-        let is_real = Labels::from(distance) == Labels::Real;
-        let labels = inputs.iter().filter(|input| is_real && input.role == Role::Labels);
-        let bindings: Vec<(String, String)> = labels.map(|input| (input.name.clone(), "images".to_owned())).collect();
+        let inputs = inputs(&program(model, goal.distance, SGD, &Direction::everywhere(Method::Gradient))?);
+        let labels = inputs.iter().filter(|input| input.role == Role::Labels);
+        let bindings: Vec<(String, String)> =
+            labels.map(|input| (input.name.clone(), goal.labels.to_owned())).collect();
         let examples = |dataset: &Dataset| Examples::new(dataset, &inputs, &bindings);
         let train = examples(&data.train)?;
         // Which examples are left does not vary with the seed of a run.
         let train = if fraction < 1.0 { train.split(fraction, 0)?.1 } else { train };
-        Ok(Self { lab, distance, train, test: examples(&data.test)?, batch })
+        Ok(Self { lab, goal, train, test: examples(&data.test)?, batch })
     }
 
     /// Makes a network ready to be trained.
@@ -111,13 +125,12 @@ impl<'a> Problem<'a> {
         optimizer: Optimizer,
         direction: &Direction,
     ) -> Result<Runner<'_>, Failure> {
-        let program = program(model, self.distance, optimizer, direction)?;
+        let program = program(model, self.goal.distance, optimizer, direction)?;
         let engine = OnnxRuntime::new(&program, Some(self.lab.threads), Device::Cpu)?;
-        let labels = Labels::from(self.distance);
-        let metrics = [Metric::Accuracy].into_iter().filter(|metric| metric.fits(labels)).collect();
+        let labels = Labels::from(self.goal.distance);
         let batches = Batches::new(&self.test, EVALUATION_BATCH)?;
         let labels = program.map.labels.first().map(|input| (input.clone(), labels));
-        let examination = Some(Examination { batches, metrics });
+        let examination = Some(Examination { batches, metrics: self.goal.metrics.to_vec() });
         let start = program.start()?;
         let batches = Batches::new(&self.train, self.batch)?;
         let task = Task { map: program.map, batches, labels, examination };
@@ -175,9 +188,14 @@ pub(crate) fn final_loss(outcome: &Outcome) -> f64 {
     last.map_or(f64::INFINITY, |last| last.train_loss)
 }
 
+/// A metric of the last evaluation.
+pub(crate) fn measured(outcome: &Outcome, metric: Metric) -> Option<f64> {
+    outcome.progress.epochs.last().filter(|_| outcome.diverged.is_none())?.eval.as_ref()?.get(metric.name())
+}
+
 /// The accuracy of the last evaluation.
 pub(crate) fn accuracy(outcome: &Outcome) -> Option<f64> {
-    outcome.progress.epochs.last().filter(|_| outcome.diverged.is_none())?.eval.as_ref()?.get("accuracy")
+    measured(outcome, Metric::Accuracy)
 }
 
 /// The median time of a step, but for the first.

@@ -17,6 +17,7 @@ mod layers;
 mod networks;
 mod resnet;
 mod seeds;
+mod sentences;
 mod table;
 mod times;
 
@@ -61,6 +62,8 @@ enum Experiment {
     Resnet,
     /// Table 2: time and memory of a step
     Times,
+    /// Table 1: ∇ and ζ* in fine-tuning a sentence encoder, within Adam and with momentum
+    Sentences,
     /// The authors' PyTorch results against ours, over seeds
     Seeds,
     /// The memory of one row of Table 2, which `times` asks a process of its own for
@@ -95,6 +98,7 @@ fn run(experiment: Experiment, lab: &Lab) -> Result<String, Failure> {
         Experiment::Layers => layers::run(lab),
         Experiment::Resnet => resnet::run(lab),
         Experiment::Times => times::run(lab),
+        Experiment::Sentences => sentences::run(lab),
         Experiment::Seeds => seeds::run(lab),
         Experiment::Memory { network, method } => times::memory(lab, &network, &method),
     }

@@ -10,9 +10,9 @@ use std::process::Command;
 use isaac::model::Model;
 use isaac::train::Settings;
 use isaac::train::data::Builtin;
-use isaac::training_graph::{Distance, Method};
+use isaac::training_graph::Method;
 
-use crate::lab::{CLASSES, Direction, Failure, Lab, Problem, Runner, SGD, settings};
+use crate::lab::{CLASSES, Direction, Failure, Goal, IMAGES, Lab, Problem, Runner, SGD, settings};
 use crate::{networks, table};
 
 const BATCH: usize = 60;
@@ -54,10 +54,10 @@ impl Network {
         })
     }
 
-    fn distance(self) -> Distance {
+    fn goal(self) -> Goal {
         match self {
             Self::Classifier(_) => CLASSES,
-            Self::AutoEncoder => Distance::MeanSquaredError,
+            Self::AutoEncoder => IMAGES,
         }
     }
 
@@ -68,7 +68,7 @@ impl Network {
 
     fn problem(self, lab: &Lab) -> Result<Problem<'_>, Failure> {
         let data = lab.data(Builtin::Mnist)?;
-        Problem::new(lab, &data, &self.model()?, self.distance(), (FRACTION, BATCH))
+        Problem::new(lab, &data, &self.model()?, self.goal(), (FRACTION, BATCH))
     }
 }
 

@@ -1,4 +1,5 @@
-//! The project's own commands: `cargo xtask setup`, `cargo xtask demo`, `cargo xtask bench`, `cargo xtask test`.
+//! The project's own commands: `cargo xtask setup`, `cargo xtask demo`, `cargo xtask bench`, `cargo xtask sentences`,
+//! `cargo xtask test`.
 
 mod bench;
 mod build;
@@ -7,6 +8,7 @@ mod demo;
 mod environment;
 mod output;
 mod paths;
+mod sentences;
 mod suite;
 mod test;
 
@@ -29,6 +31,8 @@ enum Task {
     Demo(demo::Options),
     /// Run a benchmark: layer, accuracy, step
     Bench(bench::Options),
+    /// Make what the experiment `sentences` trains: a pretrained encoder, and sentences in its tokens
+    Sentences(sentences::Options),
     /// Run everything that CI runs, or only the named steps
     Test(test::Options),
 }
@@ -38,6 +42,7 @@ fn main() -> ExitCode {
         Task::Setup => environment::make_all(),
         Task::Demo(options) => demo::run(&options),
         Task::Bench(options) => bench::run(&options),
+        Task::Sentences(options) => sentences::run(&options),
         Task::Test(options) => test::run(&options),
     };
     match result {
