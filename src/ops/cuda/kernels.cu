@@ -250,6 +250,26 @@ __device__ void store_tile(const View &matrix, u32 first, u32 k, const float *ti
     });
 }
 
+// Solves the block's columns of `from` and puts them to the same place of `to`. Shared memory that was written before may be read behind it.
+template <bool FORWARD, bool BACKWARD>
+__device__ void solve_columns(const View &from, const View &to, const float *triangle, const float *reciprocals,
+                              float *tile) {
+    u32 k = from.rows, first = blockIdx.x * COLUMNS;
+    load_tile(from, first, k, tile);
+    __syncthreads();
+    Columns columns;
+    columns.load(tile, k);
+    if (FORWARD) {
+        columns.forward(triangle, reciprocals, k);
+    }
+    if (BACKWARD) {
+        columns.backward(triangle, reciprocals, k);
+    }
+    columns.store(tile, k);
+    __syncthreads();
+    store_tile(to, first, k, tile);
+}
+
 // The packed lower triangle of I + scale·S Sᵀ. A thread sums for four rows and four columns that lie a quarter of the order apart, so that
 // the threads of a warp read neighbouring elements of the part of S that is in shared memory.
 constexpr u32 DEPTH = 16;
@@ -330,21 +350,10 @@ __device__ void load_factors(const float *factors, u32 k, float *triangle) {
 
 // Solves the tile on the diagonal, of k rows, for the same rows of X: a block for each COLUMNS columns.
 template <bool FORWARD> __device__ void substitute(const float *factors, const View &x) {
-    u32 k = x.rows, first = blockIdx.x * COLUMNS;
+    u32 k = x.rows;
     float *triangle = shared, *reciprocals = triangle + row_start(k), *tile = reciprocals + k;
     load_factors(factors, k, triangle);
-    load_tile(x, first, k, tile);
-    __syncthreads();
-    Columns columns;
-    columns.load(tile, k);
-    if (FORWARD) {
-        columns.forward(triangle, reciprocals, k);
-    } else {
-        columns.backward(triangle, reciprocals, k);
-    }
-    columns.store(tile, k);
-    __syncthreads();
-    store_tile(x, first, k, tile);
+    solve_columns<FORWARD, !FORWARD>(x, x, triangle, reciprocals, tile);
 }
 
 constexpr u32 SIDE = 64;
@@ -365,19 +374,10 @@ KERNEL solve(float *s_data, u32 k, u32 depth, u32 s_row, u32 s_col, float scale,
              u32 row_stride, u32 col_stride, u32 *record, float lambda) {
     View s = {s_data, k, depth, s_row, s_col};
     View y = {y_data, k, columns, row_stride, col_stride}, x = {x_data, k, columns, row_stride, col_stride};
-    u32 first = blockIdx.x * COLUMNS;
     float *triangle = shared, *reciprocals = triangle + row_start(k), *tile = reciprocals + k;
     gram(s, scale, triangle, tile);
     factor(triangle, reciprocals, k, blockIdx.x == 0, {record, 0, k, lambda});
-    load_tile(y, first, k, tile);
-    __syncthreads();
-    Columns columns_of_warp;
-    columns_of_warp.load(tile, k);
-    columns_of_warp.forward(triangle, reciprocals, k);
-    columns_of_warp.backward(triangle, reciprocals, k);
-    columns_of_warp.store(tile, k);
-    __syncthreads();
-    store_tile(x, first, k, tile);
+    solve_columns<true, true>(y, x, triangle, reciprocals, tile);
 }
 
 // out = C + factor·A diag(weights) B, of which only what is on and below the diagonal if `is_lower`: a block for each SIDE × SIDE tile. A thread
@@ -449,9 +449,7 @@ KERNEL panel(float *matrix, u32 order, u32 first, float *factors, u32 *record, f
     factor(triangle, reciprocals, k, blockIdx.x == 0, {record, first, order, lambda});
     // The rows below, as columns.
     View rest = {matrix + u64(below) * order + first, k, order - below, 1, order};
-    u32 start = blockIdx.x * COLUMNS;
-    load_tile(rest, start, k, tile);
-    __syncthreads();
+    solve_columns<true, false>(rest, rest, triangle, reciprocals, tile);
     if (blockIdx.x == 0) {
 #pragma unroll 1
         for (u32 at = threadIdx.x; at < row_start(k); at += THREADS) {
@@ -462,12 +460,6 @@ KERNEL panel(float *matrix, u32 order, u32 first, float *factors, u32 *record, f
             factors[TRIANGLE + at] = reciprocals[at];
         }
     }
-    Columns columns;
-    columns.load(tile, k);
-    columns.forward(triangle, reciprocals, k);
-    columns.store(tile, k);
-    __syncthreads();
-    store_tile(rest, start, k, tile);
 }
 
 KERNEL forward(const float *factors, float *x, u32 rows, u32 columns, u32 x_row, u32 x_col) {
