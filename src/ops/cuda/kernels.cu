@@ -76,8 +76,8 @@ __device__ u32 row_start(u32 i) { return i * (i + 1) / 2; }
 
 // The threads of a block go through a rows × cols rectangle, neighbours to what `view` has next to each other.
 template <typename Visit> __device__ void visit(const View &view, u32 rows, u32 cols, Visit visit) {
+    constexpr u32 WIDTH = 16;
     if (view.col_stride == 1) {
-        constexpr u32 WIDTH = 16;
 #pragma unroll 1
         for (u32 row = threadIdx.x / WIDTH; row < rows; row += THREADS / WIDTH) {
 #pragma unroll 1
@@ -87,9 +87,9 @@ template <typename Visit> __device__ void visit(const View &view, u32 rows, u32 
         }
     } else {
 #pragma unroll 1
-        for (u32 col = threadIdx.x / WARP; col < cols; col += THREADS / WARP) {
+        for (u32 col = threadIdx.x / WIDTH; col < cols; col += THREADS / WIDTH) {
 #pragma unroll 1
-            for (u32 row = threadIdx.x % WARP; row < rows; row += WARP) {
+            for (u32 row = threadIdx.x % WIDTH; row < rows; row += WIDTH) {
                 visit(row, col);
             }
         }
@@ -114,7 +114,7 @@ struct Breakdown {
 };
 
 __device__ void factor(float *triangle, float *reciprocals, u32 k, bool writes, const Breakdown &breakdown) {
-    u32 x = threadIdx.x % 16, y = threadIdx.x / 16;
+    u32 lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
 #pragma unroll 1
     for (u32 j = 0; j < k; j++) {
         __syncthreads();
@@ -127,13 +127,24 @@ __device__ void factor(float *triangle, float *reciprocals, u32 k, bool writes, 
                 breakdown.write(j);
             }
         }
+        // A warp takes a row, and its lanes 32 neighbours of that. Row i begins at i (i + 1) / 2: the elements of a column in 32 rows from a
+        // multiple of 32 on lie in different banks.
+        float column[PER_LANE];
+#pragma unroll
+        for (u32 part = 0; part < PER_LANE; part++) {
+            u32 l = lane + WARP * part;
+            column[part] = l > j && l < k ? triangle[row_start(l) + j] * -reciprocal : 0.0f;
+        }
 #pragma unroll 1
-        for (u32 i = j + 1 + y; i < k; i += 16) {
+        for (u32 i = j + 1 + warp; i < k; i += THREADS / WARP) {
             float *row = triangle + row_start(i);
-            float factor = row[j] * reciprocal;
-#pragma unroll 1
-            for (u32 l = j + 1 + x; l <= i; l += 16) {
-                row[l] = fmaf(-factor, triangle[row_start(l) + j], row[l]);
+            float pivot_part = row[j];
+#pragma unroll
+            for (u32 part = 0; part < PER_LANE; part++) {
+                u32 l = lane + WARP * part;
+                if (l > j && l <= i) {
+                    row[l] = fmaf(pivot_part, column[part], row[l]);
+                }
             }
         }
     }
