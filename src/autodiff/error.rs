@@ -29,7 +29,7 @@ pub enum AutodiffError {
         opset: i64,
     },
     /// Operators without a gradient: all of them.
-    #[error("{}: {} operators cannot be differentiated:{}", path.display(), blocked.len(), list(blocked))]
+    #[error("{}: {} cannot be differentiated:{}", path.display(), counted(blocked.len()), list(blocked))]
     Unsupported {
         /// The model file.
         path: PathBuf,
@@ -54,6 +54,10 @@ pub enum AutodiffError {
         /// What does not fit.
         what: String,
     },
+}
+
+fn counted(operators: usize) -> String {
+    if operators == 1 { "1 operator".to_owned() } else { format!("{operators} operators") }
 }
 
 fn list(blocked: &[Blocked]) -> String {
