@@ -45,7 +45,8 @@ pub struct LayerReport {
     pub weight: String,
     /// The values that its product nodes make in the input graph.
     pub product_outputs: Vec<String>,
-    /// The value with the gradient of a bias that is conditioned with it.
+    /// With `--with-bias`: the value with the gradient of a bias that is conditioned with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub bias_gradient: Option<String>,
     /// How the products are written.
     pub pattern: String,
