@@ -142,7 +142,7 @@ fn threads_of_a_block_race() {
     );
     // The one that writes is the first of those that read.
     finds(
-        "writes what thread",
+        "writes what other threads read",
         &ONE_WARP,
         "ld.global.u32 %r4, [%rd1];\nsetp.eq.s32 %p1, %r1, 0;\n@%p1 st.global.u32 [%rd1], %r4; // here",
     );

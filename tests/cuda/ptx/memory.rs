@@ -62,8 +62,11 @@ impl Trace {
             return Ok(());
         }
         let is_shared = self.read_by_others && self.read.block == by.block && self.read.phase == by.phase;
-        if is_shared || self.read.races_with(by) {
+        if self.read.races_with(by) {
             return Err(format!("a race: it writes what {} read", self.read.describe(by)));
+        }
+        if is_shared {
+            return Err("a race: it writes what other threads read".to_owned());
         }
         self.write = by;
         Ok(())
