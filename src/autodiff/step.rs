@@ -1,4 +1,4 @@
-use crate::model::{Builder, Dim, Graph, Index, NodeExt, ONNX_DOMAIN, Types, ValueId};
+use crate::model::{Builder, Dim, Graph, Index, NodeExt, ONNX_DOMAIN, Types, ValueId, from_front};
 use crate::proto::{NodeProto, TensorProto};
 
 /// One node of the forward pass at its turn in the backward pass: what a rule sees of it.
@@ -83,9 +83,7 @@ impl<'a> Step<'a, '_> {
 
     /// An axis of a tensor of this rank, counted from the front.
     pub(crate) fn axis(axis: i64, rank: usize) -> Result<usize, Refusal> {
-        let from_front = if axis < 0 { axis.checked_add(rank as i64) } else { Some(axis) };
-        let found = from_front.and_then(|axis| usize::try_from(axis).ok()).filter(|&axis| axis < rank);
-        found.ok_or_else(|| format!("axis {axis} of a tensor with {rank} axes"))
+        from_front(axis, rank).ok_or_else(|| format!("axis {axis} of a tensor with {rank} axes"))
     }
 
     /// The element type of an input (`TensorProto.DataType`); float where it cannot be told.

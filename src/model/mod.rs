@@ -46,6 +46,7 @@ pub use equation::Equation;
 pub use error::ModelError;
 pub use graph::{Graph, Initializer};
 pub use index::{Index, IndexError, NodeId, Producer, Value, ValueId};
+pub(crate) use infer::from_front;
 pub use infer::{Element, Types, broadcast};
 pub use node::NodeExt;
 pub use training_map::{Carried, ParameterEntry, StateEntry, TRAINING_METADATA, TrainingMap};

@@ -4,13 +4,15 @@ use super::contraction::Axes;
 use super::emit::Emitter;
 use super::flow::Flow;
 use super::unit::{Delivery, Unit, constant_axes};
-use crate::model::{Dim, NodeExt, NodeId, ValueId};
+use crate::model::{Dim, NodeExt, NodeId, ValueId, from_front};
 use crate::proto::{NodeProto, TensorProto};
 
 /// The sum of a layer's output gradients over its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Bias {
     pub(super) sum: NodeId,
+    /// The node in whose place one operator makes both gradients.
+    pub(super) place: NodeId,
     /// The name of what it makes: the bias's gradient.
     pub(super) gradient: String,
     /// The shape of that, all of it in the last axis.
@@ -20,28 +22,31 @@ pub(super) struct Bias {
 impl Bias {
     /// That of the layer whose gradient `unit` makes, if there is one and both can come out of one operator.
     pub(super) fn find(flow: &Flow<'_>, unit: &Unit) -> Option<Self> {
-        let is_simple = unit.batched.is_empty() && unit.alpha == 1.0 && unit.addend.is_none();
-        let found = rows_apart(flow, unit).into_iter().find_map(|(value, rows)| sum_over(flow, value, &rows))?;
-        (is_simple && found.place(flow, unit).is_some()).then_some(found)
-    }
-
-    /// The node in whose place one operator can make both gradients: everything that it reads is there by then, and nobody has read
-    /// what it makes.
-    pub(super) fn place(&self, flow: &Flow<'_>, unit: &Unit) -> Option<NodeId> {
-        let product = unit.nodes.iter().copied().max()?;
-        let shape = if let Delivery::Reshaped(shape) = unit.delivery { Some(shape) } else { None };
-        let is_there = |value| flow.maker(value).is_none_or(|(maker, _)| maker < self.sum);
-        if [unit.gradient.value, unit.input.value].into_iter().chain(shape).all(is_there) {
-            return Some(product.min(self.sum));
+        if !unit.batched.is_empty() || unit.alpha != 1.0 || unit.addend.is_some() {
+            return None;
         }
-        let later = product.max(self.sum);
-        let is_read_by_then = |value: ValueId| {
-            let value = flow.index.value(value);
-            value.captured_by.iter().chain(value.consumers.iter().map(|(node, _)| node)).any(|&reader| reader < later)
-        };
-        let own = flow.index.output(flow.node(self.sum), 0)?;
-        (!is_read_by_then(unit.result) && !is_read_by_then(own)).then_some(later)
+        let (sum, shape) = rows_apart(flow, unit).into_iter().find_map(|(value, rows)| sum_over(flow, value, &rows))?;
+        let gradient = flow.index.output(flow.node(sum), 0)?;
+        let place = common_place(flow, unit, sum, gradient)?;
+        Some(Self { sum, place, gradient: flow.name(gradient).to_owned(), shape })
     }
+}
+
+/// The node in whose place one operator can make the results of `unit` and of `sum`: everything that it reads is there by then, and
+/// nobody has read what it makes.
+fn common_place(flow: &Flow<'_>, unit: &Unit, sum: NodeId, gradient: ValueId) -> Option<NodeId> {
+    let product = unit.nodes.iter().copied().max()?;
+    let shape = if let Delivery::Reshaped(shape) = unit.delivery { Some(shape) } else { None };
+    let is_there = |value| flow.maker(value).is_none_or(|(maker, _)| maker < sum);
+    if [unit.gradient.value, unit.input.value].into_iter().chain(shape).all(is_there) {
+        return Some(product.min(sum));
+    }
+    let later = product.max(sum);
+    let is_read_by_then = |value: ValueId| {
+        let value = flow.index.value(value);
+        value.captured_by.iter().chain(value.consumers.iter().map(|(node, _)| node)).any(|&reader| reader < later)
+    };
+    (!is_read_by_then(unit.result) && !is_read_by_then(gradient)).then_some(later)
 }
 
 /// The gradient of the layer's output, as the product reads it and before that was brought to two axes, each time with the axes
@@ -68,23 +73,22 @@ fn rows_apart(flow: &Flow<'_>, unit: &Unit) -> Vec<(ValueId, Vec<usize>)> {
     found
 }
 
-/// The sum of `value` over exactly these axes.
-fn sum_over(flow: &Flow<'_>, value: ValueId, axes: &[usize]) -> Option<Bias> {
+/// The sum of `value` over exactly these axes, and the shape of that, all of it in the last axis.
+fn sum_over(flow: &Flow<'_>, value: ValueId, axes: &[usize]) -> Option<(NodeId, Vec<i64>)> {
     let rank = flow.shape(value)?.len();
     flow.index.value(value).consumers.iter().find_map(|&(sum, slot)| {
         let node = flow.node(sum);
         if slot != 0 || !node.is_onnx("ReduceSum") {
             return None;
         }
-        let from_front = |axis: i64| usize::try_from(if axis < 0 { axis + rank as i64 } else { axis }).ok();
-        let mut summed: Vec<usize> = constant_axes(flow, node)?.into_iter().map(from_front).collect::<Option<_>>()?;
+        let summed = constant_axes(flow, node)?.into_iter().map(|axis| from_front(axis, rank));
+        let mut summed: Vec<usize> = summed.collect::<Option<_>>()?;
         summed.sort_unstable();
-        let gradient = flow.name(flow.index.output(node, 0)?).to_owned();
         let shape = match node.int("keepdims", 1) {
             0 => vec![-1],
             _ => (0..rank).map(|axis| if axes.contains(&axis) { 1 } else { -1 }).collect(),
         };
-        (summed == axes).then_some(Bias { sum, gradient, shape })
+        (summed == axes).then_some((sum, shape))
     })
 }
 

@@ -87,11 +87,8 @@ impl<'a> Emitter<'a> {
         let Some((carrier, _)) = conditioning.units.last() else {
             return Ok(());
         };
-        let place = match bias {
-            Some(bias) => bias.place(self.flow, carrier),
-            None => carrier.nodes.iter().max().copied(),
-        };
-        let place = place.unwrap_or(carrier.nodes[0]);
+        let last = carrier.nodes.iter().max().copied().unwrap_or(carrier.nodes[0]);
+        let place = bias.map_or(last, |bias| bias.place);
         let name = self.flow.name(carrier.result).to_owned();
         let mut nodes = Vec::new();
         let gradient = self.operand(&conditioning.units, Side::Gradient, &name, &mut nodes)?;

@@ -4,7 +4,7 @@ use super::contraction::{Axes, Contraction, Operand, rank};
 use super::flow::Flow;
 use super::layer::{Reason, Refusal};
 use super::matching::Product;
-use crate::model::{Dim, NodeExt, NodeId, ValueId};
+use crate::model::{Dim, NodeExt, NodeId, ValueId, from_front};
 use crate::proto::NodeProto;
 
 /// Under which name, and in which form, the rest of the graph expects the result.
@@ -135,8 +135,8 @@ impl Unit {
         let keeps = node.int("keepdims", 1) != 0;
         match (rank, axes) {
             (Some(rank), Some(axes)) => {
-                let positive = |axis: i64| usize::try_from(if axis < 0 { axis + rank as i64 } else { axis }).ok();
-                self.merged = axes.iter().filter_map(|&axis| positive(axis).filter(|&axis| axis + 2 < rank)).collect();
+                self.merged =
+                    axes.iter().filter_map(|&axis| from_front(axis, rank).filter(|&axis| axis + 2 < rank)).collect();
                 if self.merged.len() != axes.len() || axes.is_empty() {
                     return Err(unsupported("it is summed over its own rows or columns"));
                 }

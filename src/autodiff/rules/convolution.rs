@@ -55,56 +55,35 @@ fn conv_transpose(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
 
 /// The sum over all windows of an image [N, group·c, …] and their values [N, m, …] of window times value: [m, c, …kernel].
 fn weight_gradient(s: &mut Step<'_, '_>, window: &Window, image: &str, values: &str) -> String {
-    let channels = s.shape(1).and_then(|weight| i64::try_from(weight.get(1)?.known()?).ok());
-    let is_grouped = s.node.int("group", 1) != 1;
-    match channels.filter(|&channels| channels >= FEWEST_CHANNELS && !is_grouped) {
-        Some(channels) => {
-            let products = products_by_tap(s, window, channels, image, values);
-            products.unwrap_or_else(|| windows_convolved(s, window, image, values))
-        }
-        None => windows_convolved(s, window, image, values),
-    }
+    products_by_tap(s, window, image, values).unwrap_or_else(|| windows_convolved(s, window, image, values))
 }
 
-/// [`weight_gradient`] without groups as a product of matrices for each element of the kernel, a tap: of the values with what it meets
-/// in the image. ONNX Runtime takes half the time for them that it takes for the convolution. `None` if there are too
-/// many taps, or where the last window ends is not known.
-fn products_by_tap(s: &mut Step<'_, '_>, window: &Window, channels: i64, image: &str, values: &str) -> Option<String> {
-    let spatial = window.kernel.len() as i64;
+/// [`weight_gradient`] as a product of matrices for each element of the kernel, a tap: of the values with what it meets in the image.
+/// ONNX Runtime takes half the time for them that it takes for the convolution. `None` for groups, few channels or many
+/// taps, and where it is not known where the last window ends.
+fn products_by_tap(s: &mut Step<'_, '_>, window: &Window, image: &str, values: &str) -> Option<String> {
+    let channels = i64::try_from(s.shape(1)?.get(1)?.known()?).ok()?;
+    if s.node.int("group", 1) != 1 || channels < FEWEST_CHANNELS {
+        return None;
+    }
     let rest: Vec<i64> = window.rest.iter().copied().collect::<Option<_>>()?;
     let taps = window.taps(MOST_TAPS)?;
-    let channels_last: Vec<i64> = [0].into_iter().chain(2..2 + spatial).chain([1]).collect();
+    let spatial = window.kernel.len();
+    let last = spatial as i64 + 1;
+    let channels_last: Vec<i64> = [0].into_iter().chain(2..=last).chain([1]).collect();
     let mut image = s.b.transpose(image, &channels_last);
     if window.begins.iter().chain(&window.ends).any(|&pad| pad != 0) {
         let pads = [&[0], window.begins.as_slice(), &[0, 0], &window.ends, &[0]].concat();
         let pads = s.b.ints(&pads);
         image = s.b.op("Pad", &[&image, &pads]);
     }
-    let swap: Vec<i64> = [1, 0].into_iter().chain(2..2 + spatial).collect();
-    let values = s.b.transpose(values, &swap);
+    let values = first_axes_swapped(s, values, spatial + 2);
     let [all_values, all_positions] = [[0, -1], [-1, channels]].map(|shape| s.b.ints(&shape));
     let values = s.b.op("Reshape", &[&values, &all_values]);
-    let (axes, steps): (Vec<i64>, _) = ((1..=spatial).collect(), &window.strides);
     let products: Vec<String> = taps
         .iter()
         .map(|tap| {
-            let starts: Vec<i64> = tap.iter().zip(&window.dilations).map(|(at, dilation)| at * dilation).collect();
-            // Counted from the image's end.
-            let ends: Vec<i64> = (0..tap.len())
-                .map(|i| match starts[i] + 1 - window.extent(i) - rest[i] {
-                    0 => i64::MAX,
-                    end => end,
-                })
-                .collect();
-            let met = if starts.iter().all(|&start| start == 0)
-                && ends.iter().all(|&end| end == i64::MAX)
-                && steps.iter().all(|&step| step == 1)
-            {
-                image.clone()
-            } else {
-                let [starts, ends, axes, steps] = [&starts, &ends, &axes, steps].map(|list| s.b.ints(list));
-                s.b.op("Slice", &[&image, &starts, &ends, &axes, &steps])
-            };
+            let met = met_by(s, window, tap, &rest, &image);
             let met = s.b.op("Reshape", &[&met, &all_positions]);
             s.b.op("MatMul", &[&values, &met])
         })
@@ -113,19 +92,39 @@ fn products_by_tap(s: &mut Step<'_, '_>, window: &Window, channels: i64, image: 
     let shape = [&[0], window.kernel.as_slice(), &[channels]].concat();
     let shape = s.b.ints(&shape);
     let product = s.b.op("Reshape", &[&product, &shape]);
-    let channels_second: Vec<i64> = [0, spatial + 1].into_iter().chain(1..=spatial).collect();
+    let channels_second: Vec<i64> = [0, last].into_iter().chain(1..last).collect();
     Some(s.b.transpose(&product, &channels_second))
+}
+
+/// What a tap meets in all windows of a padded image [N, …, c].
+fn met_by(s: &mut Step<'_, '_>, window: &Window, tap: &[i64], rest: &[i64], image: &str) -> String {
+    let starts: Vec<i64> = tap.iter().zip(&window.dilations).map(|(at, dilation)| at * dilation).collect();
+    // Counted from the image's end.
+    let end = |i: usize| match starts[i] + 1 - window.extent(i) - rest[i] {
+        0 => i64::MAX,
+        end => end,
+    };
+    let ends: Vec<i64> = (0..tap.len()).map(end).collect();
+    let is = |list: &[i64], number| list.iter().all(|&item| item == number);
+    if is(&starts, 0) && is(&ends, i64::MAX) && is(&window.strides, 1) {
+        return image.to_owned();
+    }
+    let axes: Vec<i64> = (1..=tap.len() as i64).collect();
+    let [starts, ends, axes, steps] = [&starts, &ends, &axes, &window.strides].map(|list| s.b.ints(list));
+    s.b.op("Slice", &[image, &starts, &ends, &axes, &steps])
+}
+
+/// [N, c, …] as [c, N, …], and back.
+fn first_axes_swapped(s: &mut Step<'_, '_>, value: &str, rank: usize) -> String {
+    let swap: Vec<i64> = [1, 0].into_iter().chain(2..rank as i64).collect();
+    s.b.transpose(value, &swap)
 }
 
 /// [`weight_gradient`] as the convolution of the image with the values, in which strides and dilations change places.
 fn windows_convolved(s: &mut Step<'_, '_>, window: &Window, image: &str, values: &str) -> String {
     let group = s.node.int("group", 1);
     let spatial = window.kernel.len();
-    let swapped = |s: &mut Step<'_, '_>, value: &str, rank: usize| {
-        let swap: Vec<i64> = [1, 0].into_iter().chain(2..rank as i64).collect();
-        s.b.transpose(value, &swap)
-    };
-    let [mut image, values] = [image, values].map(|value| swapped(s, value, spatial + 2));
+    let [mut image, values] = [image, values].map(|value| first_axes_swapped(s, value, spatial + 2));
     if group != 1 {
         // [group·c, N, …] as [c, group·N, …]: the examples of a group are its channels.
         let joined = |s: &mut Step<'_, '_>, front: &[i64], image: &str, sizes: &str| {
@@ -135,7 +134,7 @@ fn windows_convolved(s: &mut Step<'_, '_>, window: &Window, image: &str, values:
         };
         let [sizes, spatial_sizes] = [1, 2].map(|first| sizes_from(s, &image, first));
         let apart = joined(s, &[group, -1], &image, &sizes);
-        let turned = swapped(s, &apart, spatial + 3);
+        let turned = first_axes_swapped(s, &apart, spatial + 3);
         image = joined(s, &[0, -1], &turned, &spatial_sizes);
     }
     let product = s.b.with("Conv", &[&image, &values], |node| window.on(node, true).with_int("group", group));
@@ -146,7 +145,7 @@ fn windows_convolved(s: &mut Step<'_, '_>, window: &Window, image: &str, values:
     } else {
         product
     };
-    swapped(s, &trimmed, spatial + 2)
+    first_axes_swapped(s, &trimmed, spatial + 2)
 }
 
 /// The first elements along each spatial axis, as many as `ends` says.

@@ -1,13 +1,13 @@
 //! Shapes of operators that work along some axes: joining, cutting, reducing.
 
-use super::{Call, Shape, normal};
+use super::{Call, Shape, from_front};
 use crate::model::{Dim, NodeExt};
 
 impl Call<'_> {
     pub(super) fn concat(&self) -> Shape {
         let shapes: Vec<&[Dim]> = (0..self.node.input.len()).map(|slot| self.shape(slot)).collect::<Option<_>>()?;
         let mut shape = shapes.first()?.to_vec();
-        let axis = normal(self.node.int("axis", 0), shape.len())?;
+        let axis = from_front(self.node.int("axis", 0), shape.len())?;
         shape[axis] = shapes
             .iter()
             .try_fold(0, |sum: u64, shape| sum.checked_add(shape.get(axis)?.known()?))
@@ -23,7 +23,7 @@ impl Call<'_> {
         let ends = self.list("ends", 2);
         let steps = self.list("steps", 4);
         for (i, &axis) in axes.iter().enumerate() {
-            let axis = normal(axis, shape.len())?;
+            let axis = from_front(axis, shape.len())?;
             let at = |list: &Option<Vec<i64>>| list.as_ref()?.get(i).copied();
             let step = if steps.is_some() { at(&steps) } else { Some(1) };
             if (at(&starts), at(&ends), step) == (Some(0), Some(i64::MAX), Some(1)) {
@@ -39,7 +39,7 @@ impl Call<'_> {
         let count = self.node.output.len();
         let unknown = vec![None; count];
         let Some(shape) = self.shape(0) else { return unknown };
-        let Some(axis) = normal(self.node.int("axis", 0), shape.len()) else { return unknown };
+        let Some(axis) = from_front(self.node.int("axis", 0), shape.len()) else { return unknown };
         let sizes = self.list("split", 1);
         (0..count)
             .map(|i| {
@@ -67,7 +67,7 @@ impl Call<'_> {
         };
         let axes: Vec<usize> = match axes {
             Some(axes) if !axes.is_empty() => {
-                axes.iter().map(|&axis| normal(axis, shape.len())).collect::<Option<_>>()?
+                axes.iter().map(|&axis| from_front(axis, shape.len())).collect::<Option<_>>()?
             }
             _ if self.input(1).is_some() && self.list("axes", 1).is_none() => return None,
             _ if self.node.int("noop_with_empty_axes", 0) != 0 => Vec::new(),

@@ -3,7 +3,7 @@
 use super::axes::slice_size;
 use super::layout::range_size;
 use super::size::product;
-use super::{Call, Element, MAX_CONTENT, normal};
+use super::{Call, Element, MAX_CONTENT, from_front};
 use crate::model::NodeExt;
 use crate::proto::TensorProto;
 use crate::proto::tensor_proto::DataType;
@@ -38,7 +38,7 @@ impl Call<'_> {
             }
             "Gather" if self.shape(0)?.len() == 1 => {
                 let (data, indices) = (self.content_at(0)?, self.types.ints(self.input(1)?)?);
-                indices.iter().map(|&index| data.get(normal(index, data.len())?).cloned()).collect()
+                indices.iter().map(|&index| data.get(from_front(index, data.len())?).cloned()).collect()
             }
             "Slice" => self.sliced(),
             "Transpose" => self.transposed(),
@@ -75,7 +75,7 @@ impl Call<'_> {
     }
 
     fn axis_of(&self, axis: i64) -> Option<usize> {
-        normal(axis, self.shape(0)?.len())
+        from_front(axis, self.shape(0)?.len())
     }
 
     /// The sizes of the first input.
@@ -107,7 +107,7 @@ impl Call<'_> {
         };
         let steps = if self.input(4).is_some() { self.list("steps", 4)? } else { vec![1; axes.len()] };
         for (i, &axis) in axes.iter().enumerate() {
-            let axis = normal(axis, sizes.len())?;
+            let axis = from_front(axis, sizes.len())?;
             let places = slice_places(sizes[axis], *starts.get(i)?, *ends.get(i)?, *steps.get(i)?)?;
             let behind: usize = sizes[axis + 1..].iter().product();
             let rows = data
@@ -122,7 +122,7 @@ impl Call<'_> {
     fn transposed(&self) -> Content {
         let (data, sizes) = (self.content_at(0)?, self.known_sizes()?);
         let permutation = match self.node.ints("perm") {
-            Some(perm) => perm.iter().map(|&axis| normal(axis, sizes.len())).collect::<Option<Vec<_>>>()?,
+            Some(perm) => perm.iter().map(|&axis| from_front(axis, sizes.len())).collect::<Option<Vec<_>>>()?,
             None => (0..sizes.len()).rev().collect(),
         };
         let strides: Vec<usize> = (0..sizes.len()).map(|axis| sizes[axis + 1..].iter().product()).collect();

@@ -1,7 +1,7 @@
 //! Shapes of the same elements in another order or number.
 
 use super::size::{product, quotient};
-use super::{Call, Element, MAX_CONTENT, Shape, normal};
+use super::{Call, Element, MAX_CONTENT, Shape, from_front};
 use crate::model::{Dim, NodeExt, TensorType};
 
 impl Call<'_> {
@@ -31,7 +31,7 @@ impl Call<'_> {
 
     pub(super) fn flatten(&self) -> Vec<Dim> {
         self.shape(0).map_or(vec![Dim::Unknown; 2], |shape| {
-            let axis = normal(self.node.int("axis", 1), shape.len()).unwrap_or(shape.len());
+            let axis = from_front(self.node.int("axis", 1), shape.len()).unwrap_or(shape.len());
             vec![product(&shape[..axis]), product(&shape[axis..])]
         })
     }
@@ -76,7 +76,7 @@ impl Call<'_> {
     pub(super) fn squeeze(&self) -> Shape {
         let shape = self.shape(0)?;
         let gone: Vec<usize> = match self.list("axes", 1) {
-            Some(axes) => axes.iter().map(|&axis| normal(axis, shape.len())).collect::<Option<_>>()?,
+            Some(axes) => axes.iter().map(|&axis| from_front(axis, shape.len())).collect::<Option<_>>()?,
             None if self.node.input.len() < 2 && shape.iter().all(|dim| dim.known().is_some()) => {
                 (0..shape.len()).filter(|&axis| shape[axis] == Dim::Known(1)).collect()
             }
@@ -89,7 +89,7 @@ impl Call<'_> {
         let mut rest = self.shape(0)?.iter().cloned();
         let axes = self.list("axes", 1)?;
         let rank = rest.len() + axes.len();
-        let new: Vec<usize> = axes.iter().map(|&axis| normal(axis, rank)).collect::<Option<_>>()?;
+        let new: Vec<usize> = axes.iter().map(|&axis| from_front(axis, rank)).collect::<Option<_>>()?;
         (0..rank).map(|axis| if new.contains(&axis) { Some(Dim::Known(1)) } else { rest.next() }).collect()
     }
 

@@ -216,7 +216,7 @@ impl Call<'_> {
             "Size" => one(Some(Vec::new())),
             "Concat" => one(self.concat()),
             "Gather" => one(self.shape(0).zip(self.shape(1)).and_then(|(data, indices)| {
-                let axis = normal(self.node.int("axis", 0), data.len())?;
+                let axis = from_front(self.node.int("axis", 0), data.len())?;
                 Some([&data[..axis], indices, &data[axis + 1..]].concat())
             })),
             "GatherElements" => one(self.shape(1).map(<[Dim]>::to_vec)),
@@ -310,6 +310,7 @@ fn lists(operators: &str, op_type: &str) -> bool {
     operators.split(' ').any(|listed| listed == op_type)
 }
 
-fn normal(axis: i64, rank: usize) -> Option<usize> {
+/// An axis of a tensor of this rank, counted from the front; `None` if there is none.
+pub(crate) fn from_front(axis: i64, rank: usize) -> Option<usize> {
     usize::try_from(if axis < 0 { axis + rank as i64 } else { axis }).ok().filter(|&axis| axis < rank)
 }

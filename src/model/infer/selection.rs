@@ -1,6 +1,6 @@
 //! Shapes of sums of products, of losses, and of elements chosen at run time.
 
-use super::{Call, Element, Shape, normal};
+use super::{Call, Element, Shape, from_front};
 use crate::model::{Dim, Equation, NodeExt, broadcast};
 
 impl Call<'_> {
@@ -36,7 +36,7 @@ impl Call<'_> {
 
     pub(super) fn one_hot(&self) -> Shape {
         let mut shape = self.shape(0)?.to_vec();
-        let axis = normal(self.node.int("axis", -1), shape.len() + 1)?;
+        let axis = from_front(self.node.int("axis", -1), shape.len() + 1)?;
         let depth = self.content_at(1).and_then(|depth| depth.first()).map_or(Dim::Unknown, Element::size);
         shape.insert(axis, depth);
         Some(shape)
@@ -45,7 +45,7 @@ impl Call<'_> {
     /// TopK and Compress: along an axis there are some of the elements.
     pub(super) fn chosen(&self, axis: i64, count: Option<u64>) -> Shape {
         let mut shape = self.shape(0)?.to_vec();
-        let axis = normal(axis, shape.len())?;
+        let axis = from_front(axis, shape.len())?;
         shape[axis] = count.map_or(Dim::Unknown, Dim::Known);
         Some(shape)
     }

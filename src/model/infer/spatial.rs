@@ -1,6 +1,6 @@
 //! Shapes of operators on images: windows, padding, resizing.
 
-use super::{Call, Shape, normal};
+use super::{Call, Shape, from_front};
 use crate::model::{Dim, NodeExt};
 
 /// Sizes of real windows are smaller: no sum or product of them overflows.
@@ -105,7 +105,7 @@ impl Call<'_> {
         let axes = if self.input(3).is_some() { self.list("axes", 3) } else { Some((0..shape.len() as i64).collect()) };
         let Some((pads, axes)) = self.list("pads", 1).zip(axes) else { return Some(vec![Dim::Unknown; shape.len()]) };
         for (i, &axis) in axes.iter().enumerate() {
-            let axis = normal(axis, shape.len())?;
+            let axis = from_front(axis, shape.len())?;
             let (begin, end) = (*pads.get(i)?, *pads.get(axes.len() + i)?);
             if (begin, end) != (0, 0) {
                 let size = shape[axis].known().and_then(|size| size.checked_add_signed(begin)?.checked_add_signed(end));
@@ -125,7 +125,7 @@ impl Call<'_> {
         let scales = self.input(2).and_then(|scales| self.graph.constant(self.index, scales)?.float_elements());
         let scales = scales.filter(|_| self.input(3).is_none() && !is_cropped);
         for (i, &axis) in axes.iter().enumerate() {
-            let axis = normal(axis, shape.len())?;
+            let axis = from_front(axis, shape.len())?;
             let scaled = |size: u64, scale: f32| Some((size as f32 * scale) as u64).filter(|&size| size < 1 << 31);
             shape[axis] = match (&sizes, &scales) {
                 (Some(sizes), _) => sizes.get(i)?.clone(),

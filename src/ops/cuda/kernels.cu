@@ -281,10 +281,24 @@ __device__ void solve_columns(const View &from, const View &to, const float *tri
     store_tile(to, first, k, tile);
 }
 
-// The packed lower triangle of I + scale·S Sᵀ. A thread sums for four rows and four columns that lie a quarter of the order apart, so that
-// the threads of a warp read neighbouring elements of the part of S that is in shared memory.
+// Columns of S, or of a product's factors, that are in shared memory at once.
 constexpr u32 DEPTH = 16;
 
+// What a thread sums for a product: first a few terms, then all of these sums. That loses fewer digits than one long sum.
+using Sums = float[4][4];
+
+__device__ void add(const Sums &some, Sums &sums) {
+#pragma unroll
+    for (u32 i = 0; i < 4; i++) {
+#pragma unroll
+        for (u32 j = 0; j < 4; j++) {
+            sums[i][j] += some[i][j];
+        }
+    }
+}
+
+// The packed lower triangle of I + scale·S Sᵀ. A thread sums for four rows and four columns that lie a quarter of the order apart, so that
+// the threads of a warp read neighbouring elements of the part of S that is in shared memory.
 __device__ void gram(const View &s, float scale, float *triangle, float *part) {
     u32 k = s.rows, quarter = (k + 3) / 4, pitch = k | 1;
     u32 count = quarter * (quarter + 1) / 2;
@@ -297,14 +311,13 @@ __device__ void gram(const View &s, float scale, float *triangle, float *part) {
         y -= works && row_start(y) > mine;
         y += works && row_start(y + 1) <= mine;
         u32 x = works ? mine - row_start(y) : 0;
-        float sums[4][4] = {};
+        Sums sums = {};
 #pragma unroll 1
         for (u32 start = 0; start < s.cols; start += DEPTH) {
             __syncthreads();
             visit(s, k, DEPTH, [&](u32 row, u32 col) { part[col * pitch + row] = s.get(row, start + col); });
             __syncthreads();
-            // First the sum of these few, then of all: that loses fewer digits.
-            float some[4][4] = {};
+            Sums some = {};
 #pragma unroll 2
             for (u32 depth = 0; works && depth < DEPTH; depth++) {
                 float left[4], right[4];
@@ -322,13 +335,7 @@ __device__ void gram(const View &s, float scale, float *triangle, float *part) {
                     }
                 }
             }
-#pragma unroll
-            for (u32 i = 0; i < 4; i++) {
-#pragma unroll
-                for (u32 l = 0; l < 4; l++) {
-                    sums[i][l] += some[i][l];
-                }
-            }
+            add(some, sums);
         }
 #pragma unroll
         for (u32 i = 0; i < 4; i++) {
@@ -403,7 +410,7 @@ KERNEL product(float *a_data, u32 rows, u32 depth, u32 a_row, u32 a_col, float *
         return;
     }
     u32 x = threadIdx.x % 16, y = threadIdx.x / 16;
-    float sums[4][4] = {};
+    Sums sums = {};
 #pragma unroll 1
     for (u32 from = 0; from < depth; from += DEPTH) {
         __syncthreads();
@@ -413,7 +420,7 @@ KERNEL product(float *a_data, u32 rows, u32 depth, u32 a_row, u32 a_col, float *
         });
         visit(b, DEPTH, SIDE, [&](u32 row, u32 col) { right[row][col] = b.get(from + row, start + col); });
         __syncthreads();
-        float some[4][4] = {};
+        Sums some = {};
 #pragma unroll 2
         for (u32 l = 0; l < DEPTH; l++) {
 #pragma unroll
@@ -424,13 +431,7 @@ KERNEL product(float *a_data, u32 rows, u32 depth, u32 a_row, u32 a_col, float *
                 }
             }
         }
-#pragma unroll
-        for (u32 i = 0; i < 4; i++) {
-#pragma unroll
-            for (u32 j = 0; j < 4; j++) {
-                sums[i][j] += some[i][j];
-            }
-        }
+        add(some, sums);
     }
 #pragma unroll
     for (u32 i = 0; i < 4; i++) {

@@ -1,5 +1,7 @@
 //! From sizes and layouts to launches of the kernels in `kernels.cu`: no driver, no runtime.
 
+use std::ops::Range;
+
 /// Threads of a block.
 const THREADS: u32 = 256;
 /// The largest order that one block factors: the rows of a tile of a larger matrix.
@@ -75,12 +77,12 @@ impl Strided {
         Self { rows: self.cols, cols: self.rows, strides: [col, row], ..self }
     }
 
-    fn part(self, rows: std::ops::Range<usize>, cols: std::ops::Range<usize>) -> Self {
+    fn part(self, rows: Range<usize>, cols: Range<usize>) -> Self {
         let offset = rows.start * self.strides[0] + cols.start * self.strides[1];
         Self { address: self.address + bytes(offset), rows: rows.len(), cols: cols.len(), ..self }
     }
 
-    fn rows(self, rows: std::ops::Range<usize>) -> Self {
+    fn rows(self, rows: Range<usize>) -> Self {
         self.part(rows, 0..self.cols)
     }
 }
@@ -165,70 +167,112 @@ impl Solve {
 
     /// The kernels, in this order. A failure of the factorisation is written to `record`: the pivot's index plus one, the order, λ.
     pub(super) fn launches(&self, scratch: u64, record: u64) -> Vec<Launch> {
+        if self.is_fused() {
+            return vec![self.fused(record)];
+        }
+        let s = self.s.strided();
+        let factors = Factors { address: scratch, order: s.rows };
+        let gram =
+            Product { a: s, b: s.t(), factor: self.damping.scale, is_lower: true, ..Product::into(factors.matrix()) };
+        let mut launches = vec![gram.launch()];
+        launches.extend(factors.make(record, self.damping.lambda));
+        let y = self.y.strided();
+        if y.address != self.result {
+            let [from, to] = [y.address, self.result].map(|address| (address, Element::Float));
+            launches.extend(Convert { from, to, count: y.rows * y.cols }.launches());
+        }
+        launches.extend(factors.solve(Strided { address: self.result, ..y }));
+        launches
+    }
+
+    /// Everything in one launch.
+    fn fused(&self, record: u64) -> Launch {
         let Damping { scale, lambda } = self.damping;
         let (s, y) = (self.s.strided(), self.y.strided());
-        let x = Strided { address: self.result, ..y };
-        let order = s.rows;
-        if self.is_fused() {
-            let arguments = [vec![s.address.into()], sizes(s), vec![scale.into(), y.address.into(), x.address.into()]];
-            let more = vec![x.cols.into(), x.strides[0].into(), x.strides[1].into(), record.into(), lambda.into()];
-            let arguments = [arguments.concat(), more].concat();
-            return vec![Launch::new("solve", [x.cols.div_ceil(COLUMNS), 1], shared_floats(order), arguments)];
-        }
-        let matrix = Strided { address: scratch, rows: order, cols: order, strides: [order, 1] };
-        let factors = |tile: &Tile| scratch + bytes(order * order + tile.index * FACTORS);
-        let mut launches =
-            vec![Product { a: s, b: s.t(), factor: scale, is_lower: true, ..Product::into(matrix) }.launch()];
-        let tiles = tiles(order);
-        for tile in &tiles {
-            let arguments = [
-                matrix.address.into(),
-                order.into(),
-                tile.rows.start.into(),
-                factors(tile).into(),
-                record.into(),
-                lambda.into(),
-            ];
-            let grid = [(order - tile.rows.end).div_ceil(COLUMNS).max(1), 1];
-            launches.push(Launch::new("panel", grid, shared_floats(tile.rows.len()), arguments.into()));
-            let u = matrix.part(tile.rows.end..order, tile.rows.clone());
-            let rest = matrix.part(tile.rows.end..order, tile.rows.end..order);
-            let weights = factors(tile) + bytes(TRIANGLE);
-            launches.extend(
-                Product { a: u, b: u.t(), weights, is_lower: true, ..Product::taken_off(rest) }.launch_unless_empty(),
-            );
-        }
-        if y.address != x.address {
-            let copy =
-                Convert { from: (y.address, Element::Float), to: (x.address, Element::Float), count: y.rows * y.cols };
-            launches.extend(copy.launches());
-        }
-        let substitute = |kernel, tile: &Tile| {
-            let x = x.rows(tile.rows.clone());
-            let arguments = [vec![factors(tile).into(), x.address.into()], sizes(x)].concat();
-            Launch::new(kernel, [x.cols.div_ceil(COLUMNS), 1], shared_floats(x.rows), arguments)
-        };
-        for tile in &tiles {
-            launches.push(substitute("forward", tile));
-            let u = matrix.part(tile.rows.end..order, tile.rows.clone());
-            let weights = factors(tile) + bytes(TRIANGLE);
-            let (solved, below) = (x.rows(tile.rows.clone()), x.rows(tile.rows.end..order));
-            launches.extend(Product { a: u, b: solved, weights, ..Product::taken_off(below) }.launch_unless_empty());
-        }
-        for tile in tiles.iter().rev() {
-            let u = matrix.part(tile.rows.end..order, tile.rows.clone());
-            let (here, solved) = (x.rows(tile.rows.clone()), x.rows(tile.rows.end..order));
-            launches.extend(Product { a: u.t(), b: solved, ..Product::taken_off(here) }.launch_unless_empty());
-            launches.push(substitute("backward", tile));
+        let arguments = [
+            vec![s.address.into()],
+            sizes(s),
+            vec![scale.into(), y.address.into(), self.result.into(), y.cols.into()],
+            vec![y.strides[0].into(), y.strides[1].into(), record.into(), lambda.into()],
+        ];
+        Launch::new("solve", [y.cols.div_ceil(COLUMNS), 1], shared_floats(s.rows), arguments.concat())
+    }
+}
+
+/// A damped Gram matrix in global memory that is factored by tiles, and behind it the factors of the tiles on its diagonal.
+struct Factors {
+    address: u64,
+    order: usize,
+}
+
+impl Factors {
+    fn matrix(&self) -> Strided {
+        Strided { address: self.address, rows: self.order, cols: self.order, strides: [self.order, 1] }
+    }
+
+    fn of(&self, tile: &Tile) -> u64 {
+        self.address + bytes(self.order * self.order + tile.index * FACTORS)
+    }
+
+    /// The reciprocals of a tile's pivots.
+    fn weights(&self, tile: &Tile) -> u64 {
+        self.of(tile) + bytes(TRIANGLE)
+    }
+
+    /// What is behind a tile.
+    fn rest(&self, tile: &Tile) -> Range<usize> {
+        tile.rows.end..self.order
+    }
+
+    /// U below a tile.
+    fn below(&self, tile: &Tile) -> Strided {
+        self.matrix().part(self.rest(tile), tile.rows.clone())
+    }
+
+    fn make(&self, record: u64, lambda: f32) -> Vec<Launch> {
+        let mut launches = Vec::new();
+        for tile in tiles(self.order) {
+            let start = [self.address.into(), self.order.into(), tile.rows.start.into()];
+            let arguments = [start, [self.of(&tile).into(), record.into(), lambda.into()]].concat();
+            let blocks = self.rest(&tile).len().div_ceil(COLUMNS).max(1);
+            launches.push(Launch::new("panel", [blocks, 1], shared_floats(tile.rows.len()), arguments));
+            let (u, weights) = (self.below(&tile), self.weights(&tile));
+            let rest = self.matrix().part(self.rest(&tile), self.rest(&tile));
+            let update = Product { a: u, b: u.t(), weights, is_lower: true, ..Product::taken_off(rest) };
+            launches.extend(update.launch_unless_empty());
         }
         launches
+    }
+
+    /// Solves in place.
+    fn solve(&self, x: Strided) -> Vec<Launch> {
+        let mut launches = Vec::new();
+        for tile in tiles(self.order) {
+            launches.push(self.substitute("forward", &tile, x));
+            let (a, b, weights) = (self.below(&tile), x.rows(tile.rows.clone()), self.weights(&tile));
+            let update = Product { a, b, weights, ..Product::taken_off(x.rows(self.rest(&tile))) };
+            launches.extend(update.launch_unless_empty());
+        }
+        for tile in tiles(self.order).into_iter().rev() {
+            let (a, b) = (self.below(&tile).t(), x.rows(self.rest(&tile)));
+            let update = Product { a, b, ..Product::taken_off(x.rows(tile.rows.clone())) };
+            launches.extend(update.launch_unless_empty());
+            launches.push(self.substitute("backward", &tile, x));
+        }
+        launches
+    }
+
+    fn substitute(&self, kernel: &'static str, tile: &Tile, x: Strided) -> Launch {
+        let x = x.rows(tile.rows.clone());
+        let arguments = [vec![self.of(tile).into(), x.address.into()], sizes(x)].concat();
+        Launch::new(kernel, [x.cols.div_ceil(COLUMNS), 1], shared_floats(x.rows), arguments)
     }
 }
 
 /// Rows of a matrix that are factored within a block.
 struct Tile {
     index: usize,
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
 }
 
 fn tiles(order: usize) -> Vec<Tile> {

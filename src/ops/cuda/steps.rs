@@ -136,12 +136,7 @@ impl Planner<'_> {
 
     /// a (I + aᵀa/(b·λ))⁻¹
     fn condition_inputs(&self, a: View, damping: Damping, scratch: &mut Bump, steps: &mut Vec<Step>) -> View {
-        let by_samples = match self.call.attributes.form {
-            Form::Samples => true,
-            Form::Features | Form::Kronecker => false,
-            Form::Auto => a.rows <= a.cols,
-        };
-        let side = if by_samples { a } else { a.t() };
+        let side = if self.by_samples(a.rows <= a.cols) { a } else { a.t() };
         let result = scratch.floats(a.rows * a.cols);
         let solve = Solve { s: side, y: side, damping, result };
         steps.push(Step::Solve(solve, scratch.lend(solve.scratch_bytes())));
@@ -157,13 +152,8 @@ impl Planner<'_> {
         scratch: &mut Bump,
         steps: &mut Vec<Step>,
     ) -> View {
-        let by_samples = match self.call.attributes.form {
-            Form::Samples => true,
-            Form::Features | Form::Kronecker => false,
-            Form::Auto => g_bar.rows < g_bar.cols,
-        };
         let result = scratch.floats(g.rows * g.cols);
-        if by_samples {
+        if self.by_samples(g_bar.rows < g_bar.cols) {
             let sampled = Sampled { g, g_bar, damping, result };
             steps.push(Step::Sampled(sampled, scratch.lend(sampled.scratch_bytes())));
         } else {
@@ -171,6 +161,15 @@ impl Planner<'_> {
             steps.push(Step::Solve(solve, scratch.lend(solve.scratch_bytes())));
         }
         View { address: result, ..g }
+    }
+
+    /// Whether the order is the number of samples, and not of features: as the node says, or else as is cheaper.
+    fn by_samples(&self, is_cheaper: bool) -> bool {
+        match self.call.attributes.form {
+            Form::Samples => true,
+            Form::Features | Form::Kronecker => false,
+            Form::Auto => is_cheaper,
+        }
     }
 
     /// `None` is what an infinite damping leaves as it is.

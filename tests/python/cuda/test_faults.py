@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from isaac_gemm import error, load, run, session, session_options
+from isaac_gemm import error, load, message, run, session, session_options
 from onnx import TensorProto, helper
 
 OPERATOR_TESTS = Path(__file__).parents[1] / "operator"
@@ -30,16 +30,10 @@ def example():
     return np.arange(6, dtype=np.float32).reshape(3, 2), np.ones((3, 4), np.float32)
 
 
-def fails(call):
-    with pytest.raises(Exception) as raised:
-        call()
-    return str(raised.value)
-
-
 @pytest.mark.parametrize("function", ["cuMemHostAlloc", "cuMemHostGetDevicePointer_v2"])
 def test_a_node_that_cannot_be_made(monkeypatch, function):
     monkeypatch.setenv("ISAAC_STANDIN_FAIL", function)
-    text = fails(lambda: session(lambda_a=1.0))
+    text = message(lambda: session(lambda_a=1.0))
     assert "dense1" in text and "CUDA" in text and "CUDA_ERROR_LAUNCH_FAILED" in text
     monkeypatch.delenv("ISAAC_STANDIN_FAIL")
     session(lambda_a=1.0)
@@ -50,7 +44,7 @@ def test_a_call_of_the_driver_that_fails(monkeypatch, function):
     node = session(lambda_a=1.0)
     g, a = (value[:0] for value in example())
     monkeypatch.setenv("ISAAC_STANDIN_FAIL", function)
-    text = fails(lambda: run(node, g, a))
+    text = message(lambda: run(node, g, a))
     assert "dense1" in text and "CUDA_ERROR_LAUNCH_FAILED" in text
     monkeypatch.delenv("ISAAC_STANDIN_FAIL")
     assert not run(node, g, a).any(), "a later call is not affected"
@@ -61,7 +55,7 @@ def test_a_launch_that_fails(monkeypatch):
     g, a = example()
     expected = run(node, g, a)
     monkeypatch.setenv("ISAAC_STANDIN_FAIL", "cuLaunchKernel")
-    text = fails(lambda: run(node, g, a))
+    text = message(lambda: run(node, g, a))
     assert "dense1" in text and "CUDA_ERROR_LAUNCH_FAILED" in text
     monkeypatch.delenv("ISAAC_STANDIN_FAIL")
     assert np.array_equal(run(node, g, a), expected), "a later call is not affected"
@@ -75,7 +69,7 @@ def test_a_product_that_fails(monkeypatch, calls):
     run(node, g, a)
     used = next(function for function in functions if calls(function) > before[function])
     monkeypatch.setenv("ISAAC_STANDIN_FAIL", used)
-    assert "dense1" in fails(lambda: run(node, g, a))
+    assert "dense1" in message(lambda: run(node, g, a))
     monkeypatch.delenv("ISAAC_STANDIN_FAIL")
     assert error(run(node, g, a), g.T.astype(float) @ a) < 1e-6
 

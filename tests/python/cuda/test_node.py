@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import onnxruntime
 import pytest
-from isaac_gemm import error, run, session
+from isaac_gemm import error, message, run, session
 from onnx import TensorProto
 
 RNG = np.random.default_rng(17)
@@ -72,12 +72,6 @@ def test_threads_on_one_session():
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(repeat, range(4)))
-
-
-def message(call):
-    with pytest.raises(Exception) as raised:
-        call()
-    return str(raised.value)
 
 
 @pytest.mark.parametrize("damping", [0.0, -1.0, np.nan])

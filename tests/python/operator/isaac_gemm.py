@@ -43,6 +43,15 @@ def run(session, g, a, **others):
     return session.run(["Y"], {"G": g, "A": a, **others})[0]
 
 
+def message(call):
+    """What the error says that this call ends in."""
+    try:
+        call()
+    except Exception as error:
+        return str(error)
+    raise AssertionError("the call has not failed")
+
+
 class Reference:
     """The conditioned gradient of one input, by its singular value decomposition in float64.
 

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from isaac_gemm import Reference, error, run, session
+from isaac_gemm import Reference, error, message, run, session
 
 RNG = np.random.default_rng(11)
 
@@ -56,12 +56,6 @@ def test_extreme_scales(scale):
     g, a = normal(16, 12), (normal(16, 20) * np.float32(scale))
     damping = np.float32(0.3 * min(max(scale**2, 1e-37), 1e37))
     assert error(run(node, g, a, lambda_a=damping), Reference(a)(g, damping)) < 1e-5
-
-
-def message(call):
-    with pytest.raises(Exception) as raised:
-        call()
-    return str(raised.value)
 
 
 @pytest.mark.parametrize("damping", [0.0, -1.0, np.nan, -np.inf])

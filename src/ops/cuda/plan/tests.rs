@@ -56,6 +56,11 @@ impl Device {
         self.download(address, count).into_iter().map(f32::from_ne_bytes).collect()
     }
 
+    /// Words for a failure, of which there is none.
+    fn record(&self) -> u64 {
+        self.upload([[0_u8; 12]].into_iter())
+    }
+
     fn matrix(&self, values: &Matrix, stored_transposed: bool) -> View {
         let stored = if stored_transposed { transposed(values) } else { values.clone() };
         let bytes: Vec<[u8; 4]> = stored.concat().into_iter().map(|value| (value as f32).to_ne_bytes()).collect();
@@ -137,20 +142,49 @@ fn damping(rows: usize) -> Damping {
     Damping { scale: 1.0 / rows as f32, lambda: 1.0 }
 }
 
+/// (I + s·S Sᵀ)⁻¹ S on a device, with nothing done yet.
+struct Prepared {
+    device: Device,
+    solve: Solve,
+    launches: Vec<Launch>,
+    record: u64,
+}
+
+impl Prepared {
+    fn new(values: &Matrix, stored_transposed: bool, damping: Damping) -> Self {
+        let device = Device::default();
+        let s = device.matrix(values, stored_transposed);
+        let solve = Solve { s, y: s, damping, result: device.allocate(s.rows * s.cols * FLOAT) };
+        let record = device.record();
+        let launches = solve.launches(device.allocate(solve.scratch_bytes()), record);
+        Self { device, solve, launches, record }
+    }
+
+    fn run(&self, module: &Module, order: Order) -> Result<Report, Fault> {
+        run(module, &self.device, &self.launches, order)
+    }
+
+    fn result(&self) -> Matrix {
+        self.device.read(View { address: self.solve.result, ..self.solve.s })
+    }
+
+    /// Pivot, order and λ of a failure, or zeros.
+    fn recorded(&self) -> [u32; 3] {
+        let words = self.device.download(self.record, 3);
+        [0, 1, 2].map(|word| u32::from_ne_bytes(words[word]))
+    }
+}
+
 /// (I + s·S Sᵀ)⁻¹ S in all orders: whether it is right, and the same each time.
 fn check_solve(module: &Module, rows: usize, cols: usize, stored_transposed: bool) {
     let values = random(rows, cols, (rows * 1000 + cols) as u64);
     let damping = damping(rows);
     let expected = book::solve(damped(&values, damping.scale.into()), values.clone());
     let results = ORDERS.map(|order| {
-        let device = Device::default();
-        let s = device.matrix(&values, stored_transposed);
-        let solve = Solve { s, y: s, damping, result: device.allocate(rows * cols * FLOAT) };
-        let record = device.upload([[0_u8; 12]].into_iter());
-        let launches = solve.launches(device.allocate(solve.scratch_bytes()), record);
-        run(module, &device, &launches, order).unwrap_or_else(|fault| panic!("{rows}x{cols}: {fault}"));
-        assert_eq!(device.download::<12>(record, 1), [[0; 12]], "no failure is recorded");
-        device.read(View { address: solve.result, ..s })
+        let prepared = Prepared::new(&values, stored_transposed, damping);
+        prepared.run(module, order).unwrap_or_else(|fault| panic!("{rows}x{cols}: {fault}"));
+        assert_eq!(prepared.recorded(), [0; 3], "no failure is recorded");
+        prepared.result()
     });
     let error = error(&results[0], &expected);
     assert!(error <= TOLERANCE, "{rows}x{cols}, transposed {stored_transposed}: {error:.1e}");
@@ -191,8 +225,7 @@ fn sampled_gradients() {
                 let device = Device::default();
                 let [g, g_bar] = [&g, &g_bar].map(|values| device.matrix(values, stored_transposed));
                 let step = Sampled { g, g_bar, damping, result: device.allocate(rows * outputs * FLOAT) };
-                let record = device.upload([[0_u8; 12]].into_iter());
-                let launches = step.launches(device.allocate(step.scratch_bytes()), record);
+                let launches = step.launches(device.allocate(step.scratch_bytes()), device.record());
                 run(&module, &device, &launches, order).unwrap_or_else(|fault| panic!("{rows} {sampled}: {fault}"));
                 device.read(View { address: step.result, ..g })
             });
@@ -211,15 +244,10 @@ fn a_pivot_that_is_not_positive() {
         // I − s·S Sᵀ, of which the last row alone is long: the last pivot is negative.
         let mut values: Matrix = vec![vec![0.0; 3]; rows];
         values[rows - 1] = vec![2.0; 3];
-        let device = Device::default();
-        let s = device.matrix(&values, false);
-        let damping = Damping { scale: -1.0, lambda: 0.25 };
-        let solve = Solve { s, y: s, damping, result: device.allocate(rows * 3 * FLOAT) };
-        let record = device.upload([[0_u8; 12]].into_iter());
-        run(&module, &device, &solve.launches(device.allocate(solve.scratch_bytes()), record), Order::Forward).unwrap();
-        let words: Vec<u32> = device.download(record, 3).into_iter().map(u32::from_ne_bytes).collect();
-        assert_eq!(words, [rows as u32, rows as u32, 0.25_f32.to_bits()]);
-        assert!(device.floats(solve.result, rows * 3).iter().all(|value| value.is_nan()), "{rows}");
+        let prepared = Prepared::new(&values, false, Damping { scale: -1.0, lambda: 0.25 });
+        prepared.run(&module, Order::Forward).unwrap();
+        assert_eq!(prepared.recorded(), [rows as u32, rows as u32, 0.25_f32.to_bits()]);
+        assert!(prepared.result().concat().iter().all(|value| value.is_nan()), "{rows}");
     }
 }
 
@@ -229,14 +257,10 @@ fn what_is_not_a_number_is_no_failure_and_stays_none() {
     for (rows, bad) in [(1, f64::INFINITY), (7, f64::NAN), (60, f64::INFINITY), (150, f64::NAN)] {
         let mut values = random(rows, 10, 5);
         values[rows / 2][3] = bad;
-        let device = Device::default();
-        let s = device.matrix(&values, false);
-        let solve = Solve { s, y: s, damping: damping(rows), result: device.allocate(rows * 10 * FLOAT) };
-        let record = device.upload([[0_u8; 12]].into_iter());
-        run(&module, &device, &solve.launches(device.allocate(solve.scratch_bytes()), record), Order::Forward).unwrap();
-        assert_eq!(device.download::<12>(record, 1), [[0; 12]]);
-        let result = device.read(View { address: solve.result, ..s });
-        assert!(result[rows / 2].iter().all(|value| value.is_nan()), "{rows}");
+        let prepared = Prepared::new(&values, false, damping(rows));
+        prepared.run(&module, Order::Forward).unwrap();
+        assert_eq!(prepared.recorded(), [0; 3]);
+        assert!(prepared.result()[rows / 2].iter().all(|value| value.is_nan()), "{rows}");
     }
 }
 

@@ -8,15 +8,11 @@ fn verdict(text: &str, change: impl Fn(&mut [Launch])) -> Result<(), String> {
     for (rows, cols, stored_transposed) in [(33, 40, false), (33, 40, true), (150, 20, false), (150, 20, true)] {
         let values = random(rows, cols, 7);
         let damping = damping(rows);
-        let device = Device::default();
-        let s = device.matrix(&values, stored_transposed);
-        let solve = Solve { s, y: s, damping, result: device.allocate(rows * cols * FLOAT) };
-        let record = device.upload([[0_u8; 12]].into_iter());
-        let mut launches = solve.launches(device.allocate(solve.scratch_bytes()), record);
-        change(&mut launches);
-        run(&module, &device, &launches, Order::Forward).map_err(|fault| fault.to_string())?;
+        let mut prepared = Prepared::new(&values, stored_transposed, damping);
+        change(&mut prepared.launches);
+        prepared.run(&module, Order::Forward).map_err(|fault| fault.to_string())?;
         let expected = book::solve(damped(&values, damping.scale.into()), values);
-        let error = error(&device.read(View { address: solve.result, ..s }), &expected);
+        let error = error(&prepared.result(), &expected);
         if error.is_nan() || error > TOLERANCE {
             return Err(format!("the result is off by {error:.1e}"));
         }
