@@ -47,6 +47,11 @@ fn plain(problem: &Problem) -> Mat<f64> {
     problem.g.transpose() * &problem.a
 }
 
+/// What cancels in the plain product cancels in the last product of a conditioned one too: gᵀ times the rest.
+fn cancelled(problem: &Problem) -> f64 {
+    problem.g.norm_l2() * problem.a.norm_l2() / plain(problem).norm_l2()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -62,6 +67,7 @@ proptest! {
             let relative = error(&problem.computed::<f64>(damping, form).unwrap(), &expected);
             // With the order of the samples, the sampled factor is a difference, in which the condition counts twice.
             let tolerance = if form == Form::Samples { 1e-15 * condition.powi(2) } else { 0.0 } + 1e-12 * condition;
+            let tolerance = tolerance * cancelled(&problem);
             prop_assert!(relative < tolerance, "{form}: {relative:e} at {condition:e}");
         }
     }
@@ -70,13 +76,14 @@ proptest! {
     #[test]
     fn single_precision_is_accurate(problem in problems(), a in -8.0..8.0f64, form in forms()) {
         let damping = Dampings { a: 10f64.powf(a), g: NONE };
-        prop_assume!(strength(&problem.a, problem.a.nrows(), damping.a) < 1e9);
+        // A form with the larger order also inverts directions in which the inputs are zero, next to all others.
+        let trusted = if form == Form::Auto { 1e9 } else { 1e8 };
+        prop_assume!(strength(&problem.a, problem.a.nrows(), damping.a) < trusted);
         let expected = problem.expected(damping);
-        // What cancels in the last product, gᵀ times the rest, cancels in the plain product too.
-        let unavoidable = problem.g.norm_l2() * problem.a.norm_l2() / plain(&problem).norm_l2();
-        prop_assume!(unavoidable < 1e3);
+        prop_assume!(cancelled(&problem) < 1e3);
         let relative = error(&problem.computed::<f32>(damping, form).unwrap(), &expected);
-        prop_assert!(relative < 1e-5, "{form}, {damping:?}: {relative:e}");
+        let tolerance = 1e-5 + f64::from(f32::EPSILON) * cancelled(&problem);
+        prop_assert!(relative < tolerance, "{form}, {damping:?}: {relative:e} instead of {tolerance:e}");
     }
 
     /// Theorem 1 (ii) and Theorem 3: factors disappear when their damping goes to infinity.
