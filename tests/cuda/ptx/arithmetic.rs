@@ -89,8 +89,9 @@ fn fused(a: f32, b: f32, c: f32) -> f32 {
     f64::from_bits(odd) as f32
 }
 
-pub(super) fn on_longs(operation: LongOperation, [a, b]: [&Row<u64>; 2]) -> Row<u64> {
+pub(super) fn on_longs(operation: LongOperation, [a, b, c]: [&Row<u64>; 3]) -> Row<u64> {
     use LongOperation as L;
+    let double = |row: &Row<u64>, lane: usize| f64::from_bits(row[lane]);
     match operation {
         L::Move => *a,
         L::Add => each(|i| a[i].wrapping_add(b[i])),
@@ -99,6 +100,11 @@ pub(super) fn on_longs(operation: LongOperation, [a, b]: [&Row<u64>; 2]) -> Row<
         L::And => each(|i| a[i] & b[i]),
         L::Or => each(|i| a[i] | b[i]),
         L::Join => each(|i| a[i] << 32 | b[i] & 0xffff_ffff),
+        L::AddDoubles => each(|i| (double(a, i) + double(b, i)).to_bits()),
+        L::MultiplyDoubles => each(|i| (double(a, i) * double(b, i)).to_bits()),
+        L::FusedMultiplyAddDoubles => each(|i| double(a, i).mul_add(double(b, i), double(c, i)).to_bits()),
+        L::NegateDouble => each(|i| (-double(a, i)).to_bits()),
+        L::ReciprocalOfDouble => each(|i| (1.0 / double(a, i)).to_bits()),
     }
 }
 
@@ -113,15 +119,24 @@ pub(super) fn widen(widening: Widening, [a, b]: [&Row<u32>; 2]) -> Row<u64> {
     match widening {
         Widening::Unsigned => each(|i| a[i].into()),
         Widening::MultiplyUnsigned => each(|i| u64::from(a[i]) * u64::from(b[i])),
+        Widening::Pack => each(|i| u64::from(b[i]) << 32 | u64::from(a[i])),
+        Widening::DoubleOfFloat => each(|i| f64::from(f32::from_bits(a[i])).to_bits()),
     }
 }
 
-pub(super) fn low_half(a: &Row<u64>) -> Row<u32> {
-    each(|i| a[i] as u32)
+pub(super) fn narrow(narrowing: Narrowing, a: &Row<u64>) -> Row<u32> {
+    match narrowing {
+        Narrowing::LowHalf => each(|i| a[i] as u32),
+        Narrowing::FloatOfDouble => each(|i| (f64::from_bits(a[i]) as f32).to_bits()),
+    }
+}
+
+pub(super) fn halves(a: &Row<u64>) -> [Row<u32>; 2] {
+    [each(|i| a[i] as u32), each(|i| (a[i] >> 32) as u32)]
 }
 
 /// The first row's value in the chosen lanes, the second one's in the others.
-pub(super) fn select(chosen: Lanes, [a, b]: [&Row<u32>; 2]) -> Row<u32> {
+pub(super) fn select<T: Copy + Default>(chosen: Lanes, [a, b]: [&Row<T>; 2]) -> Row<T> {
     each(|i| if chosen >> i & 1 == 1 { a[i] } else { b[i] })
 }
 
@@ -129,19 +144,21 @@ pub(super) fn compare_words(comparison: Comparison, [a, b]: [&Row<u32>; 2]) -> L
     match comparison.kind {
         Kind::Unsigned => comparison.relation.holds(a, b),
         Kind::Signed => comparison.relation.holds(&a.map(u32::cast_signed), &b.map(u32::cast_signed)),
-        Kind::Float => {
-            let [a, b] = [a, b].map(|row| row.map(f32::from_bits));
-            let nan = which(|i| a[i].is_nan() || b[i].is_nan());
-            comparison.relation.holds(&a, &b) & !nan | if comparison.or_nan { nan } else { 0 }
-        }
+        Kind::Float => compare_floats(comparison, &a.map(f32::from_bits), &b.map(f32::from_bits)),
     }
 }
 
+fn compare_floats<T: PartialOrd>(comparison: Comparison, a: &Row<T>, b: &Row<T>) -> Lanes {
+    let nan = which(|i| a[i].partial_cmp(&b[i]).is_none());
+    comparison.relation.holds(a, b) & !nan | if comparison.or_nan { nan } else { 0 }
+}
+
 pub(super) fn compare_longs(comparison: Comparison, [a, b]: [&Row<u64>; 2]) -> Lanes {
-    if comparison.kind == Kind::Signed {
-        return comparison.relation.holds(&a.map(u64::cast_signed), &b.map(u64::cast_signed));
+    match comparison.kind {
+        Kind::Unsigned => comparison.relation.holds(a, b),
+        Kind::Signed => comparison.relation.holds(&a.map(u64::cast_signed), &b.map(u64::cast_signed)),
+        Kind::Float => compare_floats(comparison, &a.map(f64::from_bits), &b.map(f64::from_bits)),
     }
-    comparison.relation.holds(a, b)
 }
 
 impl Relation {

@@ -110,15 +110,19 @@ impl Decoder {
         let (space, size) = match (space, kind) {
             ("global", "u16") => (Space::Global, 2),
             ("global", "u32" | "f32") => (Space::Global, 4),
+            ("global", "f64") => (Space::Global, 8),
             ("shared", "u32" | "f32") => (Space::Shared, 4),
+            ("shared", "f64") => (Space::Shared, 8),
             _ => return None,
         };
         let (register, place) = if family == "ld" { (a, b) } else { (b, a) };
         let place = place.strip_prefix('[')?.strip_suffix(']')?;
         let (base, offset) = place.split_once('+').unwrap_or((place, "0"));
         let access = Access { space, size, address: self.long(base)?, offset: offset.parse().ok()? };
-        Some(match family {
-            "ld" => Instruction::Load(access, self.word_register(register)?),
+        Some(match (family, size) {
+            ("ld", 8) => Instruction::LoadLong(access, self.long_register(register)?),
+            ("ld", _) => Instruction::Load(access, self.word_register(register)?),
+            (_, 8) => Instruction::StoreLong(access, self.long(register)?),
             _ => Instruction::Store(access, self.word(register)?),
         })
     }
@@ -221,24 +225,51 @@ impl Decoder {
             ("cvt.u64.u32", [to, a]) => {
                 return Some(Instruction::Widen(Widening::Unsigned, self.long_register(to)?, [self.word(a)?; 2]));
             }
-            ("cvt.u32.u64", [to, a]) => return Some(Instruction::LowHalf(self.word_register(to)?, self.long(a)?)),
+            ("cvt.f64.f32", [to, a]) => {
+                return Some(Instruction::Widen(Widening::DoubleOfFloat, self.long_register(to)?, [self.word(a)?; 2]));
+            }
+            ("cvt.u32.u64" | "cvt.rn.f32.f64", [to, a]) => {
+                let how = if operation == "cvt.u32.u64" { Narrowing::LowHalf } else { Narrowing::FloatOfDouble };
+                return Some(Instruction::Narrow(how, self.word_register(to)?, self.long(a)?));
+            }
+            ("mov.b64", [low, high, from]) if low.starts_with('{') => {
+                let words = [low.strip_prefix('{')?, high.strip_suffix('}')?];
+                let [low, high] = words.map(|word| self.word_register(word));
+                return Some(Instruction::Halves([low?, high?], self.long(from)?));
+            }
+            ("mov.b64", [to, low, high]) => {
+                let words = [self.word(low.strip_prefix('{')?)?, self.word(high.strip_suffix('}')?)?];
+                return Some(Instruction::Widen(Widening::Pack, self.long_register(to)?, words));
+            }
+            ("selp.b64" | "selp.f64", [to, a, b, predicate]) => {
+                let from = [self.long(a)?, self.long(b)?];
+                return Some(Instruction::SelectLong(self.long_register(to)?, from, self.predicate(predicate)?));
+            }
             ("shl.b64" | "shr.u64", [to, a, by]) => {
                 let how = if operation == "shl.b64" { LongShift::Left } else { LongShift::Right };
                 return Some(Instruction::Shift(how, self.long_register(to)?, self.long(a)?, self.word(by)?));
             }
-            ("mov.u64" | "mov.b64" | "cvta.to.global.u64", [_, _]) => L::Move,
+            ("mov.u64" | "mov.b64" | "mov.f64" | "cvta.to.global.u64", [_, _]) => L::Move,
             ("add.s64", [_, _, _]) => L::Add,
             ("sub.s64", [_, _, _]) => L::Subtract,
             ("mul.lo.s64", [_, _, _]) => L::MultiplyLow,
             ("and.b64", [_, _, _]) => L::And,
             ("or.b64", [_, _, _]) => L::Or,
             ("bfi.b64", [_, _, _, "32", "32"]) => L::Join,
+            ("add.f64", [_, _, _]) => L::AddDoubles,
+            ("mul.f64", [_, _, _]) => L::MultiplyDoubles,
+            ("fma.rn.f64", [_, _, _, _]) => L::FusedMultiplyAddDoubles,
+            ("neg.f64", [_, _]) => L::NegateDouble,
+            ("rcp.rn.f64", [_, _]) => L::ReciprocalOfDouble,
             _ => return None,
         };
-        let to = self.long_register(operands[0])?;
-        let a = self.long(operands[1])?;
-        let b = if operands.len() > 2 { self.long(operands[2])? } else { a };
-        Some(Instruction::Longs(operation, to, [a, b]))
+        let (to, from) = operands.split_first()?;
+        let to = self.long_register(to)?;
+        let mut longs = [to; 3];
+        for (long, operand) in longs.iter_mut().zip(from) {
+            *long = self.long(operand)?;
+        }
+        Some(Instruction::Longs(operation, to, longs))
     }
 
     fn comparison(&mut self, rest: &str, operands: &[&str]) -> Option<Instruction> {
@@ -249,7 +280,7 @@ impl Decoder {
         let kind = match of {
             "u32" | "u64" => Kind::Unsigned,
             "s32" | "s64" => Kind::Signed,
-            "f32" => Kind::Float,
+            "f32" | "f64" => Kind::Float,
             _ => return None,
         };
         let (relation, or_nan) = match relation.strip_suffix('u') {
@@ -267,7 +298,7 @@ impl Decoder {
         };
         let (to, comparison) = (self.predicate(to)?, Comparison { kind, relation, or_nan });
         Some(match of {
-            "u64" | "s64" => Instruction::CompareLongs(comparison, to, [self.long(a)?, self.long(b)?]),
+            "u64" | "s64" | "f64" => Instruction::CompareLongs(comparison, to, [self.long(a)?, self.long(b)?]),
             _ => Instruction::CompareWords(comparison, to, [self.word(a)?, self.word(b)?]),
         })
     }
@@ -317,14 +348,15 @@ impl Decoder {
         place_of(number, &mut self.registers.words, self.names.words.count)
     }
 
-    /// A register, a number, or an array in shared memory: its offset there.
+    /// A register, a number, a double by its bits, or an array in shared memory: its offset there.
     fn long(&mut self, text: &str) -> Option<Long> {
         if text.starts_with('%') {
             return self.long_register(text);
         }
-        let number = match text.parse::<i64>() {
-            Ok(number) => number.cast_unsigned(),
-            Err(_) => self.shared(text)? as u64,
+        let number = match (text.strip_prefix("0d"), text.parse::<i64>()) {
+            (Some(bits), _) => u64::from_str_radix(bits, 16).ok()?,
+            (None, Ok(number)) => number.cast_unsigned(),
+            (None, Err(_)) => self.shared(text)? as u64,
         };
         Some(place_of(number, &mut self.registers.longs, self.names.longs.count))
     }

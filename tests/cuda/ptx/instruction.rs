@@ -29,18 +29,21 @@ pub(super) struct Line {
 pub(super) enum Instruction {
     /// One result from up to three words.
     Words(WordOperation, Word, [Word; 3]),
-    /// One result from up to two longs.
-    Longs(LongOperation, Long, [Long; 2]),
+    /// One result from up to three longs.
+    Longs(LongOperation, Long, [Long; 3]),
     /// A long shifted by a word.
     Shift(LongShift, Long, Long, Word),
     /// A long from words.
     Widen(Widening, Long, [Word; 2]),
-    /// The lower half of a long.
-    LowHalf(Word, Long),
+    /// A word from a long.
+    Narrow(Narrowing, Word, Long),
+    /// The halves of a long, the lower one first.
+    Halves([Word; 2], Long),
     CompareWords(Comparison, Predicate, [Word; 2]),
     CompareLongs(Comparison, Predicate, [Long; 2]),
     Predicates(PredicateOperation, Predicate, [Predicate; 2]),
     Select(Word, [Word; 2], Predicate),
+    SelectLong(Long, [Long; 2], Predicate),
     Special(SpecialRegister, Word),
     /// A parameter, by its offset, into a word or a long.
     ParameterWord(Word, usize),
@@ -48,7 +51,9 @@ pub(super) enum Instruction {
     /// A parameter of four bytes into a long.
     ParameterWidened(Long, usize),
     Load(Access, Word),
+    LoadLong(Access, Long),
     Store(Access, Word),
+    StoreLong(Access, Long),
     Shuffle(Shuffle),
     Branch(usize),
     Barrier,
@@ -142,6 +147,21 @@ pub(super) enum LongOperation {
     Or,
     /// The first long's lower half above that of the second one.
     Join,
+    AddDoubles,
+    MultiplyDoubles,
+    FusedMultiplyAddDoubles,
+    NegateDouble,
+    ReciprocalOfDouble,
+}
+
+impl LongOperation {
+    pub(super) fn flops(self) -> u64 {
+        match self {
+            Self::FusedMultiplyAddDoubles => 2,
+            Self::AddDoubles | Self::MultiplyDoubles | Self::ReciprocalOfDouble => 1,
+            _ => 0,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -156,6 +176,15 @@ pub(super) enum Widening {
     Unsigned,
     /// The product of both.
     MultiplyUnsigned,
+    /// The first one below the second one.
+    Pack,
+    DoubleOfFloat,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Narrowing {
+    LowHalf,
+    FloatOfDouble,
 }
 
 #[derive(Clone, Copy, Debug)]

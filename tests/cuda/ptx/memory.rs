@@ -114,24 +114,26 @@ impl<'m, M: Memory> Global<'m, M> {
         Ok(std::ptr::with_exposed_provenance_mut(address as usize))
     }
 
-    pub(super) fn load(&mut self, address: u64, size: usize, by: Toucher) -> Result<u32, String> {
+    pub(super) fn load(&mut self, address: u64, size: usize, by: Toucher) -> Result<u64, String> {
         let pointer = self.check(address, size, by, false)?;
         // SAFETY: it lies within an allocation and is aligned.
         unsafe {
-            match size {
-                2 => Ok(u32::from(pointer.cast::<u16>().read())),
-                _ => Ok(pointer.cast::<u32>().read()),
-            }
+            Ok(match size {
+                2 => pointer.cast::<u16>().read().into(),
+                4 => pointer.cast::<u32>().read().into(),
+                _ => pointer.cast::<u64>().read(),
+            })
         }
     }
 
-    pub(super) fn store(&mut self, address: u64, size: usize, value: u32, by: Toucher) -> Result<(), String> {
+    pub(super) fn store(&mut self, address: u64, size: usize, value: u64, by: Toucher) -> Result<(), String> {
         let pointer = self.check(address, size, by, true)?;
         // SAFETY: as above; a launch is the only one that uses the memory meanwhile.
         unsafe {
             match size {
                 2 => pointer.cast::<u16>().write(value as u16),
-                _ => pointer.cast::<u32>().write(value),
+                4 => pointer.cast::<u32>().write(value as u32),
+                _ => pointer.cast::<u64>().write(value),
             }
         }
         Ok(())
@@ -184,27 +186,32 @@ impl Shared {
         Self { words: vec![0; count], traces: vec![Trace::default(); count] }
     }
 
-    fn check(&mut self, address: u64, by: Toucher, writes: bool) -> Result<usize, String> {
-        if !address.is_multiple_of(4) {
-            return Err(format!("4 bytes at {address:#x} of shared memory are not aligned"));
+    /// The one or two words at an address.
+    fn check(&mut self, address: u64, size: usize, by: Toucher, writes: bool) -> Result<&mut [u32], String> {
+        if !address.is_multiple_of(size as u64) {
+            return Err(format!("{size} bytes at {address:#x} of shared memory are not aligned"));
         }
-        let word = usize::try_from(address / 4).unwrap_or(usize::MAX);
-        let trace = self.traces.get_mut(word).ok_or_else(|| format!("{address:#x} is outside of shared memory"))?;
-        if !writes && trace.write.is_nobody() {
-            return Err(format!("{address:#x} of shared memory is read before it is written"));
+        let first = usize::try_from(address / 4).unwrap_or(usize::MAX);
+        let words = first..first.saturating_add(size / 4);
+        let traces =
+            self.traces.get_mut(words.clone()).ok_or_else(|| format!("{address:#x} is outside of shared memory"))?;
+        for trace in traces {
+            if !writes && trace.write.is_nobody() {
+                return Err(format!("{address:#x} of shared memory is read before it is written"));
+            }
+            trace.touch(by, writes)?;
         }
-        trace.touch(by, writes)?;
-        Ok(word)
+        Ok(&mut self.words[words])
     }
 
-    pub(super) fn load(&mut self, address: u64, by: Toucher) -> Result<u32, String> {
-        let word = self.check(address, by, false)?;
-        Ok(self.words[word])
+    pub(super) fn load(&mut self, address: u64, size: usize, by: Toucher) -> Result<u64, String> {
+        let words = self.check(address, size, by, false)?;
+        Ok(words.iter().rev().fold(0, |value, word| value << 32 | u64::from(*word)))
     }
 
-    pub(super) fn store(&mut self, address: u64, value: u32, by: Toucher) -> Result<(), String> {
-        let word = self.check(address, by, true)?;
-        self.words[word] = value;
+    pub(super) fn store(&mut self, address: u64, size: usize, value: u64, by: Toucher) -> Result<(), String> {
+        let words = self.check(address, size, by, true)?;
+        words.iter_mut().enumerate().for_each(|(index, word)| *word = (value >> (32 * index)) as u32);
         Ok(())
     }
 }

@@ -123,6 +123,8 @@ impl<'a> Parser<'a> {
             } else if let Some(limits) = line.strip_prefix(".maxntid ") {
                 let sizes = limits.split(',').map(|size| size.trim().parse::<u32>());
                 max_threads = sizes.collect::<Result<Vec<_>, _>>().map_err(|_| self.unknown(line))?.iter().product();
+            } else if line.starts_with(".minnctapersm ") {
+                // A wish of the compiler that makes the code.
             } else if line == "{" {
                 return Ok((parameters, max_threads));
             } else if line != ")" {
@@ -144,7 +146,7 @@ impl Names {
         let (prefix, kind, count) = registers(line)?;
         let files = match kind {
             ".pred" => &mut self.predicates,
-            ".b64" => &mut self.longs,
+            ".b64" | ".f64" => &mut self.longs,
             ".b32" | ".f32" | ".b16" => &mut self.words,
             _ => return None,
         };

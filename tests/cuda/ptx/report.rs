@@ -18,6 +18,8 @@ pub struct Report {
     pub instructions: u64,
     /// Floating-point operations of threads; a fused one counts twice.
     pub flops: u64,
+    /// The same, in double precision.
+    pub double_flops: u64,
     /// Bytes that threads read from global memory.
     pub bytes_read: u64,
     /// Bytes that threads wrote to global memory.
@@ -26,7 +28,7 @@ pub struct Report {
     pub sectors: u64,
     /// The fewest sectors that the different bytes of each access fit into.
     pub fewest_sectors: u64,
-    /// Accesses of warps to shared memory.
+    /// Accesses of warps to shared memory; those of eight bytes are made by half a warp at a time.
     pub shared_accesses: u64,
     /// How often such an access has to wait, because lanes want different words of one bank.
     pub bank_conflicts: u64,
@@ -42,14 +44,24 @@ impl Report {
                 self.fewest_sectors += (places as u64 * access.size as u64).div_ceil(SECTOR);
             }
             Space::Shared => {
-                let (words, count) = distinct(active, addresses, BANK);
-                let mut banks = [0_u8; LANES];
-                words[..count].iter().for_each(|word| banks[*word as usize % LANES] += 1);
-                let longest = banks.into_iter().max().unwrap_or(0);
-                self.shared_accesses += 1;
-                self.bank_conflicts += u64::from(longest.saturating_sub(1));
+                let at_once: &[Lanes] = if access.size as u64 > BANK { &[0xffff, 0xffff_0000] } else { &[Lanes::MAX] };
+                for group in at_once.iter().map(|group| group & active).filter(|group| *group != 0) {
+                    self.count_shared(access.size as u64 / BANK, group, addresses);
+                }
             }
         }
+    }
+
+    /// An access to so many words from each address on.
+    fn count_shared(&mut self, words: u64, active: Lanes, addresses: &Row<u64>) {
+        let (places, count) = distinct(active, addresses, words * BANK);
+        let mut banks = [0_u8; LANES];
+        for word in places[..count].iter().flat_map(|place| place * words..(place + 1) * words) {
+            banks[word as usize % LANES] += 1;
+        }
+        let longest = banks.into_iter().max().unwrap_or(0);
+        self.shared_accesses += 1;
+        self.bank_conflicts += u64::from(longest.saturating_sub(1));
     }
 }
 
@@ -60,6 +72,7 @@ impl Add for Report {
         Self {
             instructions: self.instructions + other.instructions,
             flops: self.flops + other.flops,
+            double_flops: self.double_flops + other.double_flops,
             bytes_read: self.bytes_read + other.bytes_read,
             bytes_written: self.bytes_written + other.bytes_written,
             sectors: self.sectors + other.sectors,

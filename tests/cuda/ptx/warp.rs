@@ -2,7 +2,7 @@
 //! threads wait for each other, the rest of the warp is let come.
 
 use super::arithmetic::{
-    LANES, Lanes, Row, compare_longs, compare_words, lanes, low_half, on_longs, on_words, select, shift, widen,
+    LANES, Lanes, Row, compare_longs, compare_words, halves, lanes, narrow, on_longs, on_words, select, shift, widen,
 };
 use super::instruction::*;
 use super::memory::{Global, Memory, Shared, Toucher};
@@ -152,6 +152,7 @@ impl Warp {
                 set(&mut self.words[to], active, &values);
             }
             Instruction::Longs(operation, to, from) => {
+                world.report.double_flops += operation.flops() * u64::from(active.count_ones());
                 let values = on_longs(operation, from.map(|long| &self.longs[long]));
                 set(&mut self.longs[to], active, &values);
             }
@@ -163,7 +164,13 @@ impl Warp {
                 let values = widen(widening, from.map(|word| &self.words[word]));
                 set(&mut self.longs[to], active, &values);
             }
-            Instruction::LowHalf(to, from) => set(&mut self.words[to], active, &low_half(&self.longs[from])),
+            Instruction::Narrow(narrowing, to, from) => {
+                set(&mut self.words[to], active, &narrow(narrowing, &self.longs[from]));
+            }
+            Instruction::Halves(to, from) => {
+                let values = halves(&self.longs[from]);
+                to.into_iter().zip(&values).for_each(|(to, values)| set(&mut self.words[to], active, values));
+            }
             Instruction::CompareWords(comparison, to, from) => {
                 let holds = compare_words(comparison, from.map(|word| &self.words[word]));
                 self.set_predicate(to, active, holds);
@@ -185,6 +192,10 @@ impl Warp {
                 let values = select(self.predicates[predicate], from.map(|word| &self.words[word]));
                 set(&mut self.words[to], active, &values);
             }
+            Instruction::SelectLong(to, from, predicate) => {
+                let values = select(self.predicates[predicate], from.map(|long| &self.longs[long]));
+                set(&mut self.longs[to], active, &values);
+            }
             Instruction::Special(special, to) => {
                 let values = match special {
                     SpecialRegister::Thread(axis) => self.threads[axis],
@@ -204,8 +215,22 @@ impl Warp {
                 let value = u32::from_le_bytes(parameter(world.parameters, offset));
                 set(&mut self.longs[to], active, &[u64::from(value); LANES]);
             }
-            Instruction::Load(access, to) => self.load(access, to, active, world)?,
-            Instruction::Store(access, from) => self.store(access, from, active, world)?,
+            Instruction::Load(access, to) => {
+                let place = |warp: &mut Self, lane, value| warp.words[to][lane] = value as u32;
+                self.load(access, active, world, place)?;
+            }
+            Instruction::LoadLong(access, to) => {
+                let place = |warp: &mut Self, lane, value| warp.longs[to][lane] = value;
+                self.load(access, active, world, place)?;
+            }
+            Instruction::Store(access, from) => {
+                let values = self.words[from].map(u64::from);
+                self.store(access, &values, active, world)?;
+            }
+            Instruction::StoreLong(access, from) => {
+                let values = self.longs[from];
+                self.store(access, &values, active, world)?;
+            }
             Instruction::Shuffle(shuffle) => self.shuffle(shuffle, active).map_err(|what| (0, what.to_owned()))?,
             Instruction::Fence => {}
             Instruction::Branch(_) | Instruction::Barrier | Instruction::Return => {
@@ -218,9 +243,9 @@ impl Warp {
     fn load<M: Memory>(
         &mut self,
         access: Access,
-        to: Word,
         active: Lanes,
         world: &mut World<'_, '_, M>,
+        place: impl Fn(&mut Self, usize, u64),
     ) -> Result<(), (usize, String)> {
         let addresses = self.addresses(access);
         world.report.count(access, active, &addresses);
@@ -229,9 +254,9 @@ impl Warp {
             let by = self.toucher(lane, world);
             let loaded = match access.space {
                 Space::Global => world.global.load(addresses[lane], access.size, by),
-                Space::Shared => world.shared.load(addresses[lane], by),
+                Space::Shared => world.shared.load(addresses[lane], access.size, by),
             };
-            self.words[to][lane] = loaded.map_err(|what| (lane, what))?;
+            place(self, lane, loaded.map_err(|what| (lane, what))?);
         }
         Ok(())
     }
@@ -239,7 +264,7 @@ impl Warp {
     fn store<M: Memory>(
         &mut self,
         access: Access,
-        from: Word,
+        values: &Row<u64>,
         active: Lanes,
         world: &mut World<'_, '_, M>,
     ) -> Result<(), (usize, String)> {
@@ -247,10 +272,10 @@ impl Warp {
         world.report.count(access, active, &addresses);
         world.report.bytes_written += global_bytes(access, active);
         for lane in lanes(active) {
-            let (by, value) = (self.toucher(lane, world), self.words[from][lane]);
+            let (by, value) = (self.toucher(lane, world), values[lane]);
             let stored = match access.space {
                 Space::Global => world.global.store(addresses[lane], access.size, value, by),
-                Space::Shared => world.shared.store(addresses[lane], value, by),
+                Space::Shared => world.shared.store(addresses[lane], access.size, value, by),
             };
             stored.map_err(|what| (lane, what))?;
         }

@@ -207,7 +207,7 @@ fn orders_of_one_tile() {
 fn orders_that_are_factored_by_tiles() {
     let module = module();
     for (rows, cols) in [(129, 10), (150, 100), (256, 33), (300, 64), (128, 600)] {
-        assert!(tiles(rows).len() > 1 || rows * rows * cols > FUSED);
+        assert!(tiles(rows, Real::Float).len() > 1 || rows * rows * cols > FUSED);
         check_solve(&module, rows, cols, rows % 4 == 0);
     }
 }
