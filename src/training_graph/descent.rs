@@ -2,13 +2,13 @@
 //!
 //! W′ = W - lr·dW goes over all of a weight twice, once to scale its gradient and once to subtract that. But dW is a product, linear in
 //! the gradient of the layer's output, which has a row for each example: with that times lr, the product is lr·dW, and a Gemm subtracts it from W
-//! as it goes. With momentum, weight decay or clipping something else stands between product and update, and they stay as they are. So they do
+//! as it goes. Where there are more examples than features, or rows are tokens, it is the weight that is small. With momentum, weight decay or clipping something else stands between product and update, and they stay as they are. So they do
 //! in 16 bits, where there is a Cast: lr times the small factor may underflow.
 
 use std::collections::BTreeSet;
 
 use super::TrainingGraph;
-use crate::model::{Builder, GraphEdit, Index, NodeExt, NodeId, ONNX_DOMAIN, ParameterEntry, Producer, Types};
+use crate::model::{Builder, Dim, GraphEdit, Index, NodeExt, NodeId, ONNX_DOMAIN, ParameterEntry, Producer, Types};
 use crate::proto::NodeProto;
 use crate::rewrite::{DOMAIN, OPERATOR};
 
@@ -21,7 +21,7 @@ impl TrainingGraph<'_> {
         let mut fusion = Fusion { nodes: self.model.graph().nodes(), index, types: &types, gradients, b, edit };
         for parameter in &self.map.parameters {
             if let Some(descent) = fusion.descent(parameter)
-                && let Some((product, factor)) = fusion.take_product(descent.gradient)
+                && let Some((product, factor)) = fusion.take_product(&descent)
             {
                 fusion.replace(&descent, product, factor);
             }
@@ -97,12 +97,13 @@ impl<'a> Fusion<'a> {
     }
 
     /// Takes out the node that makes a parameter's gradient, if it is a product, and says which of its factors is to be scaled.
-    fn take_product(&mut self, gradient: &str) -> Option<(NodeProto, usize)> {
-        let makes_it = |node: &NodeProto| node.output.first().is_some_and(|output| output == gradient);
-        let place = self.place(gradient)?;
+    fn take_product(&mut self, descent: &Descent<'_>) -> Option<(NodeProto, usize)> {
+        let makes_it = |node: &NodeProto| node.output.first().is_some_and(|output| output == descent.gradient);
+        let place = self.place(descent.gradient)?;
         let written = self.edit.nodes.iter().find_map(|(&at, nodes)| Some((at, nodes.iter().position(makes_it)?)));
         let node = written.map_or(&self.nodes[place.0], |(at, i)| &self.edit.nodes[&at][i]);
-        let factor = self.gradient_factor(node)?;
+        let factor =
+            self.gradient_factor(node).filter(|&slot| self.is_smaller(&node.input[slot], descent.parameter))?;
         let node = node.clone();
         match written {
             Some((at, _)) => self.edit.nodes.entry(at).or_default().retain(|node| !makes_it(node)),
@@ -124,6 +125,24 @@ impl<'a> Fusion<'a> {
             [true, false] if is_product => Some(0),
             [false, true] if is_product => Some(1),
             _ => None,
+        }
+    }
+
+    /// Whether a matrix has no more elements than a parameter. Examples are counted by a name, and taken to be few; tokens by a product
+    /// (`N*T`), or by something that is not known.
+    fn is_smaller(&self, matrix: &str, parameter: &str) -> bool {
+        let shape = |name| self.types.shape(self.index.find(name)?);
+        let size = |shape: &[Dim]| shape.iter().filter_map(Dim::known).try_fold(1_u64, u64::checked_mul);
+        let is_short = |dim: &Dim| match dim {
+            Dim::Known(_) => true,
+            Dim::Symbol(name) => !name.contains('*'),
+            Dim::Unknown => false,
+        };
+        match (shape(matrix), shape(parameter)) {
+            (Some(matrix @ [_, _]), Some(parameter)) if matrix.iter().all(is_short) => {
+                size(matrix).is_some_and(|count| Some(count) <= size(parameter))
+            }
+            _ => false,
         }
     }
 

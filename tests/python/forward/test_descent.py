@@ -13,7 +13,7 @@ from tool import call
 
 FLOAT, DOUBLE, HALF = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16
 TOLERANCE = {FLOAT: 1e-6, DOUBLE: 1e-13}
-SIZES = {"n": 6, "t": 4, "e": 3, "i": 7, "o": 5}
+SIZES = {"l": 1, "m": 8, "n": 6, "t": 4, "e": 3, "i": 7, "o": 5}
 RATE = 0.3
 # An update that has nothing to do with its product.
 ALONE = ["Sub", "Mul"]
@@ -27,7 +27,9 @@ LAYOUTS = {
     "gemm, w first": ("Gemm", "in,oi->on", {}, ["Gemm"]),
     "matmul": ("MatMul", "ni,io->no", {}, ["Gemm"]),
     "matmul, w first": ("MatMul", "in,oi->on", {}, ["Gemm"]),
-    "tokens": ("MatMul", "nti,io->nto", {}, ["Gemm"]),
+    "more rows than features": ("MatMul", "mi,io->mo", {}, [*ALONE, "Gemm"]),
+    "tokens": ("MatMul", "nti,io->nto", {}, [*ALONE, "Gemm"]),
+    "few tokens": ("MatMul", "lti,io->lto", {}, ["Gemm"]),
     "experts": ("MatMul", "eni,eio->eno", {}, [*ALONE, "MatMul"]),
     "tokens, w first": ("MatMul", "nit,oi->not", {}, [*ALONE, "ReduceSum"]),
 }
@@ -126,6 +128,20 @@ def test_half_stands_alone(tmp_path):
     model = make(net.model(), tmp_path, "--loss", "mse", "--method", "gradient")
     assert way(model, "w") == ["Cast"]
     assert all(len(node.input) == 2 for node in model.graph.node if node.op_type == "Gemm")
+
+
+@pytest.mark.parametrize("method, expected", [("gradient", ["Gemm"]), ("zeta-star", ["Sub", "IsaacGemm"])])
+def test_batches_of_any_size(method, expected, tmp_path):
+    """Axes of data have names: what is alone beside the features is the batch, which is short; with tokens, nobody knows."""
+    net = Net()
+    net.data("x", ["N", 7], (6, 7))
+    net.weight("w", 7, 5)
+    net.op("MatMul", "x", "w", into="y")
+    net.output("y", ["N", 5])
+    assert way(make(net.model(), tmp_path, "--loss", "mse", "--method", method), "w") == expected
+    net.inputs.clear(), net.outputs.clear()
+    net.data("x", ["N", 4, 7], (6, 4, 7)), net.output("y", ["N", 4, 5])
+    assert way(make(net.model(), tmp_path, "--loss", "mse", "--method", method), "w")[:2] == ALONE
 
 
 @pytest.mark.parametrize("method", ["gradient", "zeta-star"])
