@@ -1,9 +1,11 @@
 //! Plain gradient descent, taken into the products that make gradients.
 //!
 //! W′ = W - lr·dW goes over all of a weight twice, once to scale its gradient and once to subtract that. But dW is a product, linear in
-//! the gradient of the layer's output, which has a row for each example: with that times lr, the product is lr·dW, and a Gemm subtracts it from W
-//! as it goes. Where there are more examples than features, or rows are tokens, it is the weight that is small. With momentum, weight decay or clipping something else stands between product and update, and they stay as they are. So they do
-//! in 16 bits, where there is a Cast: lr times the small factor may underflow.
+//! the gradient of the layer's output, which has a row for each example: with that times lr, the product is lr·dW, and a Gemm subtracts it
+//! from W as it goes. Some updates stand alone:
+//! - with momentum, weight decay or clipping, which need dW itself;
+//! - in 16 bits, where lr times the layer's gradient may underflow, and there is a Cast between product and update;
+//! - where rows are many, examples or tokens, and the weight is what is small.
 
 use std::collections::BTreeSet;
 
@@ -107,12 +109,15 @@ impl<'a> Fusion<'a> {
         let node = node.clone();
         match written {
             Some((at, _)) => self.edit.nodes.entry(at).or_default().retain(|node| !makes_it(node)),
-            None => drop(self.edit.nodes.insert(place.0, Vec::new())),
+            None => {
+                self.edit.nodes.insert(place.0, Vec::new());
+            }
         }
         Some((node, factor))
     }
 
-    /// The input of a product that is the gradient of a layer's output. `None` for other nodes, and for products that no Gemm can take the place of.
+    /// The input of a product that is the gradient of a layer's output. `None` for other nodes, and for products that no Gemm can take
+    /// the place of.
     fn gradient_factor(&self, node: &NodeProto) -> Option<usize> {
         if node.is(DOMAIN, OPERATOR) {
             return Some(0);
