@@ -134,6 +134,15 @@ impl Index {
         self.inputs(node).chain(captured)
     }
 
+    /// The node input that alone reads a value.
+    pub fn only_reader(&self, id: ValueId) -> Option<(NodeId, usize)> {
+        let value = self.value(id);
+        match value.consumers.as_slice() {
+            [reader] if !value.is_output && value.captured_by.is_empty() => Some(*reader),
+            _ => None,
+        }
+    }
+
     /// The value that `node` makes at `slot`.
     pub fn output(&self, node: &NodeProto, slot: usize) -> Option<ValueId> {
         node.output.get(slot).filter(|name| !name.is_empty()).and_then(|name| self.find(name))

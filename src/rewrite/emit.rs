@@ -16,7 +16,7 @@ use crate::proto::{NodeProto, TensorProto};
 /// The operator's domain.
 pub const DOMAIN: &str = "ai.isaac";
 /// The operator's name.
-pub(super) const OPERATOR: &str = "IsaacGemm";
+pub(crate) const OPERATOR: &str = "IsaacGemm";
 /// The version of [`DOMAIN`] that rewritten models import.
 pub const VERSION: i64 = 1;
 

@@ -206,16 +206,19 @@ impl Search<'_> {
         [meets, self.is_updated(pair), arrives, fits, self.is_adjoint(pair)]
     }
 
-    /// Whether something below the product also reads the weight by a way that does not go through the product.
+    /// Whether the product is added to the weight, or something below it also reads the weight by a way that does not go through the product.
     fn is_updated(&self, pair: &Pair) -> bool {
         let root = self.weight_root(pair);
         let tail = &self.tails[&pair.product];
-        let node = self.contractions[pair.product].node;
-        self.flow.is_leaf(root)
-            && tail.iter().filter(|&&id| id != node).any(|&id| {
+        let Contraction { node, addend, .. } = &self.contractions[pair.product];
+        let is_added_to = addend.is_some_and(|(addend, _)| self.flow.root(addend) == root);
+        let meets_in_tail = || {
+            tail.iter().filter(|&id| id != node).any(|&id| {
                 let mut reads = self.flow.index.inputs(self.flow.node(id));
                 reads.any(|read| !self.is_in_tail(read, pair.product) && self.flow.leaves(read).contains(root))
             })
+        };
+        self.flow.is_leaf(root) && (is_added_to || meets_in_tail())
     }
 
     /// Whether the node that makes the gradient reads what the layer's output is used with: the derivative of a product `y · z` with respect

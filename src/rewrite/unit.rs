@@ -146,7 +146,9 @@ impl Unit {
             }
             // Axes that are computed at run time bring a broadcast product back to the parameter's shape.
             (rank, _) => {
-                let reshape = only_reader(flow, result)
+                let reshape = flow
+                    .index
+                    .only_reader(result)
                     .filter(|&(node, slot)| slot == 0 && flow.node(node).is_onnx("Reshape"))
                     .ok_or_else(|| unsupported("it is summed over axes that are computed at run time"))?
                     .0;
@@ -219,7 +221,7 @@ fn product_rank(flow: &Flow<'_>, contraction: &Contraction) -> Option<usize> {
 
 /// The ReduceSum that alone reads `value`, and its axes where they are constant.
 fn sum_behind(flow: &Flow<'_>, value: ValueId) -> Option<(NodeId, Option<Vec<i64>>)> {
-    let (reader, slot) = only_reader(flow, value)?;
+    let (reader, slot) = flow.index.only_reader(value)?;
     let node = flow.node(reader);
     if slot != 0 || !node.is_onnx("ReduceSum") {
         return None;
@@ -232,14 +234,5 @@ pub(super) fn constant_axes(flow: &Flow<'_>, node: &NodeProto) -> Option<Vec<i64
     match node.ints("axes") {
         Some(axes) => Some(axes.to_vec()),
         None => flow.index.input(node, 1).and_then(|axes| flow.constant_ints(axes)),
-    }
-}
-
-/// The node that alone reads `value`.
-fn only_reader(flow: &Flow<'_>, value: ValueId) -> Option<(NodeId, usize)> {
-    let used = flow.index.value(value);
-    match used.consumers.as_slice() {
-        [reader] if !used.is_output && used.captured_by.is_empty() => Some(*reader),
-        _ => None,
     }
 }

@@ -7,7 +7,7 @@ use super::error::TrainingGraphError;
 use super::random::Random;
 use crate::autodiff::Backward;
 use crate::model::{
-    Builder, Edit, GraphEdit, GraphId, ONNX_DOMAIN, TRAINING_METADATA, TrainingMap, Types, ValueId, needed_for,
+    Builder, Edit, GraphEdit, GraphId, Index, ONNX_DOMAIN, TRAINING_METADATA, TrainingMap, Types, ValueId, needed_for,
 };
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{NodeProto, TensorProto};
@@ -43,8 +43,8 @@ struct SampledPass {
 }
 
 impl TrainingGraph<'_> {
-    /// The changes that put the operator in the place of the chosen layers' products in [`TrainingGraph::model`]. The dampings are scalar inputs, with
-    /// these defaults; K-FAC takes one for both factors.
+    /// The changes that finish [`TrainingGraph::model`]: they put the operator in the place of the chosen layers' products, and take the update of plain
+    /// gradient descent into products. The dampings are scalar inputs, with these defaults; K-FAC takes one for both factors.
     ///
     /// # Errors
     /// ζ or K-FAC for a loss that is the negative logarithm of no distribution.
@@ -54,12 +54,23 @@ impl TrainingGraph<'_> {
         method: Method,
         damping: Damping,
     ) -> Result<Edit, TrainingGraphError> {
+        let index = self.model.index(GraphId::Main)?;
+        let mut edit = self.with_operators(&index, chosen, method, damping)?;
+        self.fuse_updates(&index, edit.graphs.entry(GraphId::Main).or_default());
+        Ok(edit)
+    }
+
+    fn with_operators(
+        &self,
+        index: &Index,
+        chosen: &Chosen<'_>,
+        method: Method,
+        damping: Damping,
+    ) -> Result<Edit, TrainingGraphError> {
         if chosen.rewritten().next().is_none() {
             return Ok(Edit::default());
         }
-        let index = self.model.index(GraphId::Main)?;
-        let mut scalars =
-            Scalars { b: Builder::new(&index, 0, ""), graph: GraphEdit::default(), map: self.map.clone() };
+        let mut scalars = Scalars { b: Builder::new(index, 0, ""), graph: GraphEdit::default(), map: self.map.clone() };
         let lambda_a = scalars.damping("lambda_a", damping.lambda_a);
         let (mut edit, sampled) = match method {
             Method::Gradient => return Ok(Edit::default()),

@@ -32,6 +32,7 @@
 
 mod condition;
 mod deliver;
+mod descent;
 mod distribution;
 mod error;
 mod evaluation;
