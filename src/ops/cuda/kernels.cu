@@ -113,7 +113,7 @@ __device__ void visit(const View<Element> &view, u32 rows, u32 cols, Visit visit
     }
 }
 
-// Where to leave a record of a breakdown, if anywhere: which pivot of the whole matrix of `order` rows it was, that order, and the damping.
+// Where the first block leaves a record of a breakdown, if anywhere: which pivot of the whole matrix of `order` rows it was, that order, and the damping.
 struct Breakdown {
     u32 *record;
     u32 first, order;
@@ -153,7 +153,7 @@ template <typename Real> __device__ void factor(const Room<Real> &room, const Br
         Real reciprocal = is_usable ? Real(1) / pivot : Real(__int_as_float(0x7fc00000));
         if (threadIdx.x == 0) {
             room.reciprocals[j] = reciprocal;
-            if (breakdown.record && pivot <= Real(0)) {
+            if (blockIdx.x == 0 && breakdown.record && pivot <= Real(0)) {
                 breakdown.write(j);
             }
         }
@@ -430,9 +430,8 @@ template <typename Real> __device__ void gram(const View<float> &s, Real scale, 
     }
 }
 
-// The sum of all threads' values, for each of them.
-__device__ float total(float value) {
-    __shared__ float sums[THREADS];
+// The sum of all threads' values, for each of them; `sums` is shared memory, which is read behind the last barrier.
+__device__ float total(float value, float (&sums)[THREADS]) {
     sums[threadIdx.x] = value;
     __syncthreads();
     if (threadIdx.x < WARP) {
@@ -488,7 +487,7 @@ __device__ void solve_in_doubles(const View<float> &s, float scale, const View<E
                                  u32 *record, float lambda) {
     Room<double> room(s.rows);
     gram<double>(s, scale, room);
-    factor(room, {blockIdx.x == 0 ? record : nullptr, 0, s.rows, lambda});
+    factor(room, {record, 0, s.rows, lambda});
     solve_columns<true, true>(y, x, room);
 }
 
@@ -524,7 +523,7 @@ __device__ void factor_panel(Real *matrix, u32 order, u32 first, Real *factors, 
     u32 k = min(order - first, TILE<Real>), below = first + k;
     Room<Real> room(k);
     load_triangle(View<Real>{matrix + u64(first) * order + first, k, k, order, 1}, room);
-    factor(room, {blockIdx.x == 0 ? record : nullptr, first, order, lambda});
+    factor(room, {record, first, order, lambda});
     // The rows below, as columns.
     View<Real> rest = {matrix + u64(below) * order + first, k, order - below, 1, order};
     solve_columns<true, false>(rest, rest, room);
@@ -604,6 +603,7 @@ template <typename From, typename To> __device__ void convert(const From *from, 
 // be there already.
 KERNEL solve(float *s_data, u32 k, u32 depth, u32 s_row, u32 s_col, float *matrix, float scale, float *y_data, float *x_data, u32 columns,
              u32 row_stride, u32 col_stride, u32 *record, float lambda) {
+    __shared__ float sums[THREADS];
     View<float> s = {s_data, k, depth, s_row, s_col};
     View<float> y = {y_data, k, columns, row_stride, col_stride}, x = {x_data, k, columns, row_stride, col_stride};
     Room<float> room(k);
@@ -613,14 +613,14 @@ KERNEL solve(float *s_data, u32 k, u32 depth, u32 s_row, u32 s_col, float *matri
         gram(s, scale, room);
     }
     __syncthreads();
-    float norm = total(squares(room));
+    float norm = total(squares(room), sums);
     factor(room, UNRECORDED);
     __syncthreads();
     Columns<float> probes;
     probes.probe(k);
     probes.forward(room);
     probes.backward(room);
-    if (is_enough(norm, total(probes.squares()))) {
+    if (is_enough(norm, total(probes.squares(), sums))) {
         solve_columns<true, true>(y, x, room);
     } else {
         solve_in_doubles(s, scale, y, x, record, lambda);
@@ -635,6 +635,7 @@ KERNEL solve_f64(float *s_data, u32 k, u32 depth, u32 s_row, u32 s_col, float sc
 
 // The sum of squares of a symmetric matrix of which the lower triangle is there, and COLUMNS columns of signs: one block.
 KERNEL probe(const float *matrix, u32 order, float *signs, float *norm) {
+    __shared__ float sums[THREADS];
     float sum = 0;
 #pragma unroll 1
     for (u32 row = threadIdx.x / WARP; row < order; row += THREADS / WARP) {
@@ -648,7 +649,7 @@ KERNEL probe(const float *matrix, u32 order, float *signs, float *norm) {
     for (u32 at = threadIdx.x; at < order * COLUMNS; at += THREADS) {
         signs[at] = sign(at / COLUMNS, at % COLUMNS);
     }
-    sum = total(sum);
+    sum = total(sum, sums);
     if (threadIdx.x == 0) {
         *norm = sum;
     }
@@ -656,12 +657,13 @@ KERNEL probe(const float *matrix, u32 order, float *signs, float *norm) {
 
 // Whether what was solved for columns of signs says that all has to be done in doubles: one block.
 KERNEL judge(const float *solved, u32 order, const float *norm, u32 *flag) {
+    __shared__ float sums[THREADS];
     float sum = 0;
 #pragma unroll 1
     for (u32 at = threadIdx.x; at < order * COLUMNS; at += THREADS) {
         sum = fmaf(solved[at], solved[at], sum);
     }
-    sum = total(sum);
+    sum = total(sum, sums);
     if (threadIdx.x == 0) {
         *flag = !is_enough(*norm, sum);
     }

@@ -1,20 +1,72 @@
 //! Faults put into the kernels and their launches, each of which has to be seen.
 
+use std::sync::LazyLock;
+
 use super::*;
 
-/// What comes of kernels with this text, after a change to their launches, which use all of a solve.
+/// A solve of which the precision is known.
+struct Case {
+    values: Matrix,
+    stored_transposed: bool,
+    damping: Damping,
+    is_in_doubles: bool,
+}
+
+/// These use all of a solve, in floats and in doubles, and are close to where the one becomes the other.
+static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
+    let module = module();
+    let mut cases = Vec::new();
+    for (rows, cols) in [(33, 40), (160, 20)] {
+        for stored_transposed in [false, true] {
+            let case = |values, damping, is_in_doubles| Case { values, stored_transposed, damping, is_in_doubles };
+            cases.push(case(badly_conditioned(rows, cols), damping(rows), true));
+            let values = random(rows, cols, 7);
+            let scaled = |exponent: f32| Damping { scale: exponent.exp2(), lambda: 1.0 };
+            let is_in_doubles = |exponent| {
+                let prepared = Prepared::new(&values, stored_transposed, scaled(exponent));
+                prepared.run(&module, Order::Forward).expect("no fault").double_flops > 0
+            };
+            let (mut enough, mut too_much) = (-8.0, 8.0);
+            while too_much - enough > 0.0005 {
+                let middle = f32::midpoint(enough, too_much);
+                *(if is_in_doubles(middle) { &mut too_much } else { &mut enough }) = middle;
+            }
+            cases.push(case(values.clone(), scaled(enough), false));
+            cases.push(case(values.clone(), scaled(too_much), true));
+        }
+    }
+    cases
+});
+
+/// What comes of kernels with this text, after a change to their launches.
 fn verdict(text: &str, change: impl Fn(&mut [Launch])) -> Result<(), String> {
     let module = Module::parse(text)?;
-    for (rows, cols, stored_transposed) in [(33, 40, false), (33, 40, true), (150, 20, false), (150, 20, true)] {
-        let values = random(rows, cols, 7);
-        let damping = damping(rows);
-        let mut prepared = Prepared::new(&values, stored_transposed, damping);
+    for Case { values, stored_transposed, damping, is_in_doubles } in &*CASES {
+        let mut prepared = Prepared::new(values, *stored_transposed, *damping);
         change(&mut prepared.launches);
-        prepared.run(&module, Order::Forward).map_err(|fault| fault.to_string())?;
-        let expected = book::solve(damped(&values, damping.scale.into()), values);
+        let report = prepared.run(&module, Order::Forward).map_err(|fault| fault.to_string())?;
+        // Doubles would make good what is wrong in floats.
+        if (report.double_flops > 0) != *is_in_doubles {
+            return Err("it is computed in the wrong precision".to_owned());
+        }
+        let expected = book::solve(damped(values, damping.scale.into()), values.clone());
         let error = error(&prepared.result(), &expected);
         if error.is_nan() || error > TOLERANCE {
             return Err(format!("the result is off by {error:.1e}"));
+        }
+    }
+    sampled_verdict(&module)
+}
+
+/// The same of the kernel that only sampled gradients have.
+fn sampled_verdict(module: &Module) -> Result<(), String> {
+    for stored_transposed in [false, true] {
+        let (g, g_bar) = (random(20, 40, 1), random(33, 40, 2));
+        let got =
+            sampled(module, [&g, &g_bar], stored_transposed, Order::Forward).map_err(|fault| fault.to_string())?;
+        let error = error(&got, &sampled_by_the_book(&g, &g_bar));
+        if error.is_nan() || error > TOLERANCE {
+            return Err(format!("what is taken off for sampled gradients is off by {error:.1e}"));
         }
     }
     Ok(())
@@ -64,7 +116,7 @@ fn stores_off_by_one() {
 #[test]
 fn swapped_arguments() {
     let device = Device::default();
-    for (rows, cols) in [(33, 40), (150, 20)] {
+    for (rows, cols) in [(33, 40), (160, 20)] {
         let s = View { address: 0, rows, cols, stored_transposed: false };
         let solve = Solve { s, y: s, damping: damping(rows), result: device.allocate(4) };
         for (index, launch) in solve.launches(1 << 20, 2 << 20).iter().enumerate() {
@@ -96,7 +148,18 @@ fn too_little_shared_memory_and_too_few_blocks() {
         launches.iter_mut().for_each(|launch| launch.shared_bytes = launch.shared_bytes.saturating_sub(8));
     };
     assert!(verdict(KERNELS, shorter).unwrap_err().contains("outside of shared memory"));
-    for kernel in ["solve", "product", "forward", "backward", "panel"] {
+    for kernel in [
+        "solve",
+        "product",
+        "forward",
+        "backward",
+        "panel",
+        "product_f32_f64",
+        "product_f64",
+        "forward_f64",
+        "backward_f64",
+        "panel_f64",
+    ] {
         let fewer = |launches: &mut [Launch]| {
             let wide = launches.iter_mut().find(|launch| launch.kernel == kernel && launch.grid[0] > 1);
             wide.into_iter().for_each(|launch| launch.grid[0] -= 1);
