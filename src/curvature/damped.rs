@@ -6,10 +6,12 @@
 //! I + s·x xᵀ at worst, and by ‖V‖·‖x‖/‖V x‖, where V is the inverse, as a rule. Beyond [`Limits`] all of it is done in
 //! double precision.
 
-use super::gram::Gram;
+use faer::{Accum, MatMut};
+
+use super::products::{Threads, mirror, multiply_lower, write_product};
 use super::scalar::Limits;
 use super::spd::{Breakdown, Inverted, Inverter, resized};
-use super::{Error, Matrix, ProductError, Products, Scalar};
+use super::{Error, Matrix, ProductError, Scalar};
 
 /// Columns that are widened at a time: such a panel of a usual batch stays in the cache.
 pub(super) const PANEL: usize = 512;
@@ -56,45 +58,35 @@ pub(super) struct NarrowInverse<'a, T> {
 
 impl<T: Scalar> NarrowInverse<'_, T> {
     /// Writes the inverse times `y`.
-    pub(super) fn times<P: Products<T>>(
-        &self,
-        y: Matrix<'_, T>,
-        products: &mut P,
-        out: &mut [T],
-    ) -> Result<(), ProductError> {
-        products.multiply(self.matrix, y, out)?;
+    pub(super) fn times(&self, y: Matrix<'_, T>, threads: &impl Threads, out: &mut [T]) -> Result<(), ProductError> {
+        write_product(self.matrix, y, threads, out)?;
         self.add_shifted(y, out);
         Ok(())
     }
 
     /// Writes `y` times the inverse.
-    pub(super) fn after<P: Products<T>>(
-        &self,
-        y: Matrix<'_, T>,
-        products: &mut P,
-        out: &mut [T],
-    ) -> Result<(), ProductError> {
-        products.multiply(y, self.matrix, out)?;
+    pub(super) fn after(&self, y: Matrix<'_, T>, threads: &impl Threads, out: &mut [T]) -> Result<(), ProductError> {
+        write_product(y, self.matrix, threads, out)?;
         self.add_shifted(y, out);
         Ok(())
     }
 
     /// Writes `y` times the inverse, or the transpose of that.
-    pub(super) fn write_after<P: Products<T>>(
+    pub(super) fn write_after(
         &self,
         y: Matrix<'_, T>,
         transpose: bool,
-        products: &mut P,
+        threads: &impl Threads,
         out: &mut [T],
     ) -> Result<(), ProductError> {
-        if transpose { self.times(y.t(), products, out) } else { self.after(y, products, out) }
+        if transpose { self.times(y.t(), threads, out) } else { self.after(y, threads, out) }
     }
 
     fn add_shifted(&self, y: Matrix<'_, T>, out: &mut [T]) {
         let Some(shift) = self.shift else { return };
         for (row, out) in out.chunks_exact_mut(y.cols()).enumerate() {
             for (col, out) in out.iter_mut().enumerate() {
-                *out = shift.mul_add(y.at(row, col), *out);
+                *out += shift * y.at(row, col);
             }
         }
     }
@@ -102,7 +94,6 @@ impl<T: Scalar> NarrowInverse<'_, T> {
 
 /// Buffers for one damped inverse; they only ever grow.
 pub(super) struct Damper<T> {
-    gram: Gram<T>,
     narrow: Inverter<T>,
     /// What the diagonal of the narrow inverse was lessened by: see [`SHIFTED`].
     shift: Option<T>,
@@ -115,7 +106,6 @@ pub(super) struct Damper<T> {
 impl<T: Scalar> Default for Damper<T> {
     fn default() -> Self {
         Self {
-            gram: Gram::default(),
             narrow: Inverter::default(),
             shift: None,
             wide: Inverter::default(),
@@ -128,20 +118,17 @@ impl<T: Scalar> Default for Damper<T> {
 
 impl<T: Scalar> Damper<T> {
     /// Computes `alpha * (I + s·x xᵀ)⁻¹` in the precision of `T` within the limits given, or else in double.
-    pub(super) fn prepare<P>(
+    pub(super) fn prepare(
         &mut self,
         x: Matrix<'_, T>,
         damping: Damping,
         alpha: f64,
         limits: Option<Limits>,
-        products: &mut P,
-    ) -> Result<Prepared, Error>
-    where
-        P: Products<T> + Products<f64>,
-    {
+        threads: &impl Threads,
+    ) -> Result<Prepared, Error> {
         let order = x.rows();
         if let Some(limits) = limits
-            && self.prepare_narrow(x, damping, limits, products)?
+            && self.prepare_narrow(x, damping, limits, threads)?
         {
             self.narrow.scale(order, alpha);
             self.shift = (order > SHIFTED).then(|| T::from_f64(alpha));
@@ -150,7 +137,7 @@ impl<T: Scalar> Damper<T> {
             }
             return Ok(Prepared::Narrow);
         }
-        self.gram_in_double(x, products)?;
+        self.gram_in_double(x, threads)?;
         let inverted = self.wide.damp(order, damping.scale()).and_then(|_| self.wide.invert_accurately(order));
         match inverted {
             Ok(()) => {
@@ -164,23 +151,23 @@ impl<T: Scalar> Damper<T> {
     }
 
     /// Computes the inverse in the precision of `T`, and says whether that is accurate enough.
-    fn prepare_narrow<P>(
+    fn prepare_narrow(
         &mut self,
         x: Matrix<'_, T>,
         damping: Damping,
         limits: Limits,
-        products: &mut P,
-    ) -> Result<bool, Error>
-    where
-        P: Products<T> + Products<f64>,
-    {
+        threads: &impl Threads,
+    ) -> Result<bool, Error> {
         let order = x.rows();
-        self.gram.multiply(x, products, self.narrow.matrix_mut(order))?;
+        let gram = self.narrow.matrix_mut(order);
+        let lower = MatMut::from_row_major_slice_mut(gram, order, order);
+        multiply_lower(lower, Accum::Replace, [x.view(), x.view().transpose()], T::from_f64(1.0), threads)?;
+        mirror(gram, order, order);
         let quality = self.narrow.damp(order, damping.scale()).and_then(|damped| {
             let inverted = if damped.norm <= limits.norm {
-                self.narrow.invert_quickly(order, products)?
+                self.narrow.invert_quickly(order, threads)?
             } else {
-                self.invert_in_double(order, products)?
+                self.invert_in_double(order, threads)?
             };
             Ok((damped, inverted))
         });
@@ -197,10 +184,10 @@ impl<T: Scalar> Damper<T> {
         Ok(condition <= limits.condition && magnification <= tolerable)
     }
 
-    fn invert_in_double<P: Products<f64>>(&mut self, order: usize, products: &mut P) -> Result<Inverted, Breakdown> {
+    fn invert_in_double(&mut self, order: usize, threads: &impl Threads) -> Result<Inverted, Breakdown> {
         let (narrow, wide) = (self.narrow.matrix_mut(order), self.wide.matrix_mut(order));
         wide.iter_mut().zip(&*narrow).for_each(|(wide, narrow)| *wide = narrow.to_f64());
-        let inverted = self.wide.invert_quickly(order, products)?;
+        let inverted = self.wide.invert_quickly(order, threads)?;
         let (narrow, wide) = (self.narrow.matrix_mut(order), self.wide.matrix(order));
         narrow.iter_mut().zip(wide.data()).for_each(|(narrow, wide)| *narrow = T::from_f64(*wide));
         Ok(inverted)
@@ -217,11 +204,7 @@ impl<T: Scalar> Damper<T> {
     }
 
     /// The inverse times `y` after [`Prepared::Wide`]: multiplied in double, then rounded.
-    pub(super) fn wide_product<P: Products<f64>>(
-        &mut self,
-        y: Matrix<'_, T>,
-        products: &mut P,
-    ) -> Result<Matrix<'_, T>, Error> {
+    pub(super) fn wide_product(&mut self, y: Matrix<'_, T>, threads: &impl Threads) -> Result<Matrix<'_, T>, Error> {
         let (order, cols) = (y.rows(), y.cols());
         let inverse = self.wide.matrix(order);
         let product = resized(&mut self.product, order * cols);
@@ -230,26 +213,24 @@ impl<T: Scalar> Damper<T> {
             let width = columns.len();
             let panel = y.widen_columns(columns.clone(), resized(&mut self.panel, order * width));
             let wide = resized(&mut self.wide_product, order * width);
-            products.multiply(inverse, panel, wide)?;
+            write_product(inverse, panel, threads, wide)?;
             narrow_columns(wide, columns, product, cols);
         }
         Ok(Matrix::new(product, order, cols))
     }
 
-    fn gram_in_double<P: Products<f64>>(&mut self, x: Matrix<'_, T>, products: &mut P) -> Result<(), Error> {
+    fn gram_in_double(&mut self, x: Matrix<'_, T>, threads: &impl Threads) -> Result<(), Error> {
         let order = x.rows();
         let gram = self.wide.matrix_mut(order);
         gram.fill(0.0);
         for start in (0..x.cols()).step_by(PANEL) {
             let columns = start..x.cols().min(start + PANEL);
             let panel = resized(&mut self.panel, order * columns.len());
-            let panel = x.widen_columns(columns, panel);
-            let partial = resized(&mut self.wide_product, order * order);
-            products.multiply(panel, panel.t(), partial)?;
-            for (sum, partial) in gram.iter_mut().zip(partial) {
-                *sum += *partial;
-            }
+            let panel = x.widen_columns(columns, panel).view();
+            let lower = MatMut::from_row_major_slice_mut(gram, order, order);
+            multiply_lower(lower, Accum::Add, [panel, panel.transpose()], 1.0, threads)?;
         }
+        mirror(gram, order, order);
         Ok(())
     }
 }

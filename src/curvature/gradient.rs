@@ -73,7 +73,7 @@ pub fn conditioned_gradient<T, P>(
 ) -> Result<(), Error>
 where
     T: Scalar,
-    P: Products<T> + Products<f64>,
+    P: Products<T>,
 {
     let shape = layer.shape();
     if shape.rows == 0 {
@@ -90,7 +90,7 @@ where
     };
     // An m×m inverse is multiplied into whatever has fewer columns (or, in K-FAC's form, into the product).
     let defer = form == Form::Kronecker || shape.in_features < shape.rows;
-    match workspace.sampled.condition(layer.gradients, &sampled, form, defer, products)? {
+    match workspace.sampled.condition(layer.gradients, &sampled, form, defer, &*products)? {
         Conditioned::NotFinite => {
             out.fill(T::from_f64(f64::NAN));
             Ok(())
@@ -103,7 +103,7 @@ where
             input_conditioned(&Layer { transpose_output: false, ..*layer }, &mut workspace.inputs, products, product)?;
             let product = Matrix::new(product, shape.out_features, shape.in_features);
             // The inverse is symmetric: V·M = (Mᵀ·V)ᵀ.
-            Ok(inverse.write_after(product.t(), !layer.transpose_output, products, out)?)
+            Ok(inverse.write_after(product.t(), !layer.transpose_output, &*products, out)?)
         }
     }
 }
@@ -117,12 +117,12 @@ fn input_conditioned<T, P>(
 ) -> Result<(), Error>
 where
     T: Scalar,
-    P: Products<T> + Products<f64>,
+    P: Products<T>,
 {
     let shape = layer.shape();
     let (g, a) = (layer.gradients, layer.inputs);
     if layer.lambda == f64::INFINITY {
-        write_product(g.t(), a, layer.transpose_output, products, out)?;
+        write_gradient(g.t(), a, layer.transpose_output, products, out)?;
         if layer.alpha != 1.0 {
             out.iter_mut().for_each(|value| *value *= T::from_f64(layer.alpha));
         }
@@ -134,7 +134,7 @@ where
     let order = x.rows();
     let damping = Damping { lambda: layer.lambda, rows: shape.rows };
     let InputWorkspace { damper, conditioned } = workspace;
-    let prepared = damper.prepare(x, damping, layer.alpha, T::LIMITS, products)?;
+    let prepared = damper.prepare(x, damping, layer.alpha, T::LIMITS, &*products)?;
 
     // dW as a product of two matrices, of which the dearer one to condition is left as it is.
     let (rows, cols) = (shape.rows, shape.in_features);
@@ -143,35 +143,35 @@ where
             out.fill(T::from_f64(f64::NAN));
             return Ok(());
         }
-        (Prepared::Wide, Form::Samples) => (g.t(), damper.wide_product(x, products)?),
-        (Prepared::Wide, _) => (g.t(), damper.wide_product(x, products)?.t()),
+        (Prepared::Wide, Form::Samples) => (g.t(), damper.wide_product(x, &*products)?),
+        (Prepared::Wide, _) => (g.t(), damper.wide_product(x, &*products)?.t()),
         (Prepared::Narrow, Form::Samples) if cols <= g.cols() => {
             let buffer = resized(conditioned, rows * cols);
-            damper.narrow_inverse(order).times(a, products, buffer)?;
+            damper.narrow_inverse(order).times(a, &*products, buffer)?;
             (g.t(), Matrix::new(buffer, rows, cols))
         }
         (Prepared::Narrow, Form::Samples) => {
             let buffer = resized(conditioned, rows * g.cols());
-            damper.narrow_inverse(order).times(g, products, buffer)?;
+            damper.narrow_inverse(order).times(g, &*products, buffer)?;
             (Matrix::new(buffer, rows, g.cols()).t(), a)
         }
         (Prepared::Narrow, _) if rows <= g.cols() && form != Form::Kronecker => {
             let buffer = resized(conditioned, rows * cols);
-            damper.narrow_inverse(order).after(a, products, buffer)?;
+            damper.narrow_inverse(order).after(a, &*products, buffer)?;
             (g.t(), Matrix::new(buffer, rows, cols))
         }
         (Prepared::Narrow, _) => {
             let buffer = resized(conditioned, g.cols() * cols);
             products.multiply(g.t(), a, buffer)?;
             let product = Matrix::new(buffer, g.cols(), cols);
-            return Ok(damper.narrow_inverse(order).write_after(product, layer.transpose_output, products, out)?);
+            return Ok(damper.narrow_inverse(order).write_after(product, layer.transpose_output, &*products, out)?);
         }
     };
-    Ok(write_product(left, right, layer.transpose_output, products, out)?)
+    Ok(write_gradient(left, right, layer.transpose_output, products, out)?)
 }
 
 /// `left * right`, or its transpose, in `out`.
-fn write_product<T: Scalar, P: Products<T>>(
+fn write_gradient<T: Scalar, P: Products<T>>(
     left: Matrix<'_, T>,
     right: Matrix<'_, T>,
     transpose: bool,

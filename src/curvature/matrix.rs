@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use faer::MatRef;
+
 use super::Scalar;
 
 /// A dense matrix over a row-major slice, or the transpose of one.
@@ -60,7 +62,14 @@ impl<'a, T: Copy> Matrix<'a, T> {
     }
 }
 
-impl<T: Scalar> Matrix<'_, T> {
+impl<'a, T: Scalar> Matrix<'a, T> {
+    /// The same matrix, for `faer`.
+    pub(crate) fn view(self) -> MatRef<'a, T> {
+        let [rows, cols] = self.stored_shape();
+        let stored = MatRef::from_row_major_slice(self.data, rows, cols);
+        if self.transposed { stored.transpose() } else { stored }
+    }
+
     /// Copies some of the columns, in double precision, into `buffer` (`rows * columns.len()` elements).
     pub(super) fn widen_columns<'b>(&self, columns: Range<usize>, buffer: &'b mut [f64]) -> Matrix<'b, f64> {
         let (rows, width) = (self.rows(), columns.len());

@@ -10,17 +10,16 @@
 //!
 //! (Petersen et al., "ISAAC Newton: Input-based Approximate Curvature for Newton's Method", ICLR 2023; ζ is equation
 //! 20). Inverses of b×b and of n×n or m×m matrices are interchangeable by Woodbury's identity; [`cost`] counts which
-//! are cheaper for given shapes. Everything here is generic over `f32` and `f64`, and does its dense products through
-//! [`Products`], so that the host decides on kernels and threads. What is not a product is sequential.
+//! are cheaper for given shapes. Everything here is generic over `f32` and `f64`. The product of gradients and inputs is the
+//! host's ([`Products`]); those that condition it are shared between the host's threads. What is not a product is sequential.
 //!
 //! Data flows through `gradient` (one layer), `sampled` (the second factor of ζ), `damped` (an inverse, in the precision
-//! that it needs), `gram` (inner products), `spd` with `sweep` (quick inverses) or `cholesky` (accurate ones).
+//! that it needs), `spd` with `sweep` (quick inverses) or `cholesky` (accurate ones), and `products`.
 
 mod cholesky;
 pub mod cost;
 mod damped;
 mod gradient;
-mod gram;
 #[cfg(test)]
 mod identities;
 mod matrix;
@@ -35,7 +34,7 @@ mod sweep;
 pub use cost::Form;
 pub use gradient::{Layer, Workspace, conditioned_gradient};
 pub use matrix::Matrix;
-pub use products::{ProductError, Products};
+pub use products::{ProductError, Products, Threads};
 pub use sampled::Sampled;
 pub use scalar::{Limits, Scalar};
 

@@ -4,11 +4,14 @@
 //! of ḡ's rows: g − s (g ḡᵀ) (I + s·ḡ ḡᵀ)⁻¹ ḡ. The latter is a difference: to what is left of a g in the span of ḡ it is
 //! accurate to the precision times the square of the condition number of I + s·ḡ ḡᵀ.
 
+use faer::{Accum, MatMut, unzip, zip};
+
 use super::cost::Form;
 use super::damped::{Damper, Damping, NarrowInverse, PANEL, Prepared, narrow_columns};
+use super::products::{Threads, multiply, write_product};
 use super::scalar::Limits;
 use super::spd::resized;
-use super::{Error, Matrix, Products, Scalar};
+use super::{Error, Matrix, Scalar};
 
 /// Gradients for labels sampled from the model, and their damping.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +47,6 @@ struct WideBuffers {
     weighted: Vec<f64>,
     left: Vec<f64>,
     right: Vec<f64>,
-    product: Vec<f64>,
 }
 
 impl<T: Scalar> Default for Workspace<T> {
@@ -62,32 +64,29 @@ impl<T: Scalar> Default for Workspace<T> {
 impl<T: Scalar> Workspace<T> {
     /// Conditions `g`. With [`Form::Samples`] the inverse is of the order of ḡ's rows, otherwise m×m; the latter is left
     /// for the caller to multiply if `defer` allows it and its precision is that of the elements.
-    pub(super) fn condition<P>(
+    pub(super) fn condition(
         &mut self,
         g: Matrix<'_, T>,
         sampled: &Sampled<'_, T>,
         form: Form,
         defer: bool,
-        products: &mut P,
-    ) -> Result<Conditioned<'_, T>, Error>
-    where
-        P: Products<T> + Products<f64>,
-    {
+        threads: &impl Threads,
+    ) -> Result<Conditioned<'_, T>, Error> {
         let damping = Damping { lambda: sampled.lambda, rows: g.rows() };
         let g_bar = sampled.gradients;
         let x = if form == Form::Samples { g_bar } else { g_bar.t() };
         let limits = T::LIMITS.map(Limits::of_other_products);
         let order = x.rows();
-        let prepared = self.damper.prepare(x, damping, 1.0, limits, products)?;
+        let prepared = self.damper.prepare(x, damping, 1.0, limits, threads)?;
         let (rows, cols) = (g.rows(), g.cols());
         let conditioned = match (prepared, form) {
             (Prepared::NotFinite, _) => return Ok(Conditioned::NotFinite),
             (Prepared::Narrow, Form::Samples) => {
-                self.subtract_overlaps(g, g_bar, damping.scale(), products)?;
+                self.subtract_overlaps(g, g_bar, damping.scale(), threads)?;
                 Matrix::new(&self.conditioned[..rows * cols], rows, cols)
             }
             (Prepared::Wide, Form::Samples) => {
-                self.subtract_overlaps_in_double(g, g_bar, damping.scale(), products)?;
+                self.subtract_overlaps_in_double(g, g_bar, damping.scale(), threads)?;
                 Matrix::new(&self.conditioned[..rows * cols], rows, cols)
             }
             (Prepared::Narrow, _) if defer => {
@@ -95,70 +94,64 @@ impl<T: Scalar> Workspace<T> {
             }
             (Prepared::Narrow, _) => {
                 let conditioned = resized(&mut self.conditioned, rows * cols);
-                self.damper.narrow_inverse(order).after(g, products, conditioned)?;
+                self.damper.narrow_inverse(order).after(g, threads, conditioned)?;
                 Matrix::new(conditioned, rows, cols)
             }
-            (Prepared::Wide, _) => self.damper.wide_product(g.t(), products)?.t(),
+            (Prepared::Wide, _) => self.damper.wide_product(g.t(), threads)?.t(),
         };
         Ok(Conditioned::Gradients(conditioned))
     }
 
-    fn subtract_overlaps<P: Products<T>>(
+    fn subtract_overlaps(
         &mut self,
         g: Matrix<'_, T>,
         g_bar: Matrix<'_, T>,
         scale: f64,
-        products: &mut P,
+        threads: &impl Threads,
     ) -> Result<(), Error> {
         let (rows, order, cols) = (g.rows(), g_bar.rows(), g.cols());
         let overlaps = resized(&mut self.overlaps, rows * order);
-        products.multiply(g, g_bar.t(), overlaps)?;
+        write_product(g, g_bar.t(), threads, overlaps)?;
         let overlaps = Matrix::new(overlaps, rows, order);
         let weighted = resized(&mut self.weighted, rows * order);
-        self.damper.narrow_inverse(order).after(overlaps, products, weighted)?;
-        let conditioned = resized(&mut self.conditioned, rows * cols);
-        products.multiply(Matrix::new(weighted, rows, order), g_bar, conditioned)?;
-        let scale = T::from_f64(scale);
-        for row in 0..rows {
-            for (col, value) in conditioned[row * cols..(row + 1) * cols].iter_mut().enumerate() {
-                *value = g.at(row, col) - scale * *value;
-            }
-        }
+        self.damper.narrow_inverse(order).after(overlaps, threads, weighted)?;
+        let weighted = Matrix::new(weighted, rows, order);
+        let mut conditioned = MatMut::from_row_major_slice_mut(resized(&mut self.conditioned, rows * cols), rows, cols);
+        conditioned.copy_from(g.view());
+        multiply(conditioned, Accum::Add, [weighted.view(), g_bar.view()], T::from_f64(-scale), threads)?;
         Ok(())
     }
 
-    fn subtract_overlaps_in_double<P: Products<f64>>(
+    fn subtract_overlaps_in_double(
         &mut self,
         g: Matrix<'_, T>,
         g_bar: Matrix<'_, T>,
         scale: f64,
-        products: &mut P,
+        threads: &impl Threads,
     ) -> Result<(), Error> {
         let (rows, order, cols) = (g.rows(), g_bar.rows(), g.cols());
         let panels = || (0..cols).step_by(PANEL).map(|start| start..cols.min(start + PANEL));
-        let WideBuffers { overlaps, weighted, left, right, product } = &mut self.wide;
+        let WideBuffers { overlaps, weighted, left, right } = &mut self.wide;
         let overlaps = resized(overlaps, rows * order);
         overlaps.fill(0.0);
         for columns in panels() {
             let g = g.widen_columns(columns.clone(), resized(left, rows * columns.len()));
             let g_bar = g_bar.widen_columns(columns.clone(), resized(right, order * columns.len()));
-            let partial = resized(product, rows * order);
-            products.multiply(g, g_bar.t(), partial)?;
-            overlaps.iter_mut().zip(partial).for_each(|(sum, partial)| *sum += *partial);
+            let sum = MatMut::from_row_major_slice_mut(overlaps, rows, order);
+            multiply(sum, Accum::Add, [g.view(), g_bar.t().view()], 1.0, threads)?;
         }
         let weighted = resized(weighted, rows * order);
-        products.multiply(Matrix::new(overlaps, rows, order), self.damper.wide_inverse(order), weighted)?;
-        let weighted = Matrix::new(weighted, rows, order);
+        write_product(Matrix::new(overlaps, rows, order), self.damper.wide_inverse(order), threads, weighted)?;
+        let weighted = Matrix::new(weighted, rows, order).view();
         let conditioned = resized(&mut self.conditioned, rows * cols);
         for columns in panels() {
             let width = columns.len();
-            let g_bar = g_bar.widen_columns(columns.clone(), resized(right, order * width));
-            let product = resized(product, rows * width);
-            products.multiply(weighted, g_bar, product)?;
-            for (index, value) in product.iter_mut().enumerate() {
-                *value = g.at(index / width, columns.start + index % width).to_f64() - scale * *value;
-            }
-            narrow_columns(product, columns, conditioned, cols);
+            let g_bar = g_bar.widen_columns(columns.clone(), resized(right, order * width)).view();
+            let panel = resized(left, rows * width);
+            let mut sum = MatMut::from_row_major_slice_mut(panel, rows, width);
+            zip!(&mut sum, g.view().subcols(columns.start, width)).for_each(|unzip!(wide, g)| *wide = g.to_f64());
+            multiply(sum, Accum::Add, [weighted, g_bar], -scale, threads)?;
+            narrow_columns(panel, columns, conditioned, cols);
         }
         Ok(())
     }

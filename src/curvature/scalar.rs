@@ -35,7 +35,7 @@ pub trait Scalar: faer::traits::RealField + Copy + Default + Send + Sync + 'stat
 }
 
 impl Scalar for f32 {
-    const LIMITS: Option<Limits> = Some(Limits { norm: 12.0, condition: 200.0, magnification: 8.0 });
+    const LIMITS: Option<Limits> = Some(Limits { norm: 32.0, condition: 200.0, magnification: 8.0 });
 
     fn from_f64(value: f64) -> Self {
         value as f32

@@ -1,10 +1,12 @@
 //! Inverses of damped Gram matrices.
 
-use faer::traits::pulp;
+use faer::reborrow::{Reborrow, ReborrowMut};
+use faer::{Accum, MatMut};
 
 use super::cholesky::Cholesky;
+use super::products::{Threads, mirror, multiply, multiply_lower};
 use super::sweep::{self, Sweep};
-use super::{Matrix, ProductError, Products, Scalar};
+use super::{Matrix, ProductError, Scalar};
 
 /// Why a damped Gram matrix was not inverted.
 #[derive(Debug)]
@@ -45,7 +47,7 @@ pub(super) struct Inverted {
 #[derive(Default)]
 pub(super) struct Inverter<T> {
     matrix: Vec<T>,
-    blocks: Vec<T>,
+    solved: Vec<T>,
     sweep: Sweep<T>,
     vectors: Vec<T>,
     cholesky: Cholesky,
@@ -79,14 +81,10 @@ impl<T: Scalar> Inverter<T> {
     /// Replaces the matrix, which must be finite, by its inverse.
     ///
     /// A product of the inverse may have lost the square of the condition number.
-    pub(super) fn invert_quickly<P: Products<T>>(
-        &mut self,
-        order: usize,
-        products: &mut P,
-    ) -> Result<Inverted, Breakdown> {
+    pub(super) fn invert_quickly(&mut self, order: usize, threads: &impl Threads) -> Result<Inverted, Breakdown> {
         let matrix = resized(&mut self.matrix, order * order);
-        let blocks = resized(&mut self.blocks, blocks_len(order));
-        invert(matrix, order, blocks, &mut self.sweep, products)?;
+        let solved = resized(&mut self.solved, solved_len(order));
+        invert(matrix, [order, order], solved, &mut self.sweep, threads)?;
         let trace: f64 = matrix.iter().step_by(order + 1).map(|diagonal| diagonal.to_f64()).sum();
         let norms = Norms::of(matrix, order, &mut self.vectors);
         Ok(Inverted { norm: norms.spectral, remainder: trace - norms.squares })
@@ -118,76 +116,62 @@ pub(super) fn resized<T: Scalar>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
 }
 
 /// Orders of the two blocks that a matrix is split into.
-fn halves(order: usize) -> (usize, usize) {
-    let first = (order / 2).next_multiple_of(8);
-    (first, order - first)
+fn halves(order: usize) -> [usize; 2] {
+    let first = (order / 2).next_multiple_of(16);
+    [first, order - first]
 }
 
-/// Elements that [`invert`] needs for blocks.
-fn blocks_len(order: usize) -> usize {
+/// Elements that [`invert`] needs for X.
+fn solved_len(order: usize) -> usize {
     if order <= sweep::LARGEST {
         return 0;
     }
-    let (h, k) = halves(order);
-    // A, B, C, X, Y, and the larger of the two products; then what the larger of the halves needs.
-    h * h + 3 * h * k + k * k + h.max(k).pow(2) + blocks_len(h).max(blocks_len(k))
+    let [h, k] = halves(order);
+    h * k + solved_len(h).max(solved_len(k))
 }
 
-/// Inverts a symmetric positive definite matrix in place. Above a certain order by blocks, so that almost all of it is
-/// products: with A⁻¹ and X = A⁻¹B,
+/// Inverts a symmetric positive definite matrix in place, of which only what is on and below the diagonal is read;
+/// `stride` elements lie between two rows. Above a certain order by blocks, so that almost all of it is products: with
+/// X = B A⁻¹,
 ///
 /// ```text
-/// | A  B |⁻¹   | A⁻¹ + X S⁻¹ Xᵀ   −X S⁻¹ |
-/// | Bᵀ C |   = |     −S⁻¹ Xᵀ         S⁻¹ |    where S = C − Bᵀ X
+/// | A  Bᵀ |⁻¹   | A⁻¹ + Xᵀ S⁻¹ X   −Xᵀ S⁻¹ |
+/// | B  C  |   = |     −S⁻¹ X           S⁻¹ |    where S = C − X Bᵀ
 /// ```
-fn invert<T: Scalar, P: Products<T>>(
+fn invert<T: Scalar>(
     matrix: &mut [T],
-    order: usize,
-    blocks: &mut [T],
+    [order, stride]: [usize; 2],
+    solved: &mut [T],
     sweep: &mut Sweep<T>,
-    products: &mut P,
+    threads: &impl Threads,
 ) -> Result<(), Breakdown> {
     if order <= sweep::LARGEST {
-        return sweep.invert(matrix, order).map_err(Breakdown::Pivot);
+        return sweep.invert(matrix, [order, stride]).map_err(Breakdown::Pivot);
     }
-    let (h, k) = halves(order);
-    let (a, rest) = blocks.split_at_mut(h * h);
-    let (b, rest) = rest.split_at_mut(h * k);
-    let (c, rest) = rest.split_at_mut(k * k);
-    let (x, rest) = rest.split_at_mut(h * k);
-    let (y, rest) = rest.split_at_mut(h * k);
-    let (product, rest) = rest.split_at_mut(h.max(k).pow(2));
-    for (row, source) in matrix.chunks_exact(order).enumerate() {
-        if row < h {
-            a[row * h..(row + 1) * h].copy_from_slice(&source[..h]);
-            b[row * k..(row + 1) * k].copy_from_slice(&source[h..]);
-        } else {
-            c[(row - h) * k..(row - h + 1) * k].copy_from_slice(&source[h..]);
-        }
-    }
-    invert(a, h, rest, sweep, products)?;
-    products.multiply(Matrix::new(a, h, h), Matrix::new(b, h, k), x)?;
-    let x = Matrix::new(x, h, k);
-    products.multiply(Matrix::new(b, h, k).t(), x, &mut product[..k * k])?;
-    c.iter_mut().zip(&*product).for_each(|(c, product)| *c -= *product);
-    invert(c, k, rest, sweep, products).map_err(|error| match error {
+    let [h, k] = halves(order);
+    let (x, rest) = solved.split_at_mut(h * k);
+    let mut x = MatMut::from_row_major_slice_mut(x, k, h);
+    let one = T::from_f64(1.0);
+    invert(matrix, [h, stride], rest, sweep, threads)?;
+    let [a, b, c] = blocks(matrix, [order, stride], h);
+    multiply(x.rb_mut(), Accum::Replace, [b.rb(), a.rb()], one, threads)?;
+    multiply_lower(c, Accum::Add, [x.rb(), b.rb().transpose()], -one, threads)?;
+    invert(&mut matrix[h * stride + h..], [k, stride], rest, sweep, threads).map_err(|error| match error {
         Breakdown::Pivot(index) => Breakdown::Pivot(h + index),
         other => other,
     })?;
-    products.multiply(x, Matrix::new(c, k, k), y)?;
-    products.multiply(Matrix::new(y, h, k), x.t(), &mut product[..h * h])?;
-    a.iter_mut().zip(&*product).for_each(|(a, product)| *a += *product);
-    for (row, target) in matrix.chunks_exact_mut(order).enumerate() {
-        let (left, right) = target.split_at_mut(h);
-        if row < h {
-            left.copy_from_slice(&a[row * h..(row + 1) * h]);
-            right.iter_mut().zip(&y[row * k..]).for_each(|(target, y)| *target = -*y);
-        } else {
-            left.iter_mut().zip(y[row - h..].iter().step_by(k)).for_each(|(target, y)| *target = -*y);
-            right.copy_from_slice(&c[(row - h) * k..(row - h + 1) * k]);
-        }
-    }
+    let [a, mut b, c] = blocks(matrix, [order, stride], h);
+    multiply(b.rb_mut(), Accum::Replace, [c.rb(), x.rb()], -one, threads)?;
+    multiply_lower(a, Accum::Add, [x.rb().transpose(), b.rb()], -one, threads)?;
+    mirror(matrix, order, stride);
     Ok(())
+}
+
+/// The blocks A, B and C of a matrix, where A is of order `h`.
+fn blocks<T>(matrix: &mut [T], [order, stride]: [usize; 2], h: usize) -> [MatMut<'_, T>; 3] {
+    let matrix = MatMut::from_column_major_slice_with_stride_mut(matrix, order, order, stride).transpose_mut();
+    let (a, _, b, c) = matrix.split_at_mut(h, h);
+    [a, b, c]
 }
 
 /// Norms of a symmetric positive semidefinite matrix other than zero. Infinite or NaN as soon as one element is.
@@ -201,10 +185,28 @@ struct Norms {
 
 impl Norms {
     fn of<T: Scalar>(matrix: &[T], order: usize, buffer: &mut Vec<T>) -> Self {
+        let (vector, product) = resized(buffer, 2 * order).split_at_mut(order);
+        pulp::Arch::new().dispatch(Estimate { matrix, vector, product })
+    }
+}
+
+/// The work, compiled for each kind of processor; all that it calls must be inlined.
+struct Estimate<'a, T> {
+    matrix: &'a [T],
+    vector: &'a mut [T],
+    product: &'a mut [T],
+}
+
+impl<T: Scalar> pulp::WithSimd for Estimate<'_, T> {
+    type Output = Norms;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> Norms {
+        let Self { matrix, vector, product } = self;
         // Any fixed vector to start from is orthogonal to some matrix's eigenvector. The longest row can't be: it is as
         // long as the eigenvalue times the largest element of the eigenvector at least.
         let (mut longest, mut largest, mut squares) = (&[][..], 0.0, 0.0);
-        for row in matrix.chunks_exact(order) {
+        for row in matrix.chunks_exact(vector.len()) {
             let square = sum_of_squares(row);
             squares += square;
             if square > largest {
@@ -212,26 +214,31 @@ impl Norms {
             }
         }
         if !squares.is_finite() {
-            return Self { spectral: squares, squares };
+            return Norms { spectral: squares, squares };
         }
-        let mut norms = Self { spectral: largest.sqrt(), squares };
-        let (vector, product) = resized(buffer, 2 * order).split_at_mut(order);
+        let mut spectral = largest.sqrt();
         vector.copy_from_slice(longest);
         for _ in 0..2 {
-            let scale = T::from_f64(1.0 / norms.spectral);
+            let scale = T::from_f64(1.0 / spectral);
             vector.iter_mut().for_each(|element| *element *= scale);
-            pulp::Arch::new().dispatch(VectorProduct { matrix, vector, product });
-            norms.spectral = sum_of_squares(product).sqrt();
+            product.fill(T::default());
+            for (row, factor) in matrix.chunks_exact(vector.len()).zip(&*vector) {
+                for (sum, element) in product.iter_mut().zip(row) {
+                    *sum = factor.mul_add(*element, *sum);
+                }
+            }
+            spectral = sum_of_squares(product).sqrt();
             vector.copy_from_slice(product);
         }
-        norms
+        Norms { spectral, squares }
     }
 }
 
+#[inline(always)]
 fn sum_of_squares<T: Scalar>(vector: &[T]) -> f64 {
     // Several sums at a time, so that no addition has to wait for the one before.
-    let mut sums = [0.0; 8];
-    let (chunks, rest) = vector.as_chunks::<8>();
+    let mut sums = [0.0; 16];
+    let (chunks, rest) = vector.as_chunks::<16>();
     for chunk in chunks {
         for (sum, element) in sums.iter_mut().zip(chunk) {
             *sum += element.to_f64().powi(2);
@@ -240,30 +247,9 @@ fn sum_of_squares<T: Scalar>(vector: &[T]) -> f64 {
     sums.iter().sum::<f64>() + rest.iter().map(|element| element.to_f64().powi(2)).sum::<f64>()
 }
 
-/// product = matrix · vector for a symmetric matrix, compiled for each kind of processor.
-struct VectorProduct<'a, T> {
-    matrix: &'a [T],
-    vector: &'a [T],
-    product: &'a mut [T],
-}
-
-impl<T: Scalar> pulp::WithSimd for VectorProduct<'_, T> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
-        self.product.fill(T::default());
-        for (row, factor) in self.matrix.chunks_exact(self.vector.len()).zip(self.vector) {
-            for (sum, element) in self.product.iter_mut().zip(row) {
-                *sum = factor.mul_add(*element, *sum);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::products::plain::Plain;
+    use super::super::products::{Products, plain::Plain};
     use super::*;
 
     /// A matrix with entries of mixed size and sign: S = x xᵀ with x[i][k] = sin(i·k + i).
@@ -282,7 +268,7 @@ mod tests {
                 inverter.damp(order, 0.3).unwrap();
             }
             let damped = accurate.matrix(order).data().to_vec();
-            quick.invert_quickly(order, &mut Plain).unwrap();
+            quick.invert_quickly(order, &Plain).unwrap();
             accurate.invert_accurately(order).unwrap();
             for inverter in [&quick, &accurate] {
                 let mut identity = vec![0.0; order * order];
@@ -302,7 +288,7 @@ mod tests {
         let Damped { norm, trace } = inverter.damp(order, 0.5).unwrap();
         assert!((norm - 31.0).abs() < 0.1, "1 + 0.5·3·20, not {norm}");
         assert_eq!(trace, 30.0);
-        let Inverted { norm, remainder } = inverter.invert_quickly(order, &mut Plain).unwrap();
+        let Inverted { norm, remainder } = inverter.invert_quickly(order, &Plain).unwrap();
         assert!((0.5..=1.0 + 1e-6).contains(&norm), "1 in 19 of 20 directions, not {norm}");
         let exact = 30.0 / (31.0 * 31.0);
         assert!((remainder / exact - 1.0).abs() < 1e-3, "{exact}, not {remainder}");
@@ -329,7 +315,7 @@ mod tests {
         for order in [150, 3, 20] {
             inverter.matrix_mut(order).fill(0.0);
             inverter.damp(order, 1.0).unwrap();
-            inverter.invert_quickly(order, &mut Plain).unwrap();
+            inverter.invert_quickly(order, &Plain).unwrap();
             let identity: Vec<f32> = (0..order * order).map(|e| f32::from(e / order == e % order)).collect();
             assert_eq!(inverter.matrix(order).data(), identity);
         }
@@ -346,7 +332,7 @@ mod tests {
             inverter.matrix_mut(order).fill(0.0);
             inverter.matrix_mut(order)[pivot * (order + 1)] = -3.0;
             inverter.damp(order, 1.0).unwrap();
-            let broken = inverter.invert_quickly(order, &mut Plain);
+            let broken = inverter.invert_quickly(order, &Plain);
             assert!(matches!(broken, Err(Breakdown::Pivot(index)) if index == pivot), "{broken:?}");
             let mut accurate = Inverter::<f64>::default();
             accurate.matrix_mut(order).fill(0.0);

@@ -2,10 +2,17 @@
 //!
 //! `faer`'s Cholesky factorisation and inverse of order 60 take as long as the products of a layer with 60 rows and
 //! 400 features, because each of their steps waits for the one before. Here eight pivots are eliminated at a time, from
-//! whole rows. Without pivoting that is safe for a positive definite matrix: it goes through the same pivots as a
+//! whole tiles. Without pivoting that is safe for a positive definite matrix: it goes through the same pivots as a
 //! Cholesky factorisation, squared.
-
-use faer::traits::pulp;
+//!
+//! One step replaces the matrix by one that is symmetric again (the statisticians' sweep operator), so that only the
+//! tiles on and below the diagonal are kept. With pivots k and all other indices i and j:
+//!
+//! ```text
+//! M_kk → −M_kk⁻¹     M_ik → M_ik M_kk⁻¹     M_ij → M_ij − M_ik M_kk⁻¹ M_kj
+//! ```
+//!
+//! After all of them M has become −M⁻¹.
 
 use super::Scalar;
 
@@ -20,115 +27,233 @@ type Block<T> = [[T; BLOCK]; BLOCK];
 /// Buffers, which only grow.
 #[derive(Default)]
 pub(super) struct Sweep<T> {
-    /// The matrix, up to a whole number of blocks.
-    padded: Vec<T>,
-    /// The rows of the pivots that are being eliminated, by blocks.
-    pivots: Vec<Block<T>>,
+    /// The tiles on and below the diagonal, row by row; those of the last row are filled up with an identity's.
+    tiles: Vec<Block<T>>,
+    pivots: Vec<Pivots<T>>,
+}
+
+/// What a step needs of the pivots' rows, for one column of tiles i.
+#[derive(Clone, Copy)]
+struct Pivots<T> {
+    /// M_ki
+    row: Block<T>,
+    /// M_kk⁻¹ M_ki
+    solved: Block<T>,
 }
 
 impl<T: Scalar> Sweep<T> {
-    /// Replaces a symmetric positive definite matrix (row-major, order×order) by its inverse.
+    /// Replaces a symmetric positive definite matrix by its inverse. It is row-major, with `stride` elements from one row to
+    /// the next; only what is on and below the diagonal is read.
     ///
     /// On failure the index of the first pivot that is not positive is returned, and the matrix is left as it was.
-    pub(super) fn invert(&mut self, matrix: &mut [T], order: usize) -> Result<(), usize> {
-        let stride = order.next_multiple_of(BLOCK);
-        self.padded.clear();
-        self.padded.resize(stride * stride, T::default());
-        self.pivots.resize(stride / BLOCK, [[T::default(); BLOCK]; BLOCK]);
-        for (target, source) in self.padded.chunks_exact_mut(stride).zip(matrix.chunks_exact(order)) {
-            target[..order].copy_from_slice(source);
-        }
-        for diagonal in self.padded.iter_mut().step_by(stride + 1).skip(order) {
-            *diagonal = T::from_f64(1.0);
-        }
-        pulp::Arch::new().dispatch(Elimination { matrix: &mut self.padded, pivots: &mut self.pivots })?;
-        for (target, source) in matrix.chunks_exact_mut(order).zip(self.padded.chunks_exact(stride)) {
-            target.copy_from_slice(&source[..order]);
-        }
-        Ok(())
+    pub(super) fn invert(&mut self, matrix: &mut [T], [order, stride]: [usize; 2]) -> Result<(), usize> {
+        let rows = order.div_ceil(BLOCK);
+        let zero = [[T::default(); BLOCK]; BLOCK];
+        self.tiles.resize(start(rows), zero);
+        self.pivots.resize(rows, Pivots { row: zero, solved: zero });
+        pulp::Arch::new().dispatch(Elimination {
+            matrix,
+            order,
+            stride,
+            tiles: &mut self.tiles,
+            pivots: &mut self.pivots,
+        })
     }
+}
+
+/// Number of tiles in all rows before this one.
+fn start(row: usize) -> usize {
+    row * (row + 1) / 2
 }
 
 /// The work, in the form in which `pulp` compiles it for each kind of processor; all that it calls must be inlined.
 struct Elimination<'a, T> {
     matrix: &'a mut [T],
-    pivots: &'a mut [Block<T>],
+    order: usize,
+    stride: usize,
+    tiles: &'a mut [Block<T>],
+    pivots: &'a mut [Pivots<T>],
 }
 
 impl<T: Scalar> pulp::WithSimd for Elimination<'_, T> {
     type Output = Result<(), usize>;
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
-        let Elimination { matrix, pivots } = self;
-        let stride = pivots.len() * BLOCK;
-        for step in 0..pivots.len() {
-            let start = step * BLOCK;
-            for (index, row) in matrix[start * stride..(start + BLOCK) * stride].chunks_exact(stride).enumerate() {
-                for (block, source) in pivots.iter_mut().zip(row.as_chunks().0) {
-                    block[index] = *source;
-                }
-            }
-            let inverse = invert_block(pivots[step]).map_err(|index| start + index)?;
-            // With zeros in the pivots' own columns these are left alone by the updates below.
-            pivots[step] = [[T::default(); BLOCK]; BLOCK];
-            for (index, row) in matrix.chunks_exact_mut(stride).enumerate() {
-                let row = row.as_chunks_mut().0;
-                let factors = if (start..start + BLOCK).contains(&index) {
-                    row.fill([T::default(); BLOCK]);
-                    inverse[index - start]
-                } else {
-                    minus_product(&row[step], &inverse)
-                };
-                for (chunk, block) in row.iter_mut().zip(&*pivots) {
-                    *chunk = add_multiples(*chunk, &factors, block);
-                }
-                row[step] = factors;
-            }
+    fn with_simd<S: pulp::Simd>(mut self, _: S) -> Self::Output {
+        self.load();
+        for pivot in 0..self.pivots.len() {
+            self.eliminate(pivot).map_err(|index| pivot * BLOCK + index)?;
         }
+        self.store();
         Ok(())
     }
 }
 
-/// row + factors·block
-#[inline(always)]
-fn add_multiples<T: Scalar>(mut row: [T; BLOCK], factors: &[T; BLOCK], block: &Block<T>) -> [T; BLOCK] {
-    for (factor, values) in factors.iter().zip(block) {
-        for (sum, value) in row.iter_mut().zip(values) {
-            *sum = factor.mul_add(*value, *sum);
+impl<T: Scalar> Elimination<'_, T> {
+    #[inline(always)]
+    fn load(&mut self) {
+        for row in 0..self.pivots.len() {
+            for col in 0..=row {
+                let tile = &mut self.tiles[start(row) + col];
+                *tile = [[T::default(); BLOCK]; BLOCK];
+                for (index, target) in (row * BLOCK..self.order).zip(&mut *tile) {
+                    let source = &self.matrix[index * self.stride..index * self.stride + self.order][col * BLOCK..];
+                    match source.first_chunk() {
+                        Some(source) => *target = *source,
+                        None => target[..source.len()].copy_from_slice(source),
+                    }
+                }
+            }
+            let diagonal = &mut self.tiles[start(row) + row];
+            for index in 0..BLOCK {
+                for above in 0..index {
+                    diagonal[above][index] = diagonal[index][above];
+                }
+                if row * BLOCK + index >= self.order {
+                    diagonal[index][index] = T::from_f64(1.0);
+                }
+            }
         }
+    }
+
+    /// One step, with the pivots of this row of tiles.
+    #[inline(always)]
+    fn eliminate(&mut self, pivot: usize) -> Result<(), usize> {
+        let inverse = invert_block(self.tiles[start(pivot) + pivot])?;
+        for (index, Pivots { row, solved }) in self.pivots.iter_mut().enumerate() {
+            *row = if index < pivot {
+                self.tiles[start(pivot) + index]
+            } else {
+                transposed(&self.tiles[start(index) + pivot])
+            };
+            *solved = product(&inverse, row);
+        }
+        let mut tiles = &mut *self.tiles;
+        for (index, Pivots { solved, .. }) in self.pivots.iter().enumerate() {
+            let (of_row, rest) = tiles.split_at_mut(index + 1);
+            tiles = rest;
+            if index != pivot {
+                let factors = negated(solved);
+                for (tile, Pivots { row, .. }) in of_row.iter_mut().zip(&*self.pivots) {
+                    *tile = add_product(tile, &factors, row);
+                }
+            }
+        }
+        for (index, Pivots { row, solved }) in self.pivots.iter().enumerate() {
+            if index < pivot {
+                self.tiles[start(pivot) + index] = *solved;
+            } else {
+                self.tiles[start(index) + pivot] = product(row, &inverse);
+            }
+        }
+        self.tiles[start(pivot) + pivot] = negated(&inverse);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn store(&mut self) {
+        for row in 0..self.pivots.len() {
+            for col in 0..=row {
+                let tile = negated(&self.tiles[start(row) + col]);
+                self.store_tile(&tile, row, col);
+                if row != col {
+                    self.store_tile(&transposed(&tile), col, row);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn store_tile(&mut self, tile: &Block<T>, row: usize, col: usize) {
+        for (row, source) in (row * BLOCK..self.order).zip(tile) {
+            let start = row * self.stride;
+            let target = &mut self.matrix[start + col * BLOCK..start + self.order];
+            match target.first_chunk_mut() {
+                Some(target) => *target = *source,
+                None => target.copy_from_slice(&source[..target.len()]),
+            }
+        }
+    }
+}
+
+/// The transpose, as a product with the identity: element by element it would take longer.
+#[inline(always)]
+fn transposed<T: Scalar>(block: &Block<T>) -> Block<T> {
+    let mut identity = [[T::default(); BLOCK]; BLOCK];
+    identity.iter_mut().enumerate().for_each(|(index, row)| row[index] = T::from_f64(1.0));
+    product(block, &identity)
+}
+
+/// leftᵀ·right
+#[inline(always)]
+fn product<T: Scalar>(left: &Block<T>, right: &Block<T>) -> Block<T> {
+    add_product(&[[T::default(); BLOCK]; BLOCK], left, right)
+}
+
+#[inline(always)]
+fn negated<T: Scalar>(block: &Block<T>) -> Block<T> {
+    block.map(|row| row.map(|value| -value))
+}
+
+/// sum + leftᵀ·right
+#[inline(always)]
+fn add_product<T: Scalar>(sum: &Block<T>, left: &Block<T>, right: &Block<T>) -> Block<T> {
+    // One by one, so that the rows stay in registers.
+    let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *sum;
+    for (factors, values) in left.iter().zip(right) {
+        a = add_multiple(a, factors[0], values);
+        b = add_multiple(b, factors[1], values);
+        c = add_multiple(c, factors[2], values);
+        d = add_multiple(d, factors[3], values);
+        e = add_multiple(e, factors[4], values);
+        f = add_multiple(f, factors[5], values);
+        g = add_multiple(g, factors[6], values);
+        h = add_multiple(h, factors[7], values);
+    }
+    [a, b, c, d, e, f, g, h]
+}
+
+/// row + factor·values
+#[inline(always)]
+fn add_multiple<T: Scalar>(mut row: [T; BLOCK], factor: T, values: &[T; BLOCK]) -> [T; BLOCK] {
+    for (sum, value) in row.iter_mut().zip(values) {
+        *sum = factor.mul_add(*value, *sum);
     }
     row
 }
 
-/// −row·block
+/// The inverse of a symmetric positive definite block, or the index within it of the first pivot that is not positive.
 #[inline(always)]
-fn minus_product<T: Scalar>(row: &[T; BLOCK], block: &Block<T>) -> [T; BLOCK] {
-    add_multiples([T::default(); BLOCK], &row.map(|value| -value), block)
+fn invert_block<T: Scalar>(block: Block<T>) -> Result<Block<T>, usize> {
+    // Indices that the compiler knows: so the block stays in registers.
+    let block = eliminate_one::<T, 0>(block)?;
+    let block = eliminate_one::<T, 1>(block)?;
+    let block = eliminate_one::<T, 2>(block)?;
+    let block = eliminate_one::<T, 3>(block)?;
+    let block = eliminate_one::<T, 4>(block)?;
+    let block = eliminate_one::<T, 5>(block)?;
+    let block = eliminate_one::<T, 6>(block)?;
+    eliminate_one::<T, 7>(block)
 }
 
-/// The inverse of a block, or the index within it of the first pivot that is not positive.
+/// One step of Gauss-Jordan elimination, or the pivot's index if it is not positive.
 #[inline(always)]
-fn invert_block<T: Scalar>(mut block: Block<T>) -> Result<Block<T>, usize> {
-    for index in 0..BLOCK {
-        let pivot = block[index][index];
-        let is_positive = pivot > T::default(); // and not NaN
-        if !is_positive {
-            return Err(index);
-        }
-        let reciprocal = T::from_f64(1.0) / pivot;
-        let mut pivot_row = block[index].map(|value| value * reciprocal);
-        pivot_row[index] = reciprocal;
-        for (other, row) in block.iter_mut().enumerate() {
-            if other == index {
-                *row = pivot_row;
-            } else {
-                let factor = -row[index];
-                row[index] = T::default();
-                for (value, pivot) in row.iter_mut().zip(&pivot_row) {
-                    *value = factor.mul_add(*pivot, *value);
-                }
-            }
+fn eliminate_one<T: Scalar, const INDEX: usize>(mut block: Block<T>) -> Result<Block<T>, usize> {
+    let pivot = block[INDEX][INDEX];
+    let is_positive = pivot > T::default(); // and not NaN
+    if !is_positive {
+        return Err(INDEX);
+    }
+    let reciprocal = T::from_f64(1.0) / pivot;
+    let mut pivot_row = block[INDEX].map(|value| value * reciprocal);
+    pivot_row[INDEX] = reciprocal;
+    for (other, row) in block.iter_mut().enumerate() {
+        if other == INDEX {
+            *row = pivot_row;
+        } else {
+            let factor = -row[INDEX];
+            row[INDEX] = T::default();
+            *row = add_multiple(*row, factor, &pivot_row);
         }
     }
     Ok(block)

@@ -100,7 +100,7 @@ impl<E: Element> Call<'_, &[E]> {
     /// Writes the output, which has the shape [`Self::output_shape`].
     pub(crate) fn write<P>(&self, output: &mut [E], workspace: &mut Workspace<E>, products: &mut P) -> Result<(), Error>
     where
-        P: Products<E::Compute> + Products<f64>,
+        P: Products<E::Compute>,
     {
         if output.is_empty() {
             return Ok(());

@@ -3,7 +3,9 @@
 
 use std::ffi::c_void;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::{bf16, f16};
 use ort::sys::{self, ONNXTensorElementDataType as Type};
@@ -150,6 +152,32 @@ impl<'a> Context<'a> {
         // SAFETY: the context is valid; the out-pointer is to a live variable. Null is the default stream.
         self.api.check(unsafe { get(self.context, &mut stream) })?;
         Ok(stream)
+    }
+
+    /// Calls `task` once with each index below `count`, on the session's threads, and returns when all calls have.
+    pub(super) fn for_each(&self, count: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), Error> {
+        struct Tasks<'t> {
+            task: &'t (dyn Fn(usize) + Sync),
+            has_panicked: AtomicBool,
+        }
+
+        unsafe extern "C" fn run(tasks: *mut c_void, index: usize) {
+            // SAFETY: the runtime passes on what it was given below, which lives until it returns.
+            let tasks = unsafe { &*tasks.cast::<Tasks<'_>>() };
+            if catch_unwind(AssertUnwindSafe(|| (tasks.task)(index))).is_err() {
+                tasks.has_panicked.store(true, Ordering::Relaxed);
+            }
+        }
+
+        let mut tasks = Tasks { task, has_panicked: AtomicBool::new(false) };
+        let parallel_for = self.api.functions().KernelContext_ParallelFor;
+        // SAFETY: the context is valid, and the tasks live until all of them are done. No number of batches: each thread takes
+        // the next task.
+        self.api.check(unsafe { parallel_for(self.context, run, count, 0, (&raw mut tasks).cast()) })?;
+        if tasks.has_panicked.into_inner() {
+            return Err(Error::Runtime("internal error: a task on the session's threads panicked".into()));
+        }
+        Ok(())
     }
 
     fn input_value(&self, index: usize) -> Result<Option<*const sys::OrtValue>, Error> {

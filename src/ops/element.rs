@@ -12,7 +12,7 @@ pub(crate) trait Element: Copy + Send + Sync + 'static {
     const TYPE: Type;
 
     /// What it is computed in.
-    type Compute: Scalar;
+    type Compute: Scalar + Element;
 
     /// The tensor in the type it is computed in; `buffer` is only used if that is another one.
     fn widen<'a>(tensor: &'a [Self], buffer: &'a mut Vec<Self::Compute>) -> &'a [Self::Compute];

@@ -10,22 +10,18 @@ use super::context::Context;
 use super::element::Element;
 use super::info::KernelInfo;
 use super::pool::Pool;
-use super::products::{Kernels, RuntimeProducts};
+use super::products::Kernels;
 use super::register::NodeKernel;
-use crate::curvature::Products;
 
 /// A node's kernel. It is never changed by a call, so that runs of a session can share it.
 pub(super) struct CpuKernel<E: Element> {
     description: String,
     attributes: Attributes,
-    kernels: Kernels,
+    kernels: Kernels<E::Compute>,
     pool: Arc<Pool<Workspace<E>>>,
 }
 
-impl<E: Element> NodeKernel for CpuKernel<E>
-where
-    for<'a> RuntimeProducts<'a>: Products<E::Compute>,
-{
+impl<E: Element> NodeKernel for CpuKernel<E> {
     type Element = E;
     type Shared = Pool<Workspace<E>>;
 

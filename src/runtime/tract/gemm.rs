@@ -10,7 +10,6 @@ use tract_onnx::pb_helpers::AttrScalarType;
 use tract_onnx::tract_hir::internal::*;
 
 use super::products::Sequential;
-use crate::curvature::Products;
 use crate::ops::OPERATOR;
 use crate::ops::portable::{
     self, Attributes, Call, Element, Error, INPUTS, Inputs, Pool, Source, Workspace, input, output_shape,
@@ -71,7 +70,6 @@ impl IsaacGemm {
     fn compute<E>(&self, tensors: &[TValue], pool: &Pool<Workspace<E>>) -> TractResult<Tensor>
     where
         E: Element + Datum + Default,
-        Sequential: Products<E::Compute>,
     {
         let find = |index: usize| self.inputs[index].and_then(|position| tensors.get(position));
         let matrix = |index, name| find(index).map(|tensor| matrix::<E>(tensor, name)).transpose();
