@@ -24,16 +24,6 @@ def after_relu(rows, features):
     return np.maximum(RNG.normal(0.3, 1.0, (rows, features)), 0).astype(np.float32)
 
 
-def tolerance(a, damping, form):
-    """1e-5 for the form that `auto` takes. A matrix of the larger order is singular but for the damping: in float, which is all that
-    the kernels have, that costs digits by its condition number."""
-    rows, features = a.shape
-    if form == "auto" or (form == "samples") == (rows <= features):
-        return 1e-5
-    condition = 1 + np.linalg.norm(a.astype(np.float64), 2) ** 2 / (rows * damping)
-    return max(2e-5, 2**-23 * condition)
-
-
 @pytest.mark.parametrize("form", ["auto", "samples", "features"])
 @pytest.mark.parametrize("rows", ROWS)
 def test_grid(rows, form):
@@ -42,9 +32,9 @@ def test_grid(rows, form):
         a = after_relu(rows, features)
         for outputs in OUTPUTS:
             g = normal(rows, outputs)
-            for damping in map(np.float32, [0.1, 10.0, 1e6]):
+            for damping in map(np.float32, [1e-3, 0.1, 10.0, 1e6]):
                 relative = error(run(node, g, a, lambda_a=damping), Reference(a)(g, damping))
-                assert relative < tolerance(a, damping, form), (features, outputs, damping, relative)
+                assert relative < 1e-5, (features, outputs, damping, relative)
 
 
 @pytest.mark.parametrize("rows", [9, 70])

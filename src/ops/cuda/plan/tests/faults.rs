@@ -38,13 +38,13 @@ static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
     cases
 });
 
-/// What comes of kernels with this text, after a change to their launches.
-fn verdict(text: &str, change: impl Fn(&mut [Launch])) -> Result<(), String> {
-    let module = Module::parse(text)?;
-    for Case { values, stored_transposed, damping, is_in_doubles } in &*CASES {
+impl Case {
+    /// What comes of these kernels, after a change to their launches.
+    fn verdict(&self, module: &Module, change: impl Fn(&mut [Launch])) -> Result<(), String> {
+        let Self { values, stored_transposed, damping, is_in_doubles } = self;
         let mut prepared = Prepared::new(values, *stored_transposed, *damping);
         change(&mut prepared.launches);
-        let report = prepared.run(&module, Order::Forward).map_err(|fault| fault.to_string())?;
+        let report = prepared.run(module, Order::Forward).map_err(|fault| fault.to_string())?;
         // Doubles would make good what is wrong in floats.
         if (report.double_flops > 0) != *is_in_doubles {
             return Err("it is computed in the wrong precision".to_owned());
@@ -54,7 +54,14 @@ fn verdict(text: &str, change: impl Fn(&mut [Launch])) -> Result<(), String> {
         if error.is_nan() || error > TOLERANCE {
             return Err(format!("the result is off by {error:.1e}"));
         }
+        Ok(())
     }
+}
+
+/// What comes of kernels with this text, after a change to the launches of a solve.
+fn verdict(text: &str, change: impl Fn(&mut [Launch])) -> Result<(), String> {
+    let module = Module::parse(text)?;
+    CASES.iter().try_for_each(|case| case.verdict(&module, &change))?;
     sampled_verdict(&module)
 }
 
@@ -115,25 +122,24 @@ fn stores_off_by_one() {
 /// Each two arguments of a kind that are not the same, in each other's place.
 #[test]
 fn swapped_arguments() {
-    let device = Device::default();
-    for (rows, cols) in [(33, 40), (160, 20)] {
-        let s = View { address: 0, rows, cols, stored_transposed: false };
-        let solve = Solve { s, y: s, damping: damping(rows), result: device.allocate(4) };
-        for (index, launch) in solve.launches(1 << 20, 2 << 20).iter().enumerate() {
+    let module = module();
+    for order in [33, 160] {
+        let cases: Vec<&Case> = CASES.iter().filter(|case| case.values.len() == order).collect();
+        let launches = Prepared::new(&cases[0].values, false, damping(order)).launches;
+        for (index, launch) in launches.iter().enumerate() {
+            // The launches of a kernel are made in one place.
+            if launches[..index].iter().any(|earlier| earlier.kernel == launch.kernel) {
+                continue;
+            }
             for first in 0..launch.arguments.len() {
                 for second in first + 1..launch.arguments.len() {
                     let [a, b] = [&launch.arguments[first], &launch.arguments[second]];
                     if a == b || std::mem::discriminant(a) != std::mem::discriminant(b) {
                         continue;
                     }
-                    let swap = |launches: &mut [Launch]| {
-                        if launches[0].kernel == solve.launches(0, 0)[0].kernel {
-                            launches[index].arguments.swap(first, second);
-                        }
-                    };
-                    let found = verdict(KERNELS, swap);
+                    let swap = |launches: &mut [Launch]| launches[index].arguments.swap(first, second);
                     assert!(
-                        found.is_err(),
+                        cases.iter().any(|case| case.verdict(&module, swap).is_err()),
                         "nobody sees arguments {first} and {second} of launch {index} swapped: {launch:?}"
                     );
                 }
