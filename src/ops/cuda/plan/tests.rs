@@ -10,6 +10,7 @@ use super::super::ptx::{self, Fault, Module, Order, Report};
 use super::products::CONVERTERS;
 use super::*;
 
+mod costs;
 mod faults;
 
 const KERNELS: &str = include_str!("../kernels.ptx");
@@ -18,25 +19,30 @@ const ORDERS: [Order; 3] = [Order::Forward, Order::Backward, Order::Shuffled];
 /// What float sums leave of seven digits, relative to the largest element.
 const TOLERANCE: f64 = 1e-5;
 
-/// Memory of a device, with nothing in it at first but NaN.
+/// What memory is allocated in, and aligned to.
+#[derive(Clone, Copy)]
+#[repr(align(256))]
+struct Line([u8; 256]);
+
+/// Memory of a device, with nothing in it at first but NaN: allocations, and how many bytes of each were asked for.
 #[derive(Default)]
 struct Device {
-    allocations: RefCell<Vec<*mut [u64]>>,
+    allocations: RefCell<Vec<(*mut [Line], u64)>>,
 }
 
 impl ptx::Memory for Device {
     fn allocation(&self, address: u64) -> Option<(u64, u64)> {
         let allocations = self.allocations.borrow();
-        let mut bounds = allocations.iter().map(|words| (words.expose_provenance() as u64, 8 * words.len() as u64));
+        let mut bounds = allocations.iter().map(|(lines, bytes)| (lines.expose_provenance() as u64, *bytes));
         bounds.find(|(start, len)| (*start..start + len).contains(&address))
     }
 }
 
 impl Device {
     fn allocate(&self, bytes: usize) -> u64 {
-        let words = Box::into_raw(vec![u64::MAX; bytes.div_ceil(8)].into_boxed_slice());
-        self.allocations.borrow_mut().push(words);
-        words.expose_provenance() as u64
+        let lines = Box::into_raw(vec![Line([0xff; 256]); bytes.div_ceil(256)].into_boxed_slice());
+        self.allocations.borrow_mut().push((lines, bytes as u64));
+        lines.expose_provenance() as u64
     }
 
     fn upload<const N: usize>(&self, values: impl ExactSizeIterator<Item = [u8; N]>) -> u64 {
@@ -80,9 +86,9 @@ impl Device {
 
 impl Drop for Device {
     fn drop(&mut self) {
-        for words in self.allocations.borrow_mut().drain(..) {
+        for (lines, _) in self.allocations.borrow_mut().drain(..) {
             // SAFETY: it came out of a box, once.
-            drop(unsafe { Box::from_raw(words) });
+            drop(unsafe { Box::from_raw(lines) });
         }
     }
 }
