@@ -63,7 +63,7 @@ KERNEL solve(float *s_data, u32 k, u32 depth, u32 s_row, u32 s_col, float *matri
     probes.probe(k);
     probes.forward(room);
     probes.backward(room);
-    if (is_enough(norm, total(probes.squares(), sums))) {
+    if (is_enough(norm, total(probes.squares(), sums), k)) {
         solve_columns<true, true>(y, x, room);
     } else {
         solve_in_doubles(s, scale, triangles, y, x, record, lambda);
@@ -108,7 +108,7 @@ KERNEL judge(const float *solved, u32 order, const float *norm, u32 *flag) {
     }
     sum = total(sum, sums);
     if (threadIdx.x == 0) {
-        *flag = !is_enough(*norm, sum);
+        *flag = !is_enough(*norm, sum, order);
     }
 }
 

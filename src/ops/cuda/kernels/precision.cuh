@@ -2,9 +2,6 @@
 
 namespace {
 
-// The largest condition number, in Frobenius norms, at which floats keep five digits.
-constexpr float LARGEST_CONDITION = 256;
-
 // A sign that looks random: the lowest bit of a hash of the place.
 __device__ float sign(u32 row, u32 col) {
     u32 hash = (row * COLUMNS + col) * 0x9e3779b9u;
@@ -34,10 +31,12 @@ __device__ float total(float value, float (&sums)[THREADS]) {
     return sum;
 }
 
-// Whether floats are enough for an inverse, by its matrix's sum of squares and that of its products with COLUMNS columns of signs, of which
-// its own is 1/COLUMNS on average. What is NaN is not enough.
-__device__ bool is_enough(float matrix, float inverse) {
-    return matrix * inverse <= LARGEST_CONDITION * LARGEST_CONDITION * COLUMNS;
+// Whether floats are enough for the inverse of a matrix of this order: by the matrix's sum of squares and that of the inverse's products with
+// COLUMNS columns of signs, of which its own is 1/COLUMNS on average. What is NaN is not enough.
+__device__ bool is_enough(float matrix, float inverse, u32 order) {
+    // The largest condition number, in Frobenius norms, at which floats keep five digits. That of the identity is its order.
+    float largest = max(256.0f, 2.0f * order);
+    return matrix * inverse <= largest * largest * COLUMNS;
 }
 
 // A thread's part of the sum of squares of a symmetric matrix, of which the lower triangle is packed.

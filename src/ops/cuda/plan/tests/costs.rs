@@ -116,11 +116,8 @@ fn the_tables_of_the_docs() {
             }
         }
     }
-    let device = Device::default();
-    let [g, g_bar] = [1, 2].map(|seed| device.matrix(&random(60, 400, seed), false));
-    let sampled = Sampled { g, g_bar, damping: damping(60), result: device.allocate(60 * 400 * FLOAT) };
-    let launches = sampled.launches(device.allocate(sampled.scratch_bytes()), device.record());
-    rows.extend(by_kernel(&costs(&module, &device, &launches)));
+    let prepared = PreparedSampled::new([&random(60, 400, 1), &random(60, 400, 2)], false);
+    rows.extend(by_kernel(&costs(&module, &prepared.device, &prepared.launches)));
     rows.retain(|row| !DOCS.contains(row.as_str()));
     assert!(rows.is_empty(), "docs/cuda.md should have these rows:\n{}", rows.join("\n"));
 }

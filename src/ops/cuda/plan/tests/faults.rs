@@ -58,20 +58,25 @@ impl Case {
     }
 }
 
-/// What comes of kernels with this text, after a change to the launches of a solve.
+/// What comes of kernels with this text, after a change to their launches.
 fn verdict(text: &str, change: impl Fn(&mut [Launch])) -> Result<(), String> {
     let module = Module::parse(text)?;
     CASES.iter().try_for_each(|case| case.verdict(&module, &change))?;
-    sampled_verdict(&module)
+    sampled_verdict(&module, &change)
 }
 
-/// The same of the kernel that only sampled gradients have.
-fn sampled_verdict(module: &Module) -> Result<(), String> {
+fn prepared_sampled(stored_transposed: bool) -> (PreparedSampled, Matrix) {
+    let (g, g_bar) = (random(20, 40, 1), random(33, 40, 2));
+    (PreparedSampled::new([&g, &g_bar], stored_transposed), sampled_by_the_book(&g, &g_bar))
+}
+
+/// The same of the kernels that only sampled gradients have.
+fn sampled_verdict(module: &Module, change: impl Fn(&mut [Launch])) -> Result<(), String> {
     for stored_transposed in [false, true] {
-        let (g, g_bar) = (random(20, 40, 1), random(33, 40, 2));
-        let got =
-            sampled(module, [&g, &g_bar], stored_transposed, Order::Forward).map_err(|fault| fault.to_string())?;
-        let error = error(&got, &sampled_by_the_book(&g, &g_bar));
+        let (mut prepared, expected) = prepared_sampled(stored_transposed);
+        change(&mut prepared.launches);
+        let got = prepared.run(module, Order::Forward).map_err(|fault| fault.to_string())?;
+        let error = error(&got, &expected);
         if error.is_nan() || error > TOLERANCE {
             return Err(format!("what is taken off for sampled gradients is off by {error:.1e}"));
         }
@@ -133,23 +138,28 @@ fn swapped_arguments() {
     for order in [33, 160] {
         let cases: Vec<&Case> = CASES.iter().filter(|case| case.values.len() == order).collect();
         let launches = Prepared::new(&cases[0].values, false, damping(order)).launches;
-        for (index, launch) in launches.iter().enumerate() {
-            // The launches of a kernel are made in one place.
-            if launches[..index].iter().any(|earlier| earlier.kernel == launch.kernel) {
-                continue;
-            }
-            for first in 0..launch.arguments.len() {
-                for second in first + 1..launch.arguments.len() {
-                    let [a, b] = [&launch.arguments[first], &launch.arguments[second]];
-                    if a == b || std::mem::discriminant(a) != std::mem::discriminant(b) {
-                        continue;
-                    }
-                    let swap = |launches: &mut [Launch]| launches[index].arguments.swap(first, second);
-                    assert!(
-                        cases.iter().any(|case| case.verdict(&module, swap).is_err()),
-                        "nobody sees arguments {first} and {second} of launch {index} swapped: {launch:?}"
-                    );
+        swap_each_two(&launches, |swap| cases.iter().any(|case| case.verdict(&module, swap).is_err()));
+    }
+    let (PreparedSampled { launches, .. }, _) = prepared_sampled(false);
+    swap_each_two(&launches, |swap| sampled_verdict(&module, swap).is_err());
+}
+
+fn swap_each_two(launches: &[Launch], is_seen: impl Fn(&dyn Fn(&mut [Launch])) -> bool) {
+    for (index, launch) in launches.iter().enumerate() {
+        // The launches of a kernel are made in one place.
+        if launches[..index].iter().any(|earlier| earlier.kernel == launch.kernel) {
+            continue;
+        }
+        for first in 0..launch.arguments.len() {
+            for second in first + 1..launch.arguments.len() {
+                let [a, b] = [&launch.arguments[first], &launch.arguments[second]];
+                if a == b || std::mem::discriminant(a) != std::mem::discriminant(b) {
+                    continue;
                 }
+                assert!(
+                    is_seen(&|launches| launches[index].arguments.swap(first, second)),
+                    "nobody sees arguments {first} and {second} of launch {index} swapped: {launch:?}"
+                );
             }
         }
     }
@@ -163,6 +173,7 @@ fn too_little_shared_memory_and_too_few_blocks() {
     assert!(verdict(KERNELS, shorter).unwrap_err().contains("outside of shared memory"));
     for kernel in [
         "solve",
+        "solve_f64",
         "product",
         "forward",
         "backward",
