@@ -35,7 +35,7 @@ __device__ float total(float value, float (&sums)[THREADS]) {
 // COLUMNS columns of signs, of which its own is 1/COLUMNS on average. What is NaN is not enough.
 __device__ bool is_enough(float matrix, float inverse, u32 order) {
     // The largest condition number, in Frobenius norms, at which floats keep five digits. That of the identity is its order.
-    float largest = max(256.0f, 2.0f * order);
+    float largest = max(256u, 2 * order);
     return matrix * inverse <= largest * largest * COLUMNS;
 }
 
