@@ -68,8 +68,9 @@ pub(crate) enum Error {
     #[error(transparent)]
     Curvature(#[from] crate::curvature::Error),
     #[error(
-        "the curvature matrix of order {order}, damped by lambda = {lambda:e}, was not positive definite in single \
-         precision in an earlier call, whose result is NaN: pivot {pivot} failed; use a larger lambda"
+        "the curvature matrix of order {order}, damped by lambda = {lambda:e}, {}; that was in an earlier call, whose result \
+         is NaN: pivot {pivot} failed; use a larger lambda",
+        crate::curvature::BREAKDOWN
     )]
     Breakdown { lambda: f32, order: usize, pivot: usize },
     #[error("CUDA: {0}")]

@@ -1,4 +1,4 @@
-"""Compiles src/ops/cuda/kernels.cu to kernels.ptx, or checks that this is what it compiles to, and that it fits every architecture.
+"""Compiles src/ops/cuda/kernels.cu and its parts to kernels.ptx, or checks that this is what it compiles to, and that it fits every architecture.
 
     python tools/python/cuda_kernels.py [--check]
 
@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE, COMPILED = (ROOT / "src/ops/cuda" / name for name in ("kernels.cu", "kernels.ptx"))
+FOLDER = ROOT / "src/ops/cuda"
+SOURCE, COMPILED = FOLDER / "kernels.cu", FOLDER / "kernels.ptx"
 OPTIONS = ["--gpu-architecture=compute_60", "--std=c++17"]
 ARCHITECTURES = ["sm_70", "sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
 
@@ -31,7 +32,10 @@ def compile_kernels():
     """The PTX of the source, as bytes."""
     nvrtc = ctypes.CDLL(str(installed("cuda_nvrtc", "lib/libnvrtc.so.12")))
     program = ctypes.c_void_p()
-    nvrtc.nvrtcCreateProgram(ctypes.byref(program), SOURCE.read_bytes(), b"kernels.cu", 0, None, None)
+    parts = sorted(FOLDER.glob("kernels/*.cuh"))
+    strings = ctypes.c_char_p * len(parts)
+    texts, names = strings(*(part.read_bytes() for part in parts)), strings(*(bytes(part.relative_to(FOLDER)) for part in parts))
+    nvrtc.nvrtcCreateProgram(ctypes.byref(program), SOURCE.read_bytes(), b"kernels.cu", len(parts), texts, names)
     options = (ctypes.c_char_p * len(OPTIONS))(*(option.encode() for option in OPTIONS))
     status = nvrtc.nvrtcCompileProgram(program, len(OPTIONS), options)
 

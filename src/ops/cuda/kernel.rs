@@ -91,11 +91,11 @@ impl<E: DeviceElement> NodeKernel for CudaKernel<E> {
         }
         let planner = Planner { call: &call, element: E::KIND, output };
         let mut needed = Bump::new(0);
-        planner.steps(&mut needed);
+        planner.steps(&mut needed)?;
         let scratch = self.memory.scratch(&context, needed.needed)?;
         self.device.bind()?;
         let stream = context.stream()?;
-        let steps = planner.steps(&mut Bump::new(scratch.as_ref().map_or(0, Scratch::address)));
+        let steps = planner.steps(&mut Bump::new(scratch.as_ref().map_or(0, Scratch::address)))?;
         steps.iter().try_for_each(|step| self.submit(step, &context, stream))
     }
 }

@@ -57,17 +57,30 @@ impl DeviceMemory {
     /// puts there next is computed after it.
     ///
     /// Memory straight from the allocator would not be tied to the stream: concurrent runs would share it. When the device has
-    /// no more memory, this function of the runtime ends the process instead of returning a status (seen in 1.31).
+    /// no more memory, the function that ties it ends the process instead of returning a status (seen in 1.31). The allocator
+    /// returns one: so it is asked for as much first, and gets that back at once, untouched.
     pub(super) fn scratch<'a>(&'a self, context: &Context<'_>, bytes: usize) -> Result<Option<Scratch<'a>>, Error> {
         if bytes == 0 {
             return Ok(None);
         }
+        self.look_for(bytes)?;
         let description = self.description()?;
         let address = self.api.create("scratch memory", |out| {
             // SAFETY: context and description are valid, and the out-pointer is to a live variable.
             unsafe { (self.functions.scratch_buffer)(context.as_ptr(), description, bytes, out) }
         })?;
         Ok(Some(Scratch { memory: self, raw: address }))
+    }
+
+    /// Fails if the device has not so many bytes left.
+    fn look_for(&self, bytes: usize) -> Result<(), Error> {
+        let found = self.api.create("memory", |out| {
+            // SAFETY: the allocator is valid, and the out-pointer is to a live variable.
+            unsafe { (self.api.functions().AllocatorAlloc)(self.allocator, bytes, out) }
+        });
+        let raw = found.map_err(|error| Error::Cuda(format!("no {bytes} bytes of scratch memory: {error}")))?;
+        drop(Scratch { memory: self, raw });
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The operator on CUDA devices.
 //!
-//! Gram matrices, their factorisation and the solves are kernels of our own, in `kernels.cu` and compiled in `kernels.ptx`,
-//! which the driver translates for the device at hand; the large product is the runtime's own `Gemm` in its CUDA provider.
+//! Gram matrices, their factorisation and the solves are kernels of our own, in `kernels.cu` and its parts under `kernels/`, and
+//! compiled in `kernels.ptx`, which the driver translates for the device at hand; the large product is the runtime's own `Gemm` in its CUDA provider.
 //! Nothing of CUDA is needed to build or to load the library: the driver is looked for when the first node is created.
 //!
 //! | file | job |

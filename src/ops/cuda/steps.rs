@@ -2,6 +2,7 @@
 
 use super::plan::{Convert, Damping, Element, Sampled, Solve, View};
 use crate::curvature::Form;
+use crate::ops::Error;
 use crate::ops::call::{Call, Tensor};
 use crate::ops::context::DeviceAddress;
 
@@ -73,21 +74,22 @@ pub(super) struct Planner<'a> {
 
 impl Planner<'_> {
     /// The steps of all layers. They come one after the other, in the same scratch memory.
-    pub(super) fn steps(&self, scratch: &mut Bump) -> Vec<Step> {
+    pub(super) fn steps(&self, scratch: &mut Bump) -> Result<Vec<Step>, Error> {
         let mut steps = Vec::new();
         for index in 0..self.call.sizes.layers {
             scratch.used = 0;
-            self.layer(index, scratch, &mut steps);
+            self.layer(index, scratch, &mut steps)?;
         }
-        steps
+        Ok(steps)
     }
 
-    fn layer(&self, index: usize, scratch: &mut Bump, steps: &mut Vec<Step>) {
+    fn layer(&self, index: usize, scratch: &mut Bump, steps: &mut Vec<Step>) -> Result<(), Error> {
         let sizes = &self.call.sizes;
         let count = sizes.out_features * sizes.in_features;
         let output = self.output + (index * count * self.element.bytes()) as DeviceAddress;
         if sizes.rows == 0 {
-            return steps.push(Step::Clear { address: output, bytes: count * self.element.bytes() });
+            steps.push(Step::Clear { address: output, bytes: count * self.element.bytes() });
+            return Ok(());
         }
         let layout = &self.call.attributes.layout;
         let g = self.matrix(&self.call.g, index, [sizes.rows, sizes.out_features], layout.trans_g);
@@ -95,23 +97,26 @@ impl Planner<'_> {
         let damping_a = self.damping(self.call.lambda_a);
         let damping_g = self.damping(self.call.lambda_g).zip(self.sampled(index));
         if damping_a.is_none() && damping_g.is_none() {
-            return self.product(self.element, g, a, output, steps);
+            self.product(self.element, g, a, output, steps);
+            return Ok(());
         }
         let [mut g, mut a] = [g, a].map(|matrix| self.widened(matrix, scratch, steps));
         if let Some(damping) = damping_a {
-            a = self.condition_inputs(a, damping, scratch, steps);
+            a = self.condition_inputs(a, damping, scratch, steps)?;
         }
         if let Some((damping, g_bar)) = damping_g {
             let g_bar = self.widened(g_bar, scratch, steps);
-            g = self.condition_gradients(g, g_bar, damping, scratch, steps);
+            g = self.condition_gradients(g, g_bar, damping, scratch, steps)?;
         }
         if self.element == Element::Float {
-            return self.product(Element::Float, g, a, output, steps);
+            self.product(Element::Float, g, a, output, steps);
+            return Ok(());
         }
         let wide = scratch.floats(count);
         self.product(Element::Float, g, a, wide, steps);
         let narrow = Convert { from: (wide, Element::Float), to: (output, self.element), count };
         steps.push(Step::Convert(narrow));
+        Ok(())
     }
 
     /// A layer's part of a tensor: a matrix of which the rows are samples.
@@ -135,12 +140,17 @@ impl Planner<'_> {
     }
 
     /// a (I + aᵀa/(b·λ))⁻¹
-    fn condition_inputs(&self, a: View, damping: Damping, scratch: &mut Bump, steps: &mut Vec<Step>) -> View {
+    fn condition_inputs(
+        &self,
+        a: View,
+        damping: Damping,
+        scratch: &mut Bump,
+        steps: &mut Vec<Step>,
+    ) -> Result<View, Error> {
         let side = if self.by_samples(a.rows <= a.cols) { a } else { a.t() };
         let result = scratch.floats(a.rows * a.cols);
-        let solve = Solve { s: side, y: side, damping, result };
-        steps.push(Step::Solve(solve, scratch.lend(solve.scratch_bytes())));
-        View { address: result, ..a }
+        self.solve(Solve { s: side, y: side, damping, result }, scratch, steps)?;
+        Ok(View { address: result, ..a })
     }
 
     /// g (I + ḡᵀḡ/(b·λ))⁻¹
@@ -151,16 +161,33 @@ impl Planner<'_> {
         damping: Damping,
         scratch: &mut Bump,
         steps: &mut Vec<Step>,
-    ) -> View {
+    ) -> Result<View, Error> {
         let result = scratch.floats(g.rows * g.cols);
         if self.by_samples(g_bar.rows < g_bar.cols) {
             let sampled = Sampled { g, g_bar, damping, result };
+            self.check(sampled.is_counted())?;
             steps.push(Step::Sampled(sampled, scratch.lend(sampled.scratch_bytes())));
         } else {
-            let solve = Solve { s: g_bar.t(), y: g.t(), damping, result };
-            steps.push(Step::Solve(solve, scratch.lend(solve.scratch_bytes())));
+            self.solve(Solve { s: g_bar.t(), y: g.t(), damping, result }, scratch, steps)?;
         }
-        View { address: result, ..g }
+        Ok(View { address: result, ..g })
+    }
+
+    fn solve(&self, solve: Solve, scratch: &mut Bump, steps: &mut Vec<Step>) -> Result<(), Error> {
+        self.check(solve.is_counted())?;
+        steps.push(Step::Solve(solve, scratch.lend(solve.scratch_bytes())));
+        Ok(())
+    }
+
+    fn check(&self, is_counted: bool) -> Result<(), Error> {
+        let shape = |tensor: &Tensor<DeviceAddress>| tensor.shape.clone();
+        let Call { g, a, g_bar, .. } = self.call;
+        is_counted.then_some(()).ok_or_else(|| Error::Shapes {
+            problem: "the layer is larger than what CUDA kernels can count".into(),
+            gradients: shape(g),
+            inputs: shape(a),
+            sampled: g_bar.as_ref().map(shape),
+        })
     }
 
     /// Whether the order is the number of samples, and not of features: as the node says, or else as is cheaper.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import isaac_gemm
 import numpy as np
 import onnxruntime
 import pytest
@@ -72,6 +73,16 @@ def test_a_product_that_fails(monkeypatch, calls):
     assert "dense1" in message(lambda: run(node, g, a))
     monkeypatch.delenv("ISAAC_STANDIN_FAIL")
     assert error(run(node, g, a), g.T.astype(float) @ a) < 1e-6
+
+
+def test_a_device_without_memory_for_scratch(monkeypatch):
+    """The memory of the provider, which a layer with many rows needs more of."""
+    monkeypatch.setattr(isaac_gemm, "PROVIDER", ("CUDAExecutionProvider", {"gpu_mem_limit": str(1 << 20)}))
+    node = session(lambda_a=1.0, form="samples")
+    g, a = np.ones((1000, 2), np.float32), np.ones((1000, 2), np.float32)
+    text = message(lambda: run(node, g, a))
+    assert "dense1" in text and "bytes of scratch memory" in text
+    assert np.isfinite(run(node, g[:5], a[:5])).all(), "a later call is not affected"
 
 
 LOADS = """

@@ -149,8 +149,8 @@ impl Case {
         let call = Call::new(&self.attributes, inputs).unwrap();
         let planner = Planner { call: &call, element: self.element, output: OUTPUT };
         let mut needed = Bump::new(0);
-        planner.steps(&mut needed);
-        for step in planner.steps(&mut Bump::new(SCRATCH)) {
+        planner.steps(&mut needed).unwrap();
+        for step in planner.steps(&mut Bump::new(SCRATCH)).unwrap() {
             memory.perform(step, alpha);
         }
         let beyond = memory.0.keys().filter(|address| **address >= SCRATCH + needed.needed as DeviceAddress);
@@ -213,6 +213,20 @@ fn without_rows_the_result_is_zero() {
     let inputs = Inputs { g: tensor(2), a: tensor(3), lambda_a: Some(1.0), g_bar: None, lambda_g: None };
     let call = Call::new(&attributes, inputs).unwrap();
     let planner = Planner { call: &call, element: Element::Half, output: OUTPUT };
-    let steps = planner.steps(&mut Bump::new(SCRATCH));
+    let steps = planner.steps(&mut Bump::new(SCRATCH)).unwrap();
     assert!(matches!(steps[..], [Step::Clear { address: OUTPUT, bytes: 12 }]), "{steps:?}");
+}
+
+/// Sizes at which the kernels' counts, or the bytes of scratch memory, would wrap.
+#[test]
+fn layers_that_are_too_large() {
+    let attributes = attributes(Form::Samples, Layout::default());
+    for (rows, features) in [(1 << 31, 1), (1 << 33, 1), (1, 1 << 33)] {
+        let tensor = || Some(Tensor { shape: vec![rows, features], data: 0 });
+        let inputs = Inputs { g: tensor(), a: tensor(), lambda_a: Some(1.0), g_bar: None, lambda_g: None };
+        let call = Call::new(&attributes, inputs).unwrap();
+        let planner = Planner { call: &call, element: Element::Float, output: OUTPUT };
+        let error = planner.steps(&mut Bump::new(SCRATCH)).unwrap_err().to_string();
+        assert!(error.contains("larger than") && error.contains(&format!("[{rows}, {features}]")), "{error}");
+    }
 }

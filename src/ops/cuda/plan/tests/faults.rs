@@ -38,13 +38,13 @@ static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
     cases
 });
 
-/// What comes of kernels with this text, after a change to their launches.
-fn verdict(text: &str, change: impl Fn(&mut [Launch])) -> Result<(), String> {
-    let module = Module::parse(text)?;
-    for Case { values, stored_transposed, damping, is_in_doubles } in &*CASES {
+impl Case {
+    /// What comes of these kernels, after a change to their launches.
+    fn verdict(&self, module: &Module, change: impl Fn(&mut [Launch])) -> Result<(), String> {
+        let Self { values, stored_transposed, damping, is_in_doubles } = self;
         let mut prepared = Prepared::new(values, *stored_transposed, *damping);
         change(&mut prepared.launches);
-        let report = prepared.run(&module, Order::Forward).map_err(|fault| fault.to_string())?;
+        let report = prepared.run(module, Order::Forward).map_err(|fault| fault.to_string())?;
         // Doubles would make good what is wrong in floats.
         if (report.double_flops > 0) != *is_in_doubles {
             return Err("it is computed in the wrong precision".to_owned());
@@ -54,17 +54,29 @@ fn verdict(text: &str, change: impl Fn(&mut [Launch])) -> Result<(), String> {
         if error.is_nan() || error > TOLERANCE {
             return Err(format!("the result is off by {error:.1e}"));
         }
+        Ok(())
     }
-    sampled_verdict(&module)
 }
 
-/// The same of the kernel that only sampled gradients have.
-fn sampled_verdict(module: &Module) -> Result<(), String> {
+/// What comes of kernels with this text, after a change to their launches.
+fn verdict(text: &str, change: impl Fn(&mut [Launch])) -> Result<(), String> {
+    let module = Module::parse(text)?;
+    CASES.iter().try_for_each(|case| case.verdict(&module, &change))?;
+    sampled_verdict(&module, &change)
+}
+
+fn prepared_sampled(stored_transposed: bool) -> (PreparedSampled, Matrix) {
+    let (g, g_bar) = (random(20, 40, 1), random(33, 40, 2));
+    (PreparedSampled::new([&g, &g_bar], stored_transposed), sampled_by_the_book(&g, &g_bar))
+}
+
+/// The same of the kernels that only sampled gradients have.
+fn sampled_verdict(module: &Module, change: impl Fn(&mut [Launch])) -> Result<(), String> {
     for stored_transposed in [false, true] {
-        let (g, g_bar) = (random(20, 40, 1), random(33, 40, 2));
-        let got =
-            sampled(module, [&g, &g_bar], stored_transposed, Order::Forward).map_err(|fault| fault.to_string())?;
-        let error = error(&got, &sampled_by_the_book(&g, &g_bar));
+        let (mut prepared, expected) = prepared_sampled(stored_transposed);
+        change(&mut prepared.launches);
+        let got = prepared.run(module, Order::Forward).map_err(|fault| fault.to_string())?;
+        let error = error(&got, &expected);
         if error.is_nan() || error > TOLERANCE {
             return Err(format!("what is taken off for sampled gradients is off by {error:.1e}"));
         }
@@ -98,45 +110,56 @@ fn each_barrier_is_needed() {
     }
 }
 
-/// Each store to shared memory that is ever made, a word further.
+/// Each store to a block's own memory that is ever made, an element further: to shared memory, and to the triangles of doubles.
 #[test]
 fn stores_off_by_one() {
-    let mut made = 0;
-    for (at, _) in KERNELS.match_indices("st.shared.f32") {
-        let moved = |by: &str| verdict(&with_line(at, |line| line.replacen(']', by, 1)), |_| {});
-        if moved("+1000000]").is_err() {
-            made += 1;
-            assert!(moved("+4]").is_err(), "nobody sees where line {} stores", number_of_line(at));
+    // What solves in one launch comes first.
+    let solves = ..KERNELS.find(".entry probe(").expect("it is the next kernel");
+    let is_own = |store, at| store != "st.global.f64" || solves.contains(&at);
+    for (store, further, least) in
+        [("st.shared.f32", "+4]", 20), ("st.shared.f64", "+8]", 20), ("st.global.f64", "+8]", 4)]
+    {
+        let mut made = 0;
+        for (at, _) in KERNELS.match_indices(store).filter(|(at, _)| is_own(store, *at)) {
+            let moved = |by: &str| verdict(&with_line(at, |line| line.replacen(']', by, 1)), |_| {});
+            if moved("+1000000]").is_err() {
+                made += 1;
+                assert!(moved(further).is_err(), "nobody sees where line {} stores", number_of_line(at));
+            }
         }
+        assert!(made > least, "{store}: {made}");
     }
-    assert!(made > 20, "{made}");
 }
 
 /// Each two arguments of a kind that are not the same, in each other's place.
 #[test]
 fn swapped_arguments() {
-    let device = Device::default();
-    for (rows, cols) in [(33, 40), (160, 20)] {
-        let s = View { address: 0, rows, cols, stored_transposed: false };
-        let solve = Solve { s, y: s, damping: damping(rows), result: device.allocate(4) };
-        for (index, launch) in solve.launches(1 << 20, 2 << 20).iter().enumerate() {
-            for first in 0..launch.arguments.len() {
-                for second in first + 1..launch.arguments.len() {
-                    let [a, b] = [&launch.arguments[first], &launch.arguments[second]];
-                    if a == b || std::mem::discriminant(a) != std::mem::discriminant(b) {
-                        continue;
-                    }
-                    let swap = |launches: &mut [Launch]| {
-                        if launches[0].kernel == solve.launches(0, 0)[0].kernel {
-                            launches[index].arguments.swap(first, second);
-                        }
-                    };
-                    let found = verdict(KERNELS, swap);
-                    assert!(
-                        found.is_err(),
-                        "nobody sees arguments {first} and {second} of launch {index} swapped: {launch:?}"
-                    );
+    let module = module();
+    for order in [33, 160] {
+        let cases: Vec<&Case> = CASES.iter().filter(|case| case.values.len() == order).collect();
+        let launches = Prepared::new(&cases[0].values, false, damping(order)).launches;
+        swap_each_two(&launches, |swap| cases.iter().any(|case| case.verdict(&module, swap).is_err()));
+    }
+    let (PreparedSampled { launches, .. }, _) = prepared_sampled(false);
+    swap_each_two(&launches, |swap| sampled_verdict(&module, swap).is_err());
+}
+
+fn swap_each_two(launches: &[Launch], is_seen: impl Fn(&dyn Fn(&mut [Launch])) -> bool) {
+    for (index, launch) in launches.iter().enumerate() {
+        // The launches of a kernel are made in one place.
+        if launches[..index].iter().any(|earlier| earlier.kernel == launch.kernel) {
+            continue;
+        }
+        for first in 0..launch.arguments.len() {
+            for second in first + 1..launch.arguments.len() {
+                let [a, b] = [&launch.arguments[first], &launch.arguments[second]];
+                if a == b || std::mem::discriminant(a) != std::mem::discriminant(b) {
+                    continue;
                 }
+                assert!(
+                    is_seen(&|launches| launches[index].arguments.swap(first, second)),
+                    "nobody sees arguments {first} and {second} of launch {index} swapped: {launch:?}"
+                );
             }
         }
     }
@@ -150,6 +173,7 @@ fn too_little_shared_memory_and_too_few_blocks() {
     assert!(verdict(KERNELS, shorter).unwrap_err().contains("outside of shared memory"));
     for kernel in [
         "solve",
+        "solve_f64",
         "product",
         "forward",
         "backward",
