@@ -7,6 +7,7 @@
 //! all operators without a rule are reported at once.
 
 mod backward;
+mod branches;
 mod error;
 mod expand;
 mod gradient;

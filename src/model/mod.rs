@@ -45,6 +45,7 @@ pub use edit::{Edit, GraphEdit};
 pub use equation::Equation;
 pub use error::ModelError;
 pub use graph::{Graph, Initializer};
+pub(crate) use index::free_names;
 pub use index::{Index, IndexError, NodeId, Producer, Value, ValueId};
 pub(crate) use infer::from_front;
 pub use infer::{Element, Types, broadcast};
@@ -190,6 +191,17 @@ impl Model {
             .chain(algorithms.filter_map(|(i, info)| Some((GraphId::Algorithm(i), info.algorithm()?))))
     }
 
+    /// One of [`Model::graphs`].
+    ///
+    /// # Panics
+    /// If the model has no such graph.
+    pub fn graph_of(&self, id: GraphId) -> &Graph {
+        match id {
+            GraphId::Main => &self.graph,
+            GraphId::Algorithm(i) => self.training_info[i].algorithm().expect("a graph of this model"),
+        }
+    }
+
     /// The index of one of [`Model::graphs`]. The algorithm of a training info also sees the initializers of the main graph.
     ///
     /// # Errors
@@ -198,14 +210,11 @@ impl Model {
     /// # Panics
     /// If the model has no such graph.
     pub fn index(&self, id: GraphId) -> Result<Index, ModelError> {
-        let index = match id {
-            GraphId::Main => Index::new(&self.graph, &[]),
-            GraphId::Algorithm(i) => {
-                let graph = self.training_info[i].algorithm().expect("a graph of this model");
-                Index::new(graph, self.graph.initializers())
-            }
+        let outer = match id {
+            GraphId::Main => &[][..],
+            GraphId::Algorithm(_) => self.graph.initializers(),
         };
-        index.map_err(|source| ModelError::Graph { path: self.path.clone(), source })
+        Index::new(self.graph_of(id), outer).map_err(|source| ModelError::Graph { path: self.path.clone(), source })
     }
 
     /// The training infos.

@@ -118,7 +118,7 @@ impl<'a> TrainingGraph<'a> {
         let backward_start = graph.nodes().len() + edit.more_nodes.len();
 
         let mut b = Builder::new(&index, opset, "gradient/");
-        let gradients = Backward::new(graph, &index, &types, path).gradients(
+        let gradients = Backward::new(&prepared, graph, &index, &types).gradients(
             &mut b,
             std::slice::from_ref(&target.seed),
             &candidates,
