@@ -55,6 +55,7 @@ pub use types::{Dim, TensorType, is_float};
 pub(crate) use types::{name_of, working_type};
 
 use crate::proto::{FunctionProto, OperatorSetIdProto, StringStringEntryProto};
+use crate::replace::Written;
 use wire::Field;
 
 /// The default operator domain, `ai.onnx`, as files write it.
@@ -249,8 +250,29 @@ impl Model {
     /// # Errors
     /// Failing input or output, or a file in the target folder that holds other external data under the same name.
     pub fn save(&self, edit: &Edit, path: &Path) -> Result<(), ModelError> {
-        external::bring_along(self, path)?;
-        edit.write(self, path).map_err(|source| ModelError::Write { path: path.into(), source })
+        Self::save_all(&[(self, edit, path)])
+    }
+
+    /// The same of several models: the first file takes its place when all are written.
+    ///
+    /// # Errors
+    /// Those of [`Model::save`]; then no file is changed, unless it is one of the renames at the end that fails.
+    pub fn save_all(files: &[(&Self, &Edit, &Path)]) -> Result<(), ModelError> {
+        for (model, _, path) in files {
+            external::bring_along(model, path)?;
+        }
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| ModelError::Write { path, source }
+        };
+        let written: Vec<Written> = files
+            .iter()
+            .map(|(model, edit, path)| edit.write(model, path).map_err(failed(path)))
+            .collect::<Result<_, _>>()?;
+        for (written, (_, _, path)) in written.into_iter().zip(files) {
+            written.put().map_err(failed(path))?;
+        }
+        Ok(())
     }
 
     /// The files beside the model that hold its external data.
