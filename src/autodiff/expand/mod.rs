@@ -1,8 +1,9 @@
 //! Operators that are made of others, written out: what a backward pass needs of them are their intermediate values.
 //!
-//! Calls of the model's functions and Ifs whose condition is known give way to the nodes in them; sequences of tensors whose
-//! elements are known, to the elements; recurrent networks of a known number of steps and Attention, to the operators
-//! that their specifications are written in; an Einsum that is a product of matrices, to that product. What cannot be written out stays, and is refused only if a gradient has to go through it.
+//! Calls of the model's functions and Ifs whose condition is known give way to the nodes in them, Loops and Scans of a known number of
+//! iterations to as many copies of their body; sequences of tensors whose elements are known, to the elements; recurrent networks of a known
+//! number of steps, Attention and other operators of many, to the operators that their specifications are written in; an Einsum that is a product
+//! of matrices, to that product. What cannot be written out stays, and is refused only if a gradient has to go through it.
 
 mod attention;
 mod gated;
