@@ -52,7 +52,7 @@ pub(super) fn linear_attention(scene: &Scene<'_>, node: &NodeProto) -> Result<Ve
     let attention = LinearAttention::read(scene, node)?;
     let mut b = scene.builder(node);
     let [q, k, v] = [(0, attention.heads), (1, attention.key_heads), (2, attention.key_heads)]
-        .map(|(slot, heads)| attention.tokens(&mut b, &node.input[slot], heads));
+        .map(|(slot, heads)| attention.tokens(&mut b, node.input_name(slot).unwrap_or_default(), heads));
     let optional = |b: &mut Builder<'_>, slot: usize| {
         // One rate for all heads is broadcast.
         let heads = if scene.size(node, slot, 2) == Some(1) { 1 } else { attention.key_heads };

@@ -101,7 +101,7 @@ pub(super) fn followed_by(mut first: Replaced, mut next: Replaced, count: usize)
     both
 }
 
-/// What can be written out at once.
+/// What can be written out at once; more than [`MAX_NODES`] nodes are not all of it.
 fn round(model: &Model, id: GraphId) -> Result<Replaced, AutodiffError> {
     let graph = model.graph_of(id);
     let index = model.index(id)?;
@@ -109,9 +109,14 @@ fn round(model: &Model, id: GraphId) -> Result<Replaced, AutodiffError> {
     let opset = model.opset(ONNX_DOMAIN).unwrap_or(1);
     let scene = Scene { graph, index: &index, types: &types, functions: model.functions(), opset };
     let mut replaced = sequence::resolved(&scene);
+    let mut count = 0;
     for (at, node) in graph.nodes().iter().enumerate() {
         if let Some(Ok(nodes)) = expansion(&scene, node) {
+            count += nodes.len();
             replaced.insert(at, nodes);
+        }
+        if count > MAX_NODES {
+            break;
         }
     }
     Ok(replaced)

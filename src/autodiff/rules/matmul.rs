@@ -149,7 +149,7 @@ fn det(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     }
     let size = size as i64;
     let dy = s.b.unsqueeze(&s.dy(), &[-2, -1]);
-    if size == 1 {
+    if size < 2 {
         s.give(0, dy);
         return Ok(());
     }

@@ -169,6 +169,19 @@ def test_rows_gathered_twice_add_up(axis, opset, tmp_path):
     np.testing.assert_array_equal(gradient, 2 * x * (times[:, None] if axis == 0 else times))
 
 
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize("opset", [13, 18])
+def test_products_with_zeros(opset, keepdims, tmp_path):
+    """The gradient of an element is the product of the others, whether it or one of them is zero."""
+    nodes = [helper.make_node("ReduceProd", ["x"], ["y"], keepdims=keepdims, **({} if opset >= 18 else {"axes": [1]}))]
+    if opset >= 18:
+        nodes.insert(0, helper.make_node("Constant", [], ["axes"], value_ints=[1]))
+        nodes[1].input.append("axes")
+    x = np.array([[2, -3, 4], [0, 5, 6], [7, 0, 0], [0, 0, 0]], np.float32)
+    (gradient,) = run(model(nodes, ["x"], x.shape, opset), tmp_path, x)
+    np.testing.assert_array_equal(gradient, [[-12, 8, -6], [30, 0, 0], [0, 0, 0], [0, 0, 0]])
+
+
 @pytest.mark.parametrize("is_training", [True, False])
 @pytest.mark.parametrize("constant", [True, False])
 def test_dropout_passes_on_what_it_kept(constant, is_training, tmp_path):
