@@ -157,7 +157,8 @@ def test_all_operators_without_a_gradient_are_listed(tmp_path):
     for name in "uvw":
         net.weight(name, 4, 4)
     net.op("MatMul", "x", "u", into="xu")
-    net.op("Det", "xu", into="first")
+    net.op("Inverse", "xu", into="inverse", domain="com.microsoft")
+    net.op("Det", "inverse", into="first")
     net.op("MatMul", "xu", "v", into="xv")
     net.op("Inverse", "xv", into="second", domain="com.microsoft")
     net.op("MatMul", "second", "w", into="xw")
@@ -165,14 +166,15 @@ def test_all_operators_without_a_gradient_are_listed(tmp_path):
     net.op("Sum", "determinants", "first", "third", into="z")
     net.output("z", [3])
     model = net.model()
-    # No rule says what shape this has, which the product behind it has to know.
-    model.graph.value_info.append(helper.make_tensor_value_info("second", TensorProto.FLOAT, [3, 4, 4]))
+    # No rule says what shape these have, which those behind them have to know.
+    for name in ("inverse", "second"):
+        model.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [3, 4, 4]))
     status, said = refusal(model, tmp_path, "--loss", "mse")
     assert status == 1
     lines = said.strip().split("\n")
     assert lines[0].endswith("2 operators cannot be differentiated:")
     assert lines[1:] == [
-        "  Det 'Det:first': there is no gradient rule for this operator (on the way to u)",
+        "  com.microsoft::Inverse 'Inverse:inverse': there is no gradient rule for this operator (on the way to u)",
         "  com.microsoft::Inverse 'Inverse:second': there is no gradient rule for this operator (on the way to u, v)",
     ]
     # Where only what comes after is trained, nothing has to be differentiated that cannot be.
