@@ -13,14 +13,32 @@ const RANDOM: usize = 6;
 /// Puts what `write` writes in the place of the file at `path`: a temporary file beside it, then a rename. Whoever reads `path`
 /// meanwhile, or after a crash, finds the old content or the new one.
 pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> std::io::Result<()> {
-    let path = &target(path)?;
-    let mut file = temporary(path)?;
-    write(file.as_file_mut())?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    // So that the rename survives a crash too. The file is complete where a file system does not sync folders.
-    let _ = File::open(folder(path)).and_then(|folder| folder.sync_all());
-    Ok(())
+    Written::new(path, write)?.put()
+}
+
+/// A file that is written, and not yet in its place; what is dropped is removed.
+pub(crate) struct Written {
+    file: NamedTempFile,
+    target: PathBuf,
+}
+
+impl Written {
+    /// Writes a file beside `path`.
+    pub(crate) fn new(path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> std::io::Result<Self> {
+        let target = target(path)?;
+        let mut file = temporary(&target)?;
+        write(file.as_file_mut())?;
+        file.as_file().sync_all()?;
+        Ok(Self { file, target })
+    }
+
+    /// Puts it in its place.
+    pub(crate) fn put(self) -> std::io::Result<()> {
+        self.file.persist(&self.target)?;
+        // So that the rename survives a crash too. The file is complete where a file system does not sync folders.
+        let _ = File::open(folder(&self.target)).and_then(|folder| folder.sync_all());
+        Ok(())
+    }
 }
 
 /// A new file beside `path`, in the place of those that were killed programs' and are nobody's any more.

@@ -1,24 +1,24 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use super::error::{AutodiffError, Blocked};
 use super::expand;
 use super::rules::{self, Rule};
-use super::step::Step;
-use crate::model::{Builder, Graph, Index, NodeExt, NodeId, Types, ValueId, is_float};
+use super::step::{Refusal, Step};
+use crate::model::{Builder, Graph, Index, Model, NodeExt, NodeId, Types, ValueId, is_float};
+use crate::proto::NodeProto;
 
 /// The gradient of one value with respect to others.
 pub struct Backward<'a> {
-    graph: &'a Graph,
-    index: &'a Index,
-    types: &'a Types,
-    path: &'a Path,
+    pub(super) model: &'a Model,
+    pub(super) graph: &'a Graph,
+    pub(super) index: &'a Index,
+    pub(super) types: &'a Types,
 }
 
 impl<'a> Backward<'a> {
-    /// A backward pass through `graph`; errors name the file at `path`.
-    pub fn new(graph: &'a Graph, index: &'a Index, types: &'a Types, path: &'a Path) -> Self {
-        Self { graph, index, types, path }
+    /// A backward pass through `graph`, which is one of the model's.
+    pub fn new(model: &'a Model, graph: &'a Graph, index: &'a Index, types: &'a Types) -> Self {
+        Self { model, graph, index, types }
     }
 
     /// Appends to `builder` the nodes that compute the gradients of `wanted`, given those of some values (`seeds`). A wanted value that no seed
@@ -41,11 +41,10 @@ impl<'a> Backward<'a> {
                 (0..node.output.len()).map(|slot| self.index.output(node, slot)).collect();
             let reached =
                 outputs.iter().flatten().any(|output| arriving.contains_key(output) && depends[output.index()]);
-            let inputs: Vec<bool> = (0..node.input.len())
-                .map(|slot| self.index.input(node, slot).is_some_and(|input| depends[input.index()]))
-                .collect();
-            // What only its subgraphs read stands in the way as well.
-            if !reached || !self.index.reads(self.graph, id).any(|read| depends[read.index()]) {
+            // With what only its subgraphs read.
+            let wanted: BTreeSet<ValueId> =
+                self.index.reads(self.graph, id).filter(|read| depends[read.index()]).collect();
+            if !reached || wanted.is_empty() {
                 continue;
             }
             let gradients: Vec<Option<String>> =
@@ -55,18 +54,16 @@ impl<'a> Backward<'a> {
                     arriving.insert(*output, vec![gradient.clone()]);
                 }
             }
-            match self.differentiate(builder, id, gradients, inputs) {
+            match self.differentiate(builder, node, gradients, &wanted) {
                 Ok(made) => {
-                    for (slot, gradient) in made.into_iter().enumerate() {
-                        if let (Some(input), Some(gradient)) = (self.index.input(node, slot), gradient) {
-                            arriving.entry(input).or_default().push(gradient);
-                        }
+                    for (input, gradient) in made {
+                        arriving.entry(input).or_default().push(gradient);
                     }
                 }
                 Err(why) => {
                     blocked.push((id, why));
                     // Go on as if all were well, to find the others.
-                    for input in self.index.reads(self.graph, id).filter(|input| depends[input.index()]) {
+                    for input in wanted {
                         arriving.entry(input).or_default().push(String::new());
                     }
                 }
@@ -74,31 +71,36 @@ impl<'a> Backward<'a> {
         }
         if !blocked.is_empty() {
             let blocked = self.report(blocked, wanted);
-            return Err(AutodiffError::Unsupported { path: self.path.to_owned(), blocked });
+            return Err(AutodiffError::Unsupported { path: self.model.path().to_owned(), blocked });
         }
         let found = wanted.iter().filter_map(|value| Some((*value, sum(builder, arriving.get(value)?))));
         Ok(found.collect())
     }
 
+    /// The gradients of the values among `wanted` that a node reads.
     fn differentiate(
         &self,
         builder: &mut Builder<'a>,
-        id: NodeId,
+        node: &'a NodeProto,
         arriving: Vec<Option<String>>,
-        wanted: Vec<bool>,
-    ) -> Result<Vec<Option<String>>, String> {
-        let node = &self.graph.nodes()[id.0];
-        let rule = rules::find(node)
-            .ok_or_else(|| expand::why_not(self.graph, self.index, self.types, builder.opset(), node))?;
+        wanted: &BTreeSet<ValueId>,
+    ) -> Result<Vec<(ValueId, String)>, Refusal> {
+        if node.is_onnx("If") {
+            return self.through_branches(builder, node, &arriving, &wanted.iter().copied().collect::<Vec<_>>());
+        }
+        let (graph, index, types) = (self.graph, self.index, self.types);
+        let rule = rules::find(node).ok_or_else(|| expand::why_not(graph, index, types, builder.opset(), node))?;
         let Rule { inputs, apply } = rule;
+        let input = |slot| index.input(node, slot);
+        let wanted: Vec<bool> =
+            (0..node.input.len()).map(|slot| input(slot).is_some_and(|input| wanted.contains(&input))).collect();
         if let Some(slot) = (0..wanted.len()).find(|&slot| wanted[slot] && !inputs.contains(slot)) {
             return Err(format!("it is not differentiable with respect to its input {slot}"));
         }
         let made = vec![None; node.input.len()];
-        let (graph, index, types) = (self.graph, self.index, self.types);
         let mut step = Step { graph, index, types, node, b: builder, arriving, wanted, made };
         apply(&mut step)?;
-        Ok(step.made)
+        Ok(step.made.into_iter().enumerate().filter_map(|(slot, gradient)| Some((input(slot)?, gradient?))).collect())
     }
 
     /// By value: whether it depends on a wanted value in a way that has a gradient.

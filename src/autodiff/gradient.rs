@@ -5,17 +5,23 @@ use std::collections::BTreeSet;
 use super::backward::Backward;
 use super::error::AutodiffError;
 use super::expand::{self, Replaced};
-use crate::model::{Builder, Edit, GraphId, Model, NodeExt, ONNX_DOMAIN, PREVIEW_TRAINING_DOMAIN, Types, ValueId};
+use crate::model::{
+    Builder, Edit, Graph, GraphId, Model, NodeExt, ONNX_DOMAIN, PREVIEW_TRAINING_DOMAIN, Types, ValueId,
+};
 
 /// The oldest version of the default domain whose operators the rules are written for: that which came with Gradient itself.
 const OLDEST_OPSET: i64 = 12;
 
-/// Whether the main graph of a model has a Gradient operator.
+/// Whether a graph of a model, the main one or the algorithm of a training info, has a Gradient operator.
 pub fn has_gradient_operator(model: &Model) -> bool {
-    model.graph().nodes().iter().any(|node| node.is(PREVIEW_TRAINING_DOMAIN, "Gradient"))
+    model.graphs().any(|(_, graph)| has_one(graph))
 }
 
-/// The changes that put standard operators in the place of the Gradient operators of the main graph.
+fn has_one(graph: &Graph) -> bool {
+    graph.nodes().iter().any(|node| node.is(PREVIEW_TRAINING_DOMAIN, "Gradient"))
+}
+
+/// The changes that put standard operators in the place of the Gradient operators of the main graph and of the algorithms of training infos.
 ///
 /// `Gradient(x₁ … xₙ, z…)` with attributes `xs`, `zs`, `y` has the results dy/dx₁ … dy/dxₙ at the values given for xs and zs (ONNX
 /// operator specification). This reads the nodes between xs and y in the graph around the operator, at the values that the
@@ -25,22 +31,26 @@ pub fn has_gradient_operator(model: &Model) -> bool {
 /// # Errors
 /// A Gradient operator that is fed other values, a y that is not there, or operators that cannot be differentiated.
 pub fn lower_gradients(model: &Model) -> Result<Edit, AutodiffError> {
-    let (expanded, between) = expand::replaced(model)?;
-    let lowered = lowered(between.as_ref().unwrap_or(model))?;
-    Ok(expand::edit(expand::followed_by(expanded, lowered, model.graph().nodes().len())))
+    let mut edit = Edit::default();
+    for (id, graph) in model.graphs().filter(|(_, graph)| has_one(graph)) {
+        let (expanded, between) = expand::replaced(model, id)?;
+        let lowered = lowered(between.as_ref().unwrap_or(model), id)?;
+        edit = edit.and(expand::edit(id, expand::followed_by(expanded, lowered, graph.nodes().len())));
+    }
+    Ok(edit)
 }
 
-/// By position in the main graph: what takes the place of each Gradient operator.
-fn lowered(model: &Model) -> Result<Replaced, AutodiffError> {
+/// By position in a graph: what takes the place of each Gradient operator.
+fn lowered(model: &Model, id: GraphId) -> Result<Replaced, AutodiffError> {
     let path = model.path();
-    let graph = model.graph();
-    let index = model.index(GraphId::Main)?;
+    let graph = model.graph_of(id);
+    let index = model.index(id)?;
     let opset = model.opset(ONNX_DOMAIN).unwrap_or(1);
     if opset < OLDEST_OPSET {
         return Err(AutodiffError::Opset { path: path.to_owned(), opset });
     }
     let types = Types::infer(graph, &index);
-    let backward = Backward::new(graph, &index, &types, path);
+    let backward = Backward::new(model, graph, &index, &types);
     let mut replaced = Replaced::new();
     for (at, node) in graph.nodes().iter().enumerate().filter(|(_, node)| node.is(PREVIEW_TRAINING_DOMAIN, "Gradient"))
     {

@@ -2,6 +2,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use prost::Message;
 
+use super::index::captured;
 use super::{Index, NodeExt};
 use crate::proto::{NodeProto, TensorProto};
 
@@ -235,11 +236,16 @@ impl<'a> Builder<'a> {
     }
 }
 
-/// Gives the values of `nodes` that are listed other names.
+/// Gives the values of `nodes` that are listed other names, in their subgraphs too, which have values of other names.
 pub(crate) fn rename(nodes: &mut [NodeProto], names: &HashMap<String, String>) {
-    for value in nodes.iter_mut().flat_map(|node| node.input.iter_mut().chain(&mut node.output)) {
-        if let Some(name) = names.get(value) {
-            name.clone_into(value);
+    for node in nodes {
+        for value in node.input.iter_mut().chain(&mut node.output) {
+            if let Some(name) = names.get(value) {
+                name.clone_into(value);
+            }
+        }
+        for graph in node.attribute.iter_mut().filter_map(|attribute| attribute.g.as_mut()) {
+            rename(&mut graph.node, names);
         }
     }
 }
@@ -250,6 +256,7 @@ pub(crate) fn needed_for(nodes: Vec<NodeProto>, mut values: BTreeSet<String>) ->
     for node in nodes.into_iter().rev() {
         if node.output.iter().any(|output| values.contains(output)) {
             values.extend(node.input.iter().cloned());
+            values.extend(captured(&node).into_iter().map(str::to_owned));
             needed.push(node);
         }
     }

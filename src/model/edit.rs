@@ -7,7 +7,7 @@ use std::path::Path;
 use super::wire::{self, Field};
 use super::{Graph, GraphId, Model, Producer, TensorType, Value, canonical_domain};
 use crate::proto::{NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto, ValueInfoProto};
-use crate::replace::replace;
+use crate::replace::Written;
 
 /// What is to be changed in a graph.
 #[derive(Debug, Clone, Default)]
@@ -146,12 +146,13 @@ impl Edit {
         splice(0..model.bytes.len(), changed).into_iter().chain(added).collect()
     }
 
-    pub(super) fn write(&self, model: &Model, path: &Path) -> std::io::Result<()> {
+    /// Writes the model with this edit beside `path`.
+    pub(super) fn write(&self, model: &Model, path: &Path) -> std::io::Result<Written> {
         let pieces = self.pieces(model);
         if pieces.iter().map(Piece::len).sum::<usize>() > i32::MAX as usize {
             return Err(std::io::Error::other("the model would be larger than 2 GB, which protobuf does not allow"));
         }
-        replace(path, |file| {
+        Written::new(path, |file| {
             pieces.into_iter().try_for_each(|piece| match piece {
                 Piece::Old(range) => copy_range(model, range, file),
                 Piece::New(bytes) => file.write_all(&bytes),

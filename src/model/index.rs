@@ -294,11 +294,12 @@ impl Index {
 }
 
 /// The names that the subgraphs of `node` read from the graph around them.
-fn captured(node: &NodeProto) -> BTreeSet<&str> {
+pub(super) fn captured(node: &NodeProto) -> BTreeSet<&str> {
     node.subgraphs().flat_map(free_names).collect()
 }
 
-fn free_names(graph: &GraphProto) -> BTreeSet<&str> {
+/// The names that a subgraph reads from the graphs around it.
+pub(crate) fn free_names(graph: &GraphProto) -> BTreeSet<&str> {
     let defined: BTreeSet<&str> = graph
         .input
         .iter()

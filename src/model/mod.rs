@@ -45,6 +45,7 @@ pub use edit::{Edit, GraphEdit};
 pub use equation::Equation;
 pub use error::ModelError;
 pub use graph::{Graph, Initializer};
+pub(crate) use index::free_names;
 pub use index::{Index, IndexError, NodeId, Producer, Value, ValueId};
 pub(crate) use infer::from_front;
 pub use infer::{Element, Types, broadcast};
@@ -54,6 +55,7 @@ pub use types::{Dim, TensorType, is_float};
 pub(crate) use types::{name_of, working_type};
 
 use crate::proto::{FunctionProto, OperatorSetIdProto, StringStringEntryProto};
+use crate::replace::Written;
 use wire::Field;
 
 /// The default operator domain, `ai.onnx`, as files write it.
@@ -190,6 +192,17 @@ impl Model {
             .chain(algorithms.filter_map(|(i, info)| Some((GraphId::Algorithm(i), info.algorithm()?))))
     }
 
+    /// One of [`Model::graphs`].
+    ///
+    /// # Panics
+    /// If the model has no such graph.
+    pub fn graph_of(&self, id: GraphId) -> &Graph {
+        match id {
+            GraphId::Main => &self.graph,
+            GraphId::Algorithm(i) => self.training_info[i].algorithm().expect("a graph of this model"),
+        }
+    }
+
     /// The index of one of [`Model::graphs`]. The algorithm of a training info also sees the initializers of the main graph.
     ///
     /// # Errors
@@ -198,14 +211,11 @@ impl Model {
     /// # Panics
     /// If the model has no such graph.
     pub fn index(&self, id: GraphId) -> Result<Index, ModelError> {
-        let index = match id {
-            GraphId::Main => Index::new(&self.graph, &[]),
-            GraphId::Algorithm(i) => {
-                let graph = self.training_info[i].algorithm().expect("a graph of this model");
-                Index::new(graph, self.graph.initializers())
-            }
+        let outer = match id {
+            GraphId::Main => &[][..],
+            GraphId::Algorithm(_) => self.graph.initializers(),
         };
-        index.map_err(|source| ModelError::Graph { path: self.path.clone(), source })
+        Index::new(self.graph_of(id), outer).map_err(|source| ModelError::Graph { path: self.path.clone(), source })
     }
 
     /// The training infos.
@@ -240,8 +250,29 @@ impl Model {
     /// # Errors
     /// Failing input or output, or a file in the target folder that holds other external data under the same name.
     pub fn save(&self, edit: &Edit, path: &Path) -> Result<(), ModelError> {
-        external::bring_along(self, path)?;
-        edit.write(self, path).map_err(|source| ModelError::Write { path: path.into(), source })
+        Self::save_all(&[(self, edit, path)])
+    }
+
+    /// The same of several models: the first file takes its place when all are written.
+    ///
+    /// # Errors
+    /// Those of [`Model::save`]; then no file is changed, unless it is one of the renames at the end that fails.
+    pub fn save_all(files: &[(&Self, &Edit, &Path)]) -> Result<(), ModelError> {
+        for (model, _, path) in files {
+            external::bring_along(model, path)?;
+        }
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| ModelError::Write { path, source }
+        };
+        let written: Vec<Written> = files
+            .iter()
+            .map(|(model, edit, path)| edit.write(model, path).map_err(failed(path)))
+            .collect::<Result<_, _>>()?;
+        for (written, (_, _, path)) in written.into_iter().zip(files) {
+            written.put().map_err(failed(path))?;
+        }
+        Ok(())
     }
 
     /// The files beside the model that hold its external data.

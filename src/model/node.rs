@@ -15,6 +15,8 @@ pub trait NodeExt {
     fn with_string(self, name: &str, value: &str) -> Self;
     /// The same node with a tensor attribute.
     fn with_tensor(self, name: &str, value: TensorProto) -> Self;
+    /// The same node with a graph attribute.
+    fn with_graph(self, name: &str, value: GraphProto) -> Self;
     /// The same node under another name.
     fn named(self, name: &str) -> Self;
     /// Whether its operator is one of the default domain.
@@ -76,6 +78,11 @@ impl NodeExt for NodeProto {
 
     fn with_tensor(mut self, name: &str, value: TensorProto) -> Self {
         self.attribute.push(AttributeProto { t: Some(value), ..attribute(name, AttributeType::Tensor) });
+        self
+    }
+
+    fn with_graph(mut self, name: &str, value: GraphProto) -> Self {
+        self.attribute.push(AttributeProto { g: Some(value), ..attribute(name, AttributeType::Graph) });
         self
     }
 

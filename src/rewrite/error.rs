@@ -12,8 +12,8 @@ pub enum RewriteError {
     Model(#[from] ModelError),
     /// The gradient is one symbolic operator; no product exists yet.
     #[error(
-        "{}: the gradient is the symbolic operator {node}: its products have to be written out before they can be rewritten, \
-         which this version does in a main graph (autodiff::lower_gradients) but not in a training_info",
+        "{}: the gradient is the symbolic operator {node}: its products have to be written out before they can be rewritten \
+         (autodiff::lower_gradients)",
         path.display()
     )]
     SymbolicGradient {

@@ -117,7 +117,7 @@ impl TrainingGraph<'_> {
         let seeds: Vec<(ValueId, String)> =
             index.find(&self.prediction).map(|value| (value, seed.clone())).into_iter().collect();
         let mut b = Builder::new(&index, opset, "sampled/");
-        Backward::new(graph, &index, &types, path).gradients(&mut b, &seeds, &wanted)?;
+        Backward::new(&self.prepared, graph, &index, &types).gradients(&mut b, &seeds, &wanted)?;
         let backward = b.into_nodes();
         let outputs = |nodes: &[NodeProto]| nodes.iter().flat_map(|node| node.output.clone()).collect::<Vec<_>>();
         let mut twins: BTreeMap<String, String> = outputs(&self.backward).into_iter().zip(outputs(&backward)).collect();

@@ -25,6 +25,14 @@ pub enum TrainingGraphError {
         /// The imported version.
         opset: i64,
     },
+    /// What is asked for by name is not in the model, or several things could be meant.
+    #[error("{}: {what}", path.display())]
+    Name {
+        /// The model file.
+        path: PathBuf,
+        /// The name, and what there is.
+        what: String,
+    },
     /// The request does not fit the model.
     #[error("{}: {what}", path.display())]
     Request {

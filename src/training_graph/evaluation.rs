@@ -19,7 +19,7 @@ impl TrainingGraph<'_> {
         let index = model.index(GraphId::Main)?;
         let types = Types::infer(graph, &index);
         let mut b = Builder::new(&index, model.opset(ONNX_DOMAIN).unwrap_or(1), "loss/");
-        let target = recipe.loss.target(&mut b, model, &index, &types).map_err(request)?;
+        let target = recipe.loss.target(&mut b, &self.prediction, &index, &types).map_err(request)?;
         let labels = target.label_names();
         let more_nodes = needed_for(b.into_nodes(), [target.loss.clone()].into());
         let mut edit = GraphEdit { more_nodes, more_inputs: target.labels, ..GraphEdit::default() };

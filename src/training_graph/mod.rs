@@ -108,17 +108,19 @@ impl<'a> TrainingGraph<'a> {
         let index = prepared.index(GraphId::Main)?;
         let types = Types::infer(graph, &index);
         let opset = prepared.opset(ONNX_DOMAIN).unwrap_or(1);
-        let mut candidates = recipe.selection.candidates(graph, &index).map_err(request)?;
+        let name = |what| TrainingGraphError::Name { path: path.to_owned(), what };
+        let mut candidates = recipe.selection.candidates(graph, &index).map_err(name)?;
+        let output = recipe.loss.output(model).map_err(name)?;
         // What a batch normalization updates itself has a gradient of zero.
         candidates.retain(|&value| statistics.iter().all(|state| state.name != index.value(value).name));
 
         let mut b = Builder::new(&index, opset, "loss/");
-        let target = recipe.loss.target(&mut b, model, &index, &types).map_err(request)?;
+        let target = recipe.loss.target(&mut b, &output, &index, &types).map_err(request)?;
         let mut edit = GraphEdit { more_nodes: b.into_nodes(), ..GraphEdit::default() };
         let backward_start = graph.nodes().len() + edit.more_nodes.len();
 
         let mut b = Builder::new(&index, opset, "gradient/");
-        let gradients = Backward::new(graph, &index, &types, path).gradients(
+        let gradients = Backward::new(&prepared, graph, &index, &types).gradients(
             &mut b,
             std::slice::from_ref(&target.seed),
             &candidates,
@@ -157,7 +159,6 @@ impl<'a> TrainingGraph<'a> {
             ..edit.into()
         };
         let with_loss = prepared.edited(&edit)?;
-        let (prediction, seed) = (index.value(target.seed.0).name.clone(), target.seed.1);
         let distribution = target.distribution;
         Ok(Self {
             forward: model,
@@ -166,8 +167,8 @@ impl<'a> TrainingGraph<'a> {
             map,
             backward_start,
             backward,
-            seed,
-            prediction,
+            seed: target.seed.1,
+            prediction: output,
             distribution,
             random,
         })

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::autodiff;
-use crate::model::{Graph, Index, Initializer, Producer, TensorType, ValueId, fits};
+use crate::model::{Graph, Index, Initializer, NodeExt, Producer, TensorType, ValueId, fits};
+use crate::proto::NodeProto;
 
 /// What the user says of it: globs on names.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -60,6 +61,13 @@ fn initializers<'a>(graph: &'a Graph, index: &Index) -> impl Iterator<Item = (Va
 fn has_derivative(graph: &Graph, index: &Index, id: ValueId) -> bool {
     let value = index.value(id);
     let is_own = matches!(value.producer, Producer::Initializer(_) | Producer::Input(_));
-    let mut uses = value.consumers.iter();
-    is_own && uses.any(|&(node, slot)| autodiff::is_differentiable(&graph.nodes()[node.0], slot))
+    let mut readers = value.consumers.iter().map(|(node, _)| node).chain(&value.captured_by);
+    is_own && readers.any(|&node| reads_with_derivative(&graph.nodes()[node.0], &value.name))
+}
+
+/// Whether a node, or one in its subgraphs, reads the value of that name where it has a derivative.
+fn reads_with_derivative(node: &NodeProto, name: &str) -> bool {
+    let mut inputs = node.input.iter().enumerate();
+    inputs.any(|(slot, input)| input == name && autodiff::is_differentiable(node, slot))
+        || node.subgraphs().flat_map(|graph| &graph.node).any(|inner| reads_with_derivative(inner, name))
 }

@@ -1,6 +1,6 @@
 use super::distribution::Distribution;
-use super::loss::{Labelled, Loss, Written};
-use crate::model::{Builder, Index, Model, TensorType, Types, ValueId, working_type};
+use super::loss::{Loss, Written};
+use crate::model::{Builder, Dim, Index, Model, TensorType, Types, ValueId, working_type};
 use crate::proto::ValueInfoProto;
 
 /// The loss as it stands in a graph.
@@ -25,58 +25,60 @@ impl Target {
 }
 
 impl Loss {
-    /// Appends the nodes of the loss.
+    /// The output of the forward model that it compares with labels, or that is the loss.
+    ///
+    /// # Errors
+    /// A name that no output has, or several outputs and no name.
+    pub(super) fn output(&self, model: &Model) -> Result<String, String> {
+        let names: Vec<&str> = model.graph().outputs().iter().map(|output| output.name()).collect();
+        let asked = match self {
+            Self::Labelled(labelled) => labelled.prediction.as_deref(),
+            Self::Output(name) => Some(name.as_str()),
+        };
+        match (asked, names.as_slice()) {
+            (Some(name), _) if names.contains(&name) => Ok(name.to_owned()),
+            (Some(name), _) => Err(format!("the model has no output '{name}'; there are: {}", names.join(", "))),
+            (None, [single]) => Ok((*single).to_owned()),
+            (None, _) => Err(format!("which output is the prediction? There are: {}", names.join(", "))),
+        }
+    }
+
+    /// Appends the nodes of the loss, which is computed from this output of the model.
     ///
     /// # Errors
     /// What does not fit the model.
     pub(super) fn target(
         &self,
         b: &mut Builder<'_>,
-        model: &Model,
+        output: &str,
         index: &Index,
         types: &Types,
     ) -> Result<Target, String> {
+        let (value, tensor) = floating_point(output, index, types)?;
         match self {
-            Self::Labelled(labelled) => labelled.target(b, model, index, types),
-            Self::Output(name) => {
-                let (value, tensor) = output(name, model, index, types)?;
-                let elements =
-                    tensor.shape.as_ref().map(|shape| shape.iter().map(|dim| dim.known()).collect::<Vec<_>>());
-                if elements.is_some_and(|sizes| sizes.iter().any(|&size| size != Some(1))) {
-                    return Err(format!("the output '{name}' is no scalar, which a loss has to be"));
+            Self::Labelled(labelled) => {
+                let Written { loss, gradient, inputs, distribution } = labelled.write(b, output, &tensor)?;
+                let new_output = Some(TensorType::scalar(working_type(tensor.elem)));
+                Ok(Target { loss, seed: (value, gradient), labels: inputs, new_output, distribution })
+            }
+            Self::Output(_) => {
+                let sizes = tensor.shape.as_ref().map(|shape| shape.iter().map(Dim::known).collect::<Vec<_>>());
+                if sizes.is_some_and(|sizes| sizes.iter().any(|&size| size != Some(1))) {
+                    return Err(format!("the output '{output}' is no scalar, which a loss has to be"));
                 }
-                let seed = (value, b.filled_like(name, 1.0, tensor.elem));
-                Ok(Target { loss: name.clone(), seed, labels: Vec::new(), new_output: None, distribution: None })
+                let seed = (value, b.filled_like(output, 1.0, tensor.elem));
+                Ok(Target { loss: output.to_owned(), seed, labels: Vec::new(), new_output: None, distribution: None })
             }
         }
     }
 }
 
-impl Labelled {
-    fn target(&self, b: &mut Builder<'_>, model: &Model, index: &Index, types: &Types) -> Result<Target, String> {
-        let names: Vec<&str> = model.graph().outputs().iter().map(|output| output.name()).collect();
-        let name = match (self.prediction.as_deref(), names.as_slice()) {
-            (Some(name), _) => name,
-            (None, [single]) => single,
-            (None, _) => return Err(format!("which output is the prediction? There are: {}", names.join(", "))),
-        };
-        let (value, tensor) = output(name, model, index, types)?;
-        let Written { loss, gradient, inputs, distribution } = self.write(b, name, &tensor)?;
-        let new_output = Some(TensorType::scalar(working_type(tensor.elem)));
-        Ok(Target { loss, seed: (value, gradient), labels: inputs, new_output, distribution })
-    }
-}
-
-/// A floating-point output of the forward model.
-fn output(name: &str, model: &Model, index: &Index, types: &Types) -> Result<(ValueId, TensorType), String> {
-    let outputs = model.graph().outputs();
-    let value = index.find(name).filter(|_| outputs.iter().any(|output| output.name() == name)).ok_or_else(|| {
-        let names: Vec<&str> = outputs.iter().map(|output| output.name()).collect();
-        format!("the model has no output '{name}'; there are: {}", names.join(", "))
-    })?;
+/// An output of the forward model, which holds floating-point numbers.
+fn floating_point(output: &str, index: &Index, types: &Types) -> Result<(ValueId, TensorType), String> {
+    let value = index.find(output).ok_or_else(|| format!("nothing gives the output '{output}'"))?;
     let tensor = TensorType { elem: types.elem(value).unwrap_or(0), shape: types.shape(value).map(<[_]>::to_vec) };
     if !tensor.is_float() {
-        return Err(format!("the output '{name}' does not hold floating-point numbers"));
+        return Err(format!("the output '{output}' does not hold floating-point numbers"));
     }
     Ok((value, tensor))
 }

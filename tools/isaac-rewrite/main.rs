@@ -17,7 +17,7 @@ use isaac::weights::{Weights, WeightsError};
 mod options;
 mod table;
 
-use options::conditioning::{MethodName, is_usage};
+use options::conditioning::{MethodName, is_usage, is_usage_of_forward};
 use options::{Conditioning, Objective};
 use table::Table;
 
@@ -58,7 +58,11 @@ struct Arguments {
     #[arg(long, value_name = "N")]
     expect: Option<usize>,
     /// Put the tensors of a .safetensors, .npz or .npy file in the place of the model's initializers of the same names, and do nothing else.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "loss", "loss_output"])]
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["lambda", "lambda_g", "Conditioning", "list", "batch", "explain", "json", "expect", "Objective", "update_out", "eval_out"]
+    )]
     weights: Option<PathBuf>,
     #[command(flatten)]
     objective: Objective,
@@ -99,10 +103,10 @@ impl Failure {
         match self {
             Self::Usage(_) => true,
             Self::Rewrite(error) => is_usage(error),
+            Self::TrainingGraph(error) => is_usage_of_forward(error),
             Self::Model(_)
             | Self::Autodiff(_)
             | Self::Optimizer(_)
-            | Self::TrainingGraph(_)
             | Self::Upgrade(_)
             | Self::Weights(_)
             | Self::Print(_) => false,
@@ -176,13 +180,13 @@ fn train(arguments: &Arguments, model: &Model, recipe: &Recipe) -> Result<ExitCo
     let damping = Damping { lambda_a: arguments.lambda, lambda_g: arguments.lambda_g };
     arguments.finish(&analysis, &chosen, Kind::Forward, |output| {
         let edit = graph.conditioned(&chosen, arguments.conditioning.method().into(), damping)?;
-        if let Some(path) = &arguments.eval_out {
-            model.save(&graph.evaluation(recipe)?, path)?;
-        }
-        if let Some((path, update)) = &separate {
-            graph.separate_update(update)?.save(&Edit::default(), path)?;
-        }
-        Ok(graph.model().save(&edit, output)?)
+        let evaluation = arguments.eval_out.as_ref().map(|_| graph.evaluation(recipe)).transpose()?;
+        let update = separate.map(|(_, update)| graph.separate_update(update)).transpose()?;
+        let unchanged = Edit::default();
+        let mut files = vec![(graph.model(), &edit, output)];
+        files.extend(arguments.eval_out.as_deref().zip(evaluation.as_ref()).map(|(path, edit)| (model, edit, path)));
+        files.extend(separate.zip(update.as_ref()).map(|((path, _), update)| (update, &unchanged, path)));
+        Ok(Model::save_all(&files)?)
     })
 }
 
@@ -190,6 +194,10 @@ impl Arguments {
     fn check(&self) -> Result<(), Failure> {
         if self.batch.is_some() && !self.list {
             return Err(Failure::Usage("--batch belongs to --list".into()));
+        }
+        let files: Vec<&PathBuf> = [&self.output, &self.eval_out, &self.update_out].into_iter().flatten().collect();
+        if (1..files.len()).any(|at| files[..at].contains(&files[at])) {
+            return Err(Failure::Usage("OUT, --eval-out and --update-out are different files".into()));
         }
         if self.lambda_g.is_finite() && self.conditioning.method() != MethodName::Zeta {
             return Err(Failure::Usage("--lambda-g belongs to --method zeta; kfac has one damping, --lambda".into()));

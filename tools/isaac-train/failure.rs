@@ -49,6 +49,7 @@ impl Failure {
         match self {
             Self::Usage(_) => true,
             Self::Rewrite(error) => conditioning::is_usage(error),
+            Self::TrainingGraph(error) => conditioning::is_usage_of_forward(error),
             _ => false,
         }
     }

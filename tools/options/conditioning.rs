@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use isaac::rewrite::{Analysis, Choice, Chosen, Reason, RewriteError, Selector};
-use isaac::training_graph::Method;
+use isaac::training_graph::{Method, TrainingGraphError};
 
 /// Options that say which layers are conditioned, and how.
 #[derive(Args)]
@@ -69,9 +69,18 @@ impl Conditioning {
     }
 }
 
-/// Whether another command line would help against a refusal to rewrite.
+/// Whether another command line would help against a refusal to rewrite: it names what is not there.
 pub(crate) fn is_usage(error: &RewriteError) -> bool {
     matches!(error, RewriteError::Select(_) | RewriteError::UnknownParameter { .. })
+}
+
+/// The same of a refusal to make a training graph.
+pub(crate) fn is_usage_of_forward(error: &TrainingGraphError) -> bool {
+    match error {
+        TrainingGraphError::Name { .. } => true,
+        TrainingGraphError::Rewrite(error) => is_usage(error),
+        _ => false,
+    }
 }
 
 fn reason(text: &str) -> Result<Reason, String> {

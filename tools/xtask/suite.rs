@@ -98,7 +98,11 @@ pub(crate) fn steps() -> Vec<Step> {
             ..Step::pytest("forward", "training graphs from forward models", environment)
         });
     }
-    steps.push(Step::pytest("train", "isaac-train in the newest stock runtime", Environment::StockNewest));
+    steps.push(Step {
+        environments: vec![Environment::StockNewest, Environment::StockOldest],
+        command: Box::new(|| train_tests("train")),
+        ..Step::pytest("train", "isaac-train in the newest stock runtime", Environment::StockNewest)
+    });
     steps.push(Step::pytest("training", "training with ONNX Runtime's training API", Environment::Training));
     steps.push(Step {
         environments: vec![Environment::StockNewest, Environment::Training],
@@ -136,6 +140,7 @@ pub(crate) fn steps() -> Vec<Step> {
     });
     steps.push(Step {
         name: "train-tract".to_owned(),
+        environments: vec![Environment::StockNewest, Environment::StockOldest],
         command: Box::new(train_in_tract),
         ..Step::pytest("train", "isaac-train in the embedded runtime", Environment::StockNewest)
     });
@@ -191,9 +196,16 @@ fn train_in_tract() -> Result<Command, String> {
         "--bin",
         "isaac-train",
     ]))?;
-    let mut command = pytest("train/test_numbers.py", Environment::StockNewest)?;
-    command.arg("tests/python/train/test_resuming.py");
+    let mut command = train_tests("train/test_numbers.py")?;
+    command.args(["tests/python/train/test_resuming.py", "tests/python/train/test_runtimes.py"]);
     command.env("ISAAC_RUNTIME", "tract");
+    Ok(command)
+}
+
+/// Tests of isaac-train, some of which compare with the oldest runtime.
+fn train_tests(what: &'static str) -> Result<Command, String> {
+    let mut command = pytest(what, Environment::StockNewest)?;
+    command.env("ISAAC_OTHER_PYTHON", Environment::StockOldest.python());
     Ok(command)
 }
 

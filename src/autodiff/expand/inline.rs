@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::condition;
 use super::scene::Scene;
 use crate::autodiff::step::Refusal;
 use crate::model::{Builder, NodeExt};
@@ -11,26 +10,50 @@ use crate::proto::{AttributeProto, FunctionProto, GraphProto, NodeProto};
 
 /// The nodes of the branch that an If takes, where its condition is known.
 pub(super) fn branch(scene: &Scene<'_>, node: &NodeProto) -> Result<Vec<NodeProto>, Refusal> {
-    let condition = scene.index.input(node, 0).and_then(|value| condition::truth(scene, value));
-    let taken = if condition.ok_or("its condition is not constant")? { "then_branch" } else { "else_branch" };
-    let graph = NodeExt::attribute(node, taken).and_then(|attribute| attribute.g.as_ref());
-    let graph = graph.ok_or_else(|| format!("it has no {taken}"))?;
-    if graph.output.len() != node.output.len() {
-        return Err(format!("it has {} outputs, its {taken} {}", node.output.len(), graph.output.len()));
+    // Exporters compare sizes that are known.
+    let condition = scene.truth(node, 0).ok_or("its condition is not constant")?;
+    let taken = if condition { "then_branch" } else { "else_branch" };
+    let mut builder = scene.builder(node);
+    let outputs = subgraph(&mut builder, node, taken, &[])?;
+    if outputs.len() != node.output.len() {
+        return Err(format!("it has {} outputs, its {taken} {}", node.output.len(), outputs.len()));
+    }
+    give(&mut builder, &outputs, node);
+    Ok(builder.into_nodes())
+}
+
+/// Appends the nodes of a graph that is an attribute of `node`, fed with `inputs`, and returns its outputs.
+pub(in crate::autodiff) fn subgraph(
+    builder: &mut Builder<'_>,
+    node: &NodeProto,
+    attribute: &str,
+    inputs: &[String],
+) -> Result<Vec<String>, Refusal> {
+    let graph = NodeExt::attribute(node, attribute).and_then(|attribute| attribute.g.as_ref());
+    let graph = graph.ok_or_else(|| format!("it has no {attribute}"))?;
+    if graph.input.len() != inputs.len() {
+        return Err(format!("its {attribute} has {} inputs and is fed {}", graph.input.len(), inputs.len()));
     }
     let is_external = |data_location: i32| data_location == DataLocation::External as i32;
     if !graph.sparse_initializer.is_empty() || graph.initializer.iter().any(|t| is_external(t.data_location() as i32)) {
-        return Err(format!("sparse or external initializers in its {taken}"));
+        return Err(format!("sparse or external initializers in its {attribute}"));
     }
-    let mut builder = scene.builder(node);
     let mut body = Body::default();
+    for (info, given) in graph.input.iter().zip(inputs) {
+        body.names.insert(info.name(), given.clone());
+    }
     for tensor in &graph.initializer {
         let name = builder.constant(tensor.clone());
         body.names.insert(tensor.name(), name);
     }
-    let outputs: Vec<&str> = graph.output.iter().map(|output| output.name()).collect();
-    body.append(&mut builder, &graph.node, &outputs, node);
-    Ok(builder.into_nodes())
+    Ok(body.append(builder, &graph.node, graph.output.iter().map(|output| output.name()), node))
+}
+
+/// Gives the results of `node` these values.
+pub(super) fn give(builder: &mut Builder<'_>, values: &[String], node: &NodeProto) {
+    for (value, result) in values.iter().zip(&node.output).filter(|(_, result)| !result.is_empty()) {
+        builder.name(value, result);
+    }
 }
 
 /// The nodes of a function that a node calls.
@@ -46,8 +69,8 @@ pub(super) fn call(scene: &Scene<'_>, node: &NodeProto, function: &FunctionProto
     for given in &node.attribute {
         body.attributes.insert(given.name(), given);
     }
-    let outputs: Vec<&str> = function.output.iter().map(String::as_str).collect();
-    body.append(&mut builder, &function.node, &outputs, node);
+    let outputs = body.append(&mut builder, &function.node, function.output.iter().map(String::as_str), node);
+    give(&mut builder, &outputs, node);
     builder.into_nodes()
 }
 
@@ -61,14 +84,20 @@ struct Body<'a> {
 }
 
 impl<'a> Body<'a> {
-    /// Appends the nodes of the body; its `outputs` get the names of the results of `node`.
-    fn append(mut self, builder: &mut Builder<'_>, nodes: &'a [NodeProto], outputs: &[&str], node: &NodeProto) {
+    /// Appends the nodes of the body of `caller`, and returns what its `outputs` are called.
+    fn append(
+        mut self,
+        builder: &mut Builder<'_>,
+        nodes: &'a [NodeProto],
+        outputs: impl Iterator<Item = &'a str>,
+        caller: &NodeProto,
+    ) -> Vec<String> {
         for name in nodes.iter().flat_map(|node| &node.output).filter(|name| !name.is_empty()) {
             let fresh = builder.fresh(name);
             self.names.insert(name, fresh);
         }
         let caller =
-            [node.name()].into_iter().chain(node.output.iter().map(String::as_str)).find(|name| !name.is_empty());
+            [caller.name()].into_iter().chain(caller.output.iter().map(String::as_str)).find(|name| !name.is_empty());
         for inner in nodes {
             let mut inner = inner.clone();
             self.rename(&mut inner, &BTreeSet::new());
@@ -78,9 +107,7 @@ impl<'a> Body<'a> {
             }
             builder.push(inner);
         }
-        for (output, result) in outputs.iter().zip(&node.output).filter(|(_, result)| !result.is_empty()) {
-            builder.name(&self.name(output), result);
-        }
+        outputs.map(|output| self.name(output)).collect()
     }
 
     fn name(&self, name: &str) -> String {

@@ -1,12 +1,15 @@
 //! Operators that are made of others, written out: what a backward pass needs of them are their intermediate values.
 //!
-//! Calls of the model's functions and Ifs whose condition is known give way to the nodes in them; sequences of tensors whose
-//! elements are known, to the elements; recurrent networks of a known number of steps and Attention, to the operators
-//! that their specifications are written in; an Einsum that is a product of matrices, to that product. What cannot be written out stays, and is refused only if a gradient has to go through it.
+//! Calls of the model's functions and Ifs whose condition is known give way to the nodes in them, Loops and Scans of a known number of
+//! iterations to as many copies of their body; sequences of tensors whose elements are known, to the elements; recurrent networks of a known
+//! number of steps, Attention and other operators of many, to the operators that their specifications are written in; an Einsum that is a product
+//! of matrices, to that product. What cannot be written out stays, and is refused only if a gradient has to go through it.
 
 mod attention;
-mod condition;
+mod gated;
 mod inline;
+mod linear_attention;
+mod loops;
 mod product;
 mod recurrent;
 mod scene;
@@ -14,6 +17,7 @@ mod sequence;
 
 use std::collections::BTreeMap;
 
+pub(super) use self::inline::subgraph;
 use self::scene::Scene;
 use super::error::AutodiffError;
 use super::step::Refusal;
@@ -34,25 +38,25 @@ pub(super) type Replaced = BTreeMap<usize, Vec<NodeProto>>;
 /// # Errors
 /// A graph that cannot be executed, or that would get too large.
 pub fn expanded(model: &Model) -> Result<Option<Edit>, AutodiffError> {
-    let (replaced, _) = replaced(model)?;
-    Ok((!replaced.is_empty()).then(|| edit(replaced)))
+    let (replaced, _) = replaced(model, GraphId::Main)?;
+    Ok((!replaced.is_empty()).then(|| edit(GraphId::Main, replaced)))
 }
 
-/// The same as what takes the place of each node, and the model that it gives; `None` if that is the same.
-pub(super) fn replaced(model: &Model) -> Result<(Replaced, Option<Model>), AutodiffError> {
-    let count = model.graph().nodes().len();
+/// What takes the place of each node of one of a model's graphs, and the model that it gives; `None` if that is the same.
+pub(super) fn replaced(model: &Model, id: GraphId) -> Result<(Replaced, Option<Model>), AutodiffError> {
+    let count = model.graph_of(id).nodes().len();
     let mut replaced = Replaced::new();
     let mut current = None;
     for _ in 0..MAX_ROUNDS {
         let now: &Model = current.as_ref().unwrap_or(model);
-        let next = round(now)?;
+        let next = round(now, id)?;
         if next.is_empty() {
             return Ok((replaced, current));
         }
-        if next.values().map(Vec::len).sum::<usize>() + now.graph().nodes().len() > MAX_NODES {
+        if next.values().map(Vec::len).sum::<usize>() + now.graph_of(id).nodes().len() > MAX_NODES {
             return Err(too_large(model, &format!("gives more than {MAX_NODES} nodes")));
         }
-        let edited = now.edited(&edit(next.clone()))?;
+        let edited = now.edited(&edit(id, next.clone()))?;
         replaced = followed_by(replaced, next, count);
         current = Some(edited);
     }
@@ -66,9 +70,9 @@ fn too_large(model: &Model, how: &str) -> AutodiffError {
     }
 }
 
-/// An edit of the main graph.
-pub(super) fn edit(replaced: Replaced) -> Edit {
-    GraphEdit { nodes: replaced, ..GraphEdit::default() }.into()
+/// An edit of one graph.
+pub(super) fn edit(id: GraphId, replaced: Replaced) -> Edit {
+    Edit { graphs: [(id, GraphEdit { nodes: replaced, ..GraphEdit::default() })].into(), ..Edit::default() }
 }
 
 /// Two replacements one after the other, as one: `next` counts positions in what `first` makes of a graph with `count` nodes.
@@ -97,17 +101,22 @@ pub(super) fn followed_by(mut first: Replaced, mut next: Replaced, count: usize)
     both
 }
 
-/// What can be written out at once.
-fn round(model: &Model) -> Result<Replaced, AutodiffError> {
-    let graph = model.graph();
-    let index = model.index(GraphId::Main)?;
+/// What can be written out at once; more than [`MAX_NODES`] nodes are not all of it.
+fn round(model: &Model, id: GraphId) -> Result<Replaced, AutodiffError> {
+    let graph = model.graph_of(id);
+    let index = model.index(id)?;
     let types = Types::infer(graph, &index);
     let opset = model.opset(ONNX_DOMAIN).unwrap_or(1);
     let scene = Scene { graph, index: &index, types: &types, functions: model.functions(), opset };
     let mut replaced = sequence::resolved(&scene);
+    let mut count = 0;
     for (at, node) in graph.nodes().iter().enumerate() {
         if let Some(Ok(nodes)) = expansion(&scene, node) {
+            count += nodes.len();
             replaced.insert(at, nodes);
+        }
+        if count > MAX_NODES {
+            break;
         }
     }
     Ok(replaced)
@@ -121,8 +130,13 @@ fn expansion(scene: &Scene<'_>, node: &NodeProto) -> Option<Result<Vec<NodeProto
     let expand: fn(&Scene<'_>, &NodeProto) -> Result<Vec<NodeProto>, Refusal> = match node.op_type() {
         _ if !node.is_standard() => return None,
         "If" => inline::branch,
+        "Loop" => loops::repeated,
+        "Scan" => loops::scanned,
         "RNN" | "GRU" | "LSTM" => recurrent::unrolled,
         "Attention" => attention::written_out,
+        "Swish" | "SwiGLU" => gated::written_out,
+        "CausalConvWithState" => linear_attention::causal_convolution,
+        "LinearAttention" => linear_attention::linear_attention,
         "Einsum" => product::of_matrices,
         _ => return None,
     };
@@ -134,7 +148,6 @@ pub(super) fn why_not(graph: &Graph, index: &Index, types: &Types, opset: i64, n
     let scene = Scene { graph, index, types, functions: &[], opset };
     match (expansion(&scene, node), node.op_type()) {
         (Some(Err(why)), _) => why,
-        (_, "Loop" | "Scan") => "how often it runs its body depends on the data".into(),
         (_, op_type) if sequence::is_of_sequences(op_type) => {
             "the elements of its sequence, or where it takes them, cannot be told".into()
         }

@@ -55,6 +55,14 @@ impl<'a> Scene<'a> {
         self.graph.constant_ints(self.index, value).or_else(|| self.types.ints(value))
     }
 
+    /// The value of a boolean scalar input, where it can be told.
+    pub(super) fn truth(&self, node: &NodeProto, slot: usize) -> Option<bool> {
+        match self.types.content(self.index.input(node, slot)?)? {
+            [truth] => truth.known().map(|truth| truth != 0),
+            _ => None,
+        }
+    }
+
     /// The element type of an input (`TensorProto.DataType`); float where it cannot be told.
     pub(super) fn elem(&self, node: &NodeProto, slot: usize) -> i32 {
         self.index.input(node, slot).and_then(|value| self.types.elem(value)).unwrap_or(1)

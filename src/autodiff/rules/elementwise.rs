@@ -20,6 +20,7 @@ pub(super) const RULES: &[(&str, Rule)] = &[
     ("Softsign", all(softsign)),
     ("LeakyRelu", all(leaky_relu)),
     ("ThresholdedRelu", all(thresholded_relu)),
+    ("Shrink", all(shrink)),
     ("Elu", all(elu)),
     ("Celu", all(celu)),
     ("Selu", all(selu)),
@@ -209,6 +210,14 @@ fn thresholded_relu(s: &mut Step<'_, '_>) -> Done {
     let (zero, alpha) = (s.scalar(0.0), s.scalar(attribute(s, "alpha", 1.0)));
     let above = s.b.op("Greater", &[s.x(0), &alpha]);
     masked(s, &above, &zero)
+}
+
+/// 0 from -lambd to lambd, and x moved by a bias beyond.
+fn shrink(s: &mut Step<'_, '_>) -> Done {
+    let (zero, lambda) = (s.scalar(0.0), s.scalar(attribute(s, "lambd", 0.5)));
+    let size = s.b.op("Abs", &[s.x(0)]);
+    let beyond = s.b.op("Greater", &[&size, &lambda]);
+    masked(s, &beyond, &zero)
 }
 
 /// Below 0, y = scale · α (eˣᐟᶜ - 1), of which the slope is (y + scale · α) / c; above, the slope is `scale`.

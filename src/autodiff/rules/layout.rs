@@ -249,9 +249,10 @@ fn dropout(s: &mut Step<'_, '_>) -> Done {
     Ok(())
 }
 
+/// Newer operator sets give it the modes of DepthToSpace, which is its inverse in each.
 fn space_to_depth(s: &mut Step<'_, '_>) -> Done {
-    let size = s.node.int("blocksize", 1);
-    let gradient = s.b.with("DepthToSpace", &[&s.dy()], |node| node.with_int("blocksize", size));
+    let attribute = s.node.attribute.clone();
+    let gradient = s.b.with("DepthToSpace", &[&s.dy()], |node| NodeProto { attribute, ..node });
     s.give(0, gradient);
     Ok(())
 }

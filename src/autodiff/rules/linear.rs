@@ -6,7 +6,8 @@ use crate::autodiff::step::{Refusal, Step};
 use crate::model::{Dim, NodeExt};
 use crate::proto::{AttributeProto, NodeProto, TensorProto};
 
-pub(super) const RULES: &[(&str, Rule)] = &[("Pad", first(3, pad)), ("Resize", first(1, resize))];
+pub(super) const RULES: &[(&str, Rule)] =
+    &[("Pad", first(3, pad)), ("CenterCropPad", first(1, center_crop_pad)), ("Resize", first(1, resize))];
 
 type Done = Result<(), Refusal>;
 
@@ -90,6 +91,25 @@ fn unpadded(s: &mut Step<'_, '_>, dy: &str) -> Result<String, Refusal> {
     let ends: Vec<i64> = ends.iter().map(|&pad| if pad == 0 { i64::MAX } else { -pad }).collect();
     let [starts, ends, axes] = [starts, &ends, &axes].map(|list| s.b.ints(list));
     Ok(s.b.op("Slice", &[dy, &starts, &ends, &axes]))
+}
+
+/// The same operator back to the input's sizes: it crops what it padded, and the other way round.
+fn center_crop_pad(s: &mut Step<'_, '_>) -> Done {
+    let mut sizes = s.b.op("Shape", &[s.x(0)]);
+    let axes = s.node.ints("axes").map(<[i64]>::to_vec);
+    if let Some(axes) = &axes {
+        let rank = s.need_rank(0)?;
+        let axes: Vec<i64> =
+            axes.iter().map(|&axis| Ok(Step::axis(axis, rank)? as i64)).collect::<Result<_, Refusal>>()?;
+        let axes = s.b.ints(&axes);
+        sizes = s.b.op("Gather", &[&sizes, &axes]);
+    }
+    let gradient = s.b.with("CenterCropPad", &[&s.dy(), &sizes], |node| match &axes {
+        Some(axes) => node.with_ints("axes", axes),
+        None => node,
+    });
+    s.give(0, gradient);
+    Ok(())
 }
 
 /// Pads before and after each of some axes.

@@ -3,8 +3,12 @@
 use super::{Rule, all};
 use crate::autodiff::step::{Refusal, Step};
 use crate::model::{Dim, NodeExt};
+use crate::proto::TensorProto;
 
-pub(super) const RULES: &[(&str, Rule)] = &[("MatMul", all(matmul)), ("Gemm", all(gemm))];
+pub(super) const RULES: &[(&str, Rule)] = &[("MatMul", all(matmul)), ("Gemm", all(gemm)), ("Det", all(det))];
+
+/// The minors of larger matrices would fill the memory.
+const MAX_MINORS: u64 = 32;
 
 /// Y = A B, over stacks of matrices: dA = dY Bᵀ, dB = Aᵀ dY, summed over the axes along which a stack is repeated.
 ///
@@ -132,5 +136,38 @@ fn gemm(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
         };
         s.give_broadcast(2, gradient)?;
     }
+    Ok(())
+}
+
+/// dX = dy times the cofactors: the determinant without a row and a column, with the sign of a chessboard. Exact for singular matrices, too.
+fn det(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
+    let size = s.shape(0).and_then(|shape| shape.last()?.known()).ok_or("the size of its matrices is not known")?;
+    if size > MAX_MINORS {
+        return Err(format!(
+            "its gradient is written out for matrices of up to {MAX_MINORS} rows, and these have {size}"
+        ));
+    }
+    let size = size as i64;
+    let dy = s.b.unsqueeze(&s.dy(), &[-2, -1]);
+    if size < 2 {
+        s.give(0, dy);
+        return Ok(());
+    }
+    let rank = s.need_rank(0)? as i64;
+    // [..., row left out, its rows, column left out, its columns]
+    let others: Vec<i64> = (0..size).flat_map(|at| (0..size).filter(move |&other| other != at)).collect();
+    let others = s.b.constant(TensorProto { dims: vec![size, size - 1], ..TensorProto::of_ints(&others) });
+    let rows = s.b.with("Gather", &[s.x(0), &others], |node| node.with_int("axis", rank - 2));
+    let minors = s.b.with("Gather", &[&rows, &others], |node| node.with_int("axis", rank));
+    let order: Vec<i64> = (0..rank - 1).chain([rank, rank - 1, rank + 1]).collect();
+    let minors = s.b.transpose(&minors, &order);
+    let minors = s.b.op("Det", &[&minors]);
+    let signs: Vec<f64> =
+        (0..size * size).map(|at| if (at / size + at % size) % 2 == 0 { 1.0 } else { -1.0 }).collect();
+    let elem = s.elem(0);
+    let signs = s.b.constant(TensorProto::of_floats(&signs, &[size, size], elem));
+    let cofactors = s.b.op("Mul", &[&minors, &signs]);
+    let gradient = s.b.op("Mul", &[&dy, &cofactors]);
+    s.give(0, gradient);
     Ok(())
 }

@@ -17,6 +17,7 @@ mod normalization;
 mod pooling;
 mod reduce;
 mod rotary;
+mod sampling;
 mod scatter;
 mod softmax;
 mod window;
@@ -75,6 +76,7 @@ const RULES: &[&[(&str, Rule)]] = &[
     pooling::RULES,
     reduce::RULES,
     rotary::RULES,
+    sampling::RULES,
     scatter::RULES,
     softmax::RULES,
 ];

@@ -2,13 +2,18 @@
 
 use super::gather::adding;
 use super::window::{Window, each_channel};
-use super::{Rule, all};
+use super::{Rule, all, first};
 use crate::autodiff::step::{Refusal, Step};
 use crate::model::NodeExt;
 use crate::proto::{NodeProto, TensorProto};
 
-pub(super) const RULES: &[(&str, Rule)] =
-    &[("MaxPool", all(max)), ("AveragePool", all(average)), ("LpPool", all(lp)), ("GlobalLpPool", all(global_lp))];
+pub(super) const RULES: &[(&str, Rule)] = &[
+    ("MaxPool", all(max)),
+    ("MaxUnpool", first(1, unpool)),
+    ("AveragePool", all(average)),
+    ("LpPool", all(lp)),
+    ("GlobalLpPool", all(global_lp)),
+];
 
 type Done = Result<(), Refusal>;
 
@@ -41,6 +46,19 @@ fn scattered(s: &mut Step<'_, '_>) -> String {
     let elem = s.elem(0);
     let zeros = s.b.filled(&size, 0.0, elem);
     s.b.with("ScatterElements", &[&zeros, &places, &dy], |node| adding(node.with_int("axis", 0)))
+}
+
+/// dy at the places, which count through the whole tensor.
+fn unpool(s: &mut Step<'_, '_>) -> Done {
+    if s.has(2) {
+        return Err("with output_shape, releases disagree whether its places count through that shape".into());
+    }
+    let flat = s.b.ints(&[-1]);
+    let [places, dy] = [s.x(1), s.dy().as_str()].map(|value| s.b.op("Reshape", &[value, &flat]));
+    let taken = s.b.op("GatherElements", &[&dy, &places]);
+    let gradient = s.b.reshape_like(&taken, s.x(0));
+    s.give(0, gradient);
+    Ok(())
 }
 
 /// Before opset 16 no scatter adds: dy goes to the first largest of the elements that a window sees.

@@ -3,6 +3,7 @@
 use super::{Rule, all, first};
 use crate::autodiff::step::{Refusal, Step};
 use crate::model::{Dim, NodeExt};
+use crate::proto::NodeProto;
 
 pub(super) const RULES: &[(&str, Rule)] = &[
     ("ReduceSum", first(1, sum)),
@@ -132,13 +133,36 @@ fn log_sum_exp(s: &mut Step<'_, '_>) -> Done {
     Ok(())
 }
 
-/// y = Π x: dx = dy · y / x, for x without zeros.
+/// y = Π x: dx is dy times the product of the others, which is 0 if one of them is.
 fn prod(s: &mut Step<'_, '_>) -> Done {
-    let product = s.b.op("Mul", &[&s.dy(), s.y(0)]);
-    let kept = kept(s, &product);
-    let gradient = s.b.op("Div", &[&kept, s.x(0)]);
+    let (zero, one) = (s.scalar(0.0), s.scalar(1.0));
+    let elem = s.elem(0);
+    let is_zero = s.b.op("Equal", &[s.x(0), &zero]);
+    let safe = s.b.op("Where", &[&is_zero, &one, s.x(0)]);
+    let attribute = s.node.attribute.clone();
+    let inputs = if s.has(1) { vec![safe.as_str(), s.x(1)] } else { vec![safe.as_str()] };
+    let product = s.b.with("ReduceProd", &inputs, |node| NodeProto { attribute, ..node });
+    let product = kept(s, &product);
+    let others = s.b.op("Div", &[&product, &safe]);
+    let own = s.b.cast(&is_zero, elem);
+    let zeros = sum_of_group(s, &own, axes(s));
+    let zeros_among_others = s.b.op("Greater", &[&zeros, &own]);
+    let slope = s.b.op("Where", &[&zeros_among_others, &zero, &others]);
+    let dy = s.dy();
+    let dy = kept(s, &dy);
+    let gradient = s.b.op("Mul", &[&dy, &slope]);
     s.give(0, gradient);
     Ok(())
+}
+
+/// The sum of the elements that go into one of the result, with the reduced axes kept as ones.
+fn sum_of_group(s: &mut Step<'_, '_>, value: &str, axes: Axes) -> String {
+    match axes {
+        Axes::All => s.b.op("ReduceSum", &[value]),
+        Axes::List(axes) if axes.is_empty() => value.to_owned(),
+        Axes::List(axes) => s.b.sum(value, &axes, true),
+        Axes::Input => s.b.op("ReduceSum", &[value, s.x(1)]),
+    }
 }
 
 /// The gradient goes to the elements that have the extreme value, in equal shares.
@@ -158,11 +182,7 @@ fn share_among_extremes(s: &mut Step<'_, '_>, y: &str, dy: &str, axes: Axes) -> 
     let elem = s.elem(0).into();
     let is_chosen = s.b.op("Equal", &[s.x(0), y]);
     let chosen = s.b.with("Cast", &[&is_chosen], |node| node.with_int("to", elem));
-    let count = match axes {
-        Axes::All => s.b.op("ReduceSum", &[&chosen]),
-        Axes::List(axes) => s.b.sum(&chosen, &axes, true),
-        Axes::Input => s.b.op("ReduceSum", &[&chosen, s.x(1)]),
-    };
+    let count = sum_of_group(s, &chosen, axes);
     let share = s.b.op("Div", &[dy, &count]);
     let gradient = s.b.op("Mul", &[&chosen, &share]);
     s.give(0, gradient);

@@ -1,16 +1,20 @@
 //! Elements put at indices, and sums and selections along an axis.
 
 use super::gather::{adding, zeros};
+use super::linear::{places, selection};
 use super::{Rule, all, first};
 use crate::autodiff::step::{Refusal, Step};
 use crate::model::NodeExt;
 use crate::proto::NodeProto;
+use crate::proto::tensor_proto::DataType;
 
 pub(super) const RULES: &[(&str, Rule)] = &[
     ("ScatterND", all(scatter)),
     ("ScatterElements", all(scatter)),
     ("TopK", first(1, top_k)),
+    ("TensorScatter", first(2, tensor_scatter)),
     ("CumSum", first(1, cumulative_sum)),
+    ("CumProd", first(1, cumulative_product)),
     ("Compress", first(1, compress)),
 ];
 
@@ -145,6 +149,69 @@ fn cumulative_sum(s: &mut Step<'_, '_>) -> Done {
         node.with_int("exclusive", exclusive).with_int("reverse", i64::from(reverse == 0))
     });
     s.give(0, gradient);
+    Ok(())
+}
+
+/// yᵢ is the product of those x that it is over, so dxₖ is the sum over the i with xₖ in their product of dyᵢ times the others: the product with 1 in
+/// the place of xₖ. That holds for zeros, too. In front of the axis goes one for k.
+fn cumulative_product(s: &mut Step<'_, '_>) -> Done {
+    let rank = s.need_rank(0)?;
+    let [axis] = s.ints("", 1).ok_or("its axis is not constant")?[..] else { return Err("it has not one axis".into()) };
+    let axis = Step::axis(axis, rank)?;
+    let attribute = s.node.attribute.clone();
+    let again = |s: &mut Step<'_, '_>, op_type: &str, value: &str, axis: i64| {
+        let axis = s.b.int(axis);
+        s.b.with(op_type, &[value, &axis], |node| NodeProto { attribute: attribute.clone(), ..node })
+    };
+    let places = places(s, axis);
+    let own = selection(s, &places, &places);
+    let is_in = again(s, "CumSum", &own, 1);
+    // [size, size, 1, …]
+    let behind: Vec<i64> = (0..(rank - axis - 1) as i64).map(|at| at + 2).collect();
+    let [own, is_in] =
+        [own, is_in].map(|matrix| if behind.is_empty() { matrix } else { s.b.unsqueeze(&matrix, &behind) });
+    let [x, dy] = [s.x(0), s.dy().as_str()].map(|value| s.b.unsqueeze(value, &[axis as i64]));
+    let is_own = s.b.cast(&own, DataType::Bool as i32);
+    let one = s.scalar(1.0);
+    let others = s.b.op("Where", &[&is_own, &one, &x]);
+    let products = again(s, "CumProd", &others, axis as i64 + 1);
+    let counted = s.b.op("Mul", &[&products, &is_in]);
+    let terms = s.b.op("Mul", &[&counted, &dy]);
+    let gradient = s.b.sum(&terms, &[axis as i64 + 1], false);
+    s.give(0, gradient);
+    Ok(())
+}
+
+/// Rows of a cache replaced by updates, from an index on: an update gets the dy of its rows, the cache that of the others.
+fn tensor_scatter(s: &mut Step<'_, '_>) -> Done {
+    let rank = s.need_rank(0)?;
+    let axis = Step::axis(s.node.int("axis", -2), rank)?;
+    let mut rows = s.b.size(s.x(1), axis);
+    rows = s.b.count_up(&rows);
+    let along = |axes: std::ops::Range<usize>| -> Vec<i64> { axes.map(|axis| axis as i64).collect() };
+    if s.has(2) {
+        let starts = s.b.unsqueeze(s.x(2), &[1]);
+        rows = s.b.op("Add", &[&starts, &rows]);
+        let around = along(1..axis).into_iter().chain(along(axis + 1..rank)).collect::<Vec<_>>();
+        rows = if around.is_empty() { rows } else { s.b.unsqueeze(&rows, &around) };
+    } else if axis + 1 < rank {
+        rows = s.b.unsqueeze(&rows, &along(1..rank - axis));
+    }
+    if s.node.string("mode", "linear") == b"circular" {
+        let size = s.b.size(s.x(0), axis);
+        rows = s.b.op("Mod", &[&rows, &size]);
+    }
+    let rows = s.b.expand_like(&rows, s.x(1));
+    let on_axis = |node: NodeProto| node.with_int("axis", axis as i64);
+    if s.wants(0) {
+        let none = s.b.filled_like(s.x(1), 0.0, s.elem(0));
+        let gradient = s.b.with("ScatterElements", &[&s.dy(), &rows, &none], on_axis);
+        s.give(0, gradient);
+    }
+    if s.wants(1) {
+        let gradient = s.b.with("GatherElements", &[&s.dy(), &rows], on_axis);
+        s.give(1, gradient);
+    }
     Ok(())
 }
 

@@ -15,7 +15,7 @@ mod spatial;
 
 pub use element::Element;
 
-use super::{Dim, Graph, Index, NodeExt, NodeId, Producer, ValueId};
+use super::{Dim, Graph, Index, NodeExt, NodeId, Producer, TensorType, ValueId};
 use crate::proto::{NodeProto, tensor_proto::DataType};
 
 const INT64: i32 = DataType::Int64 as i32;
@@ -83,6 +83,10 @@ impl Types {
         for slot in 0..node.output.len() {
             let Some(output) = index.output(node, slot) else { continue };
             let at = output.index();
+            if let Some(tensor) = of_branches(node, slot) {
+                self.elems[at] = self.elems[at].or(Some(tensor.elem));
+                self.shapes[at] = self.shapes[at].take().or(tensor.shape);
+            }
             let elem = if slot > 0 { further_elem(node, elem) } else { elem };
             self.elems[at] = self.elems[at].or(elem);
             if self.shapes[at].is_none() {
@@ -103,6 +107,19 @@ fn has_place_for(shape: Option<&[Dim]>, count: usize) -> bool {
         Some(sizes) => size::product(sizes) == Dim::Known(count as u64),
         None => false,
     }
+}
+
+/// What both branches of an If say of its result `slot`.
+fn of_branches(node: &NodeProto, slot: usize) -> Option<TensorType> {
+    if !node.is_onnx("If") {
+        return None;
+    }
+    let mut branches = node.subgraphs().map(|graph| TensorType::of(graph.output.get(slot)?).filter(|t| t.elem != 0));
+    let (first, second) = (branches.next()??, branches.next()??);
+    let common = |(a, b): (&Dim, &Dim)| if a == b { a.clone() } else { Dim::Unknown };
+    let shape = first.shape.zip(second.shape).filter(|(a, b)| a.len() == b.len());
+    let shape = shape.map(|(a, b)| a.iter().zip(&b).map(common).collect());
+    (first.elem == second.elem).then_some(TensorType { elem: first.elem, shape })
 }
 
 /// The element type of the results behind the first, which is of type `first`.
@@ -247,6 +264,8 @@ impl Call<'_> {
             "Col2Im" => one(self.col2im()),
             "Pad" => one(self.pad()),
             "Resize" => one(self.resize()),
+            "GridSample" => one(self.grid_sample()),
+            "Det" => one(self.shape(0).and_then(|shape| Some(shape.get(..shape.len().checked_sub(2)?)?.to_vec()))),
             "DepthToSpace" => one(self.blocks(true)),
             "SpaceToDepth" => one(self.blocks(false)),
             op if lists(KEEP_SHAPE, op) || lists(MICROSOFT, op) => one(first()),
@@ -299,8 +318,8 @@ impl Call<'_> {
 const KEEP_SHAPE: &str = "Identity Cast CastLike Relu Tanh Sigmoid Exp Log Sqrt Neg Abs Erf Gelu Softmax LogSoftmax Clip \
      Reciprocal Floor Ceil Sign Not Elu Selu LeakyRelu HardSigmoid HardSwish Softplus Softsign Mish Celu \
      ThresholdedRelu Sin Cos Tan Sinh Cosh Asin Acos Atan IsNaN IsInf Round Hardmax Trilu CumSum EyeLike Bernoulli \
-     RandomNormalLike RandomUniformLike ScatterND ScatterElements CumSum Trilu \
-     RotaryEmbedding";
+     RandomNormalLike RandomUniformLike ScatterND ScatterElements \
+     RotaryEmbedding RMSNormalization Shrink Swish SwiGLU CumProd TensorScatter";
 
 /// Operators of ONNX Runtime whose first result has type and shape of the first input.
 const MICROSOFT: &str =

@@ -140,6 +140,12 @@ impl Call<'_> {
         Some(shape)
     }
 
+    /// Batch and channels of the image, places of the grid.
+    pub(super) fn grid_sample(&self) -> Shape {
+        let (image, grid) = (self.shape(0)?, self.shape(1)?);
+        Some([image.get(..2)?, grid.get(1..grid.len().checked_sub(1)?)?].concat())
+    }
+
     /// DepthToSpace; the other way round, SpaceToDepth.
     pub(super) fn blocks(&self, to_space: bool) -> Shape {
         let [n, channels, rows, columns] = self.shape(0)? else { return None };

@@ -3,8 +3,8 @@
     ISAAC_REWRITE=target/release/isaac-rewrite ISAAC_ONNX_DATA=... python tests/python/autodiff/suite.py > docs/gradients.md
 
 The gradient is that of a weighted sum of the model's first floating-point output. It is compared with central differences in double
-precision, which onnx's reference evaluator computes. At a kink, where the differences to the left and to the right disagree, there is no derivative
-to compare with, and the element is left out.
+precision, which onnx's reference evaluator computes: as the runtime computes it in float, and in double. At a kink, where the differences to the left and
+to the right disagree, there is no derivative to compare with, and the element is left out.
 """
 
 import collections
@@ -13,23 +13,27 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import doubles
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
+from onnx.backend.test.case.node import collect_testcases
+from onnxruntime.capi.onnxruntime_pybind11_state import InvalidGraph, NotImplemented
 
-# The backend test data of the onnx 1.16.2 package; later ones do not ship the node tests.
+# The backend test data of the onnx 1.16.2 package. Later ones do not ship the node tests as files, but make them.
 DATA = Path(os.environ["ISAAC_ONNX_DATA"])
 # Operators whose definition has not changed since an old opset are tested in this one.
 OPSET = 17
-STEP = 1e-5
-# Relative to the largest element of the gradient: float arithmetic in the runtime, and differences of step 1e-5.
-TOLERANCE = 1e-4
-# The same where the reference evaluator rounds to float on the way, which the differences magnify, or where the runtime
-# does at the flat end of an activation.
-TOLERANCE_OF_FLOAT_REFERENCE = 1e-3
-FLOAT_REFERENCE = ("Cast", "Erf", "Gelu", "RNN")
+STEP = 1e-6
+# Of what is the same in another type: the type's rounding counts less in a large step.
+STEP_OF_LINEAR = 0.125
+# Relative to the largest element of the gradient. What the runtime computes in float:
+TOLERANCE = 1e-5
+# At the flat end of an activation, where 1 - y² has lost most digits of y.
+TOLERANCES = {"GRU": 1e-4, "LSTM": 1e-4, "RNN": 2e-3}
+# What the same graph of doubles gives: what is left are the differences' own errors, and constants that files hold as floats.
+TOLERANCE_IN_DOUBLE = 2e-6
 ELEMENTS = 30
 # The reference evaluator, which is written in Python, takes minutes for larger tensors.
 LARGEST = 20_000
@@ -50,9 +54,11 @@ Case = collections.namedtuple("Case", "name operator model feeds wanted output")
 
 
 def tensor(path):
-    message = onnx.TensorProto()
-    message.ParseFromString(path.read_bytes())
-    return numpy_helper.to_array(message)
+    return read(onnx.TensorProto.FromString(path.read_bytes()))
+
+
+def read(value):
+    return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else np.asarray(value)
 
 
 def modern(model):
@@ -67,18 +73,33 @@ def modern(model):
     return model
 
 
+def node_tests(operators):
+    """Name, model and inputs of each node test of one of these operators: those of the data, and those that only the newest onnx has."""
+
+    def is_wanted(graph):
+        is_tensors = all(info.type.HasField("tensor_type") for info in graph.input)
+        return len(graph.node) == 1 and graph.node[0].op_type in operators and not graph.node[0].domain and is_tensors
+
+    folders = sorted((DATA / "node").iterdir())
+    for folder in folders:
+        model = onnx.load(folder / "model.onnx")
+        if is_wanted(model.graph):
+            paths = [folder / f"test_data_set_0/input_{i}.pb" for i in range(len(model.graph.input))]
+            yield folder.name, model, [tensor(path) for path in paths]
+    known = {folder.name for folder in folders}
+    with np.errstate(all="ignore"):
+        newest = collect_testcases(None)
+    for test in newest:
+        if test.name not in known and is_wanted(test.model.graph):
+            yield test.name, test.model, [read(value) for value in test.data_sets[0][0]]
+
+
 def cases(operators):
     """One case for each model of these operators and each of its floating-point inputs, and one for all of them."""
-    for folder in sorted((DATA / "node").iterdir()):
-        model = onnx.load(folder / "model.onnx")
-        graph = model.graph
-        is_tensors = all(info.type.HasField("tensor_type") for info in graph.input)
-        if len(graph.node) != 1 or graph.node[0].op_type not in operators or graph.node[0].domain or not is_tensors:
-            continue
+    for name, model, values in node_tests(operators):
         model = modern(model)
-        feeds = {}
-        for i, info in enumerate(graph.input):
-            value = tensor(folder / f"test_data_set_0/input_{i}.pb")
+        graph, feeds = model.graph, {}
+        for value, info in zip(values, graph.input):
             if info.type.tensor_type.elem_type in FLOATS:
                 feeds[info.name] = value
             else:
@@ -89,11 +110,11 @@ def cases(operators):
         outputs = [info for info in graph.output if info.type.tensor_type.elem_type in FLOATS]
         feeds = {name: value for name, value in feeds.items() if value.size}
         is_too_large = any(value.size > LARGEST for value in feeds.values())
-        if not feeds or not outputs or is_too_large or folder.name in NOT_COMPARABLE:
+        if not feeds or not outputs or is_too_large or name in NOT_COMPARABLE:
             continue
         sets = [list(feeds)] if len(feeds) == 1 else [list(feeds), *([name] for name in feeds)]
         for wanted in sets:
-            yield Case(f"{folder.name}[{','.join(wanted)}]", graph.node[0].op_type, model, feeds, wanted, outputs[0])
+            yield Case(f"{name}[{','.join(wanted)}]", graph.node[0].op_type, model, feeds, wanted, outputs[0])
 
 
 def with_gradient(case, weights):
@@ -127,44 +148,62 @@ def differences(case, weights, name, chosen):
     """Central differences at the chosen elements; NaN at kinks."""
 
     def weighted_sum(value):
-        feeds = {n: v.astype(np.float64) for n, v in {**case.feeds, name: value}.items()}
-        outputs = [info.name for info in case.model.graph.output]
-        result = ReferenceEvaluator(case.model).run(None, feeds)[outputs.index(case.output.name)]
+        result = doubles.run(case.model, [case.output.name], {**case.feeds, name: value})[0]
         return float((np.asarray(result, np.float64) * weights).sum())
 
+    step = STEP_OF_LINEAR if case.operator in ("Cast", "CastLike") else STEP
     value = case.feeds[name].astype(np.float64)
     middle, slopes = weighted_sum(value), []
     for index in chosen:
         moved = np.zeros_like(value)
-        moved[index] = STEP
-        left, right = (middle - weighted_sum(value - moved)) / STEP, (weighted_sum(value + moved) - middle) / STEP
+        moved[index] = step
+        left, right = (middle - weighted_sum(value - moved)) / step, (weighted_sum(value + moved) - middle) / step
         is_kink = not np.isclose(left, right, rtol=1e-3, atol=1e-3 * (1 + abs(left)))
         slopes.append(np.nan if is_kink else (left + right) / 2)
     return np.array(slopes)
 
 
+def in_runtime(path, feeds):
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    read = {info.name for info in session.get_inputs()}
+    return session.run(None, {name: value for name, value in feeds.items() if name in read})
+
+
+def exact(path, feeds):
+    """What a graph of doubles gives: in the runtime, where that has its operators for doubles."""
+    feeds = doubles.widened(feeds)
+    try:
+        return in_runtime(path, feeds)
+    except (InvalidGraph, NotImplemented):
+        return doubles.run(str(path), None, feeds)
+
+
 def measure(case):
-    """The largest error of the case relative to its gradient's largest element; or a string: why it is refused."""
+    """The largest errors of the case, relative to its gradient's largest element: as ONNX Runtime computes it, and as the reference evaluator does in
+    double. Or a string: why it is refused."""
     generator = np.random.default_rng(0)
-    outputs = ReferenceEvaluator(case.model).run([case.output.name], {n: v.astype(np.float64) for n, v in case.feeds.items()})
-    weights = generator.standard_normal(np.shape(outputs[0]))
+    outputs = doubles.run(case.model, [case.output.name], case.feeds)
+    weights = generator.standard_normal(np.shape(outputs[0])).astype(np.float32).astype(np.float64)
+    differentiated = with_gradient(case, weights)
     with tempfile.TemporaryDirectory() as folder:
-        path, refusal = lower(with_gradient(case, weights), folder)
+        path, refusal = lower(differentiated, folder)
         if refusal:
             return refusal
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    read = {info.name for info in session.get_inputs()}
-    gradients = session.run(None, {name: value for name, value in case.feeds.items() if name in read})
-    worst = 0.0
-    for name, gradient in zip(case.wanted, gradients):
-        assert gradient.shape == case.feeds[name].shape, f"{case.name}: {gradient.shape}"
-        indices = list(np.ndindex(gradient.shape))
+        in_float = in_runtime(path, case.feeds)
+        path, refusal = lower(doubles.in_double(differentiated), folder)
+        assert refusal is None, refusal
+        in_double = exact(path, case.feeds)
+    worst = np.zeros(2)
+    for name, *gradients in zip(case.wanted, in_float, in_double):
+        indices = list(np.ndindex(case.feeds[name].shape))
         chosen = [indices[i] for i in generator.permutation(len(indices))[:ELEMENTS]]
         expected = differences(case, weights, name, chosen)
-        got = np.array([gradient[index] for index in chosen], np.float64)
-        errors = np.abs(got - expected)[~np.isnan(expected)]
-        scale = max(1e-3, np.abs(expected[~np.isnan(expected)]).max(initial=0.0))
-        worst = max(worst, errors.max(initial=0.0) / scale)
+        is_smooth = ~np.isnan(expected)
+        scale = max(1e-3, np.abs(expected[is_smooth]).max(initial=0.0))
+        for i, gradient in enumerate(gradients):
+            assert gradient.shape == case.feeds[name].shape, f"{case.name}: {gradient.shape}"
+            got = np.array([gradient[index] for index in chosen], np.float64)
+            worst[i] = max(worst[i], np.abs(got - expected)[is_smooth].max(initial=0.0) / scale)
     return worst
 
 
@@ -172,18 +211,34 @@ def table(operators):
     found = collections.defaultdict(list)
     for case in cases(operators):
         found[case.operator].append(measure(case))
-    print("# Gradients of operators\n")
-    print("Made by `tests/python/autodiff/suite.py`, whose head says what is compared.\n")
-    print("| operator | cases | worst error | refused |\n|---|---|---|---|")
+    print("| operator | cases | in float | in double | refused |\n|---|---|---|---|---|")
     for operator in sorted(operators):
         results = found[operator]
         errors = [result for result in results if not isinstance(result, str)]
-        worst = f"{max(errors):.1e}" if errors else "-"
+        worst = " | ".join(f"{error:.1e}" for error in np.max(errors, axis=0))
         print(f"| {operator} | {len(errors)} | {worst} | {len(results) - len(errors)} |")
 
 
-if __name__ == "__main__":
-    from operators import COVERED, TESTED_APART
+HEAD = """# Gradients of operators
 
+Made by `tests/python/autodiff/suite.py`, whose head says what is compared: the node tests of the onnx package with a Gradient operator behind them,
+written out by `isaac-rewrite`, with central differences in double. Errors are relative to the largest element of the gradient.
+
+- *In float*: as ONNX Runtime computes the model. What limits this is float arithmetic, and in recurrent networks the flat end of an activation: there
+  1 - y² has lost most digits of y, as in any framework that keeps y.
+- *In double*: the same graph with doubles in the place of floats, in ONNX Runtime where it has kernels for doubles, or else in onnx's reference
+  evaluator. What limits this are the differences, with a step of 1e-6, and constants and attributes that files hold as floats.
+- *Refused*: cases in which a gradient is asked for with respect to an input that ONNX calls not differentiable (the bounds of Clip, the scales of
+  Resize, the class weights of a loss, …), and what `tests/python/autodiff/operators.py` lists.
+"""
+
+
+if __name__ == "__main__":
+    from operators import COVERED, NOT_COVERED, TESTED_APART
+
+    print(HEAD)
     table(COVERED)
-    print(f"\nTested with functions of their own, as the node suite has nothing for them: {', '.join(TESTED_APART)}.")
+    print(f"\nTested with functions of their own, as the node suite has nothing for them: {', '.join(TESTED_APART)}.\n")
+    print("ONNX calls these differentiable as well, and they have no gradient here:\n")
+    for operator, reason in NOT_COVERED.items():
+        print(f"- {operator}: {reason}.")

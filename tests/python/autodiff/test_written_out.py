@@ -36,7 +36,9 @@ def case(nodes, feeds, wanted=None, constants=None, functions=(), opset=17, outp
 def assert_right(tested):
     result = suite.measure(tested)
     assert not isinstance(result, str), result
-    assert result <= suite.TOLERANCE
+    in_float, in_double = result
+    assert in_float <= suite.TOLERANCE
+    assert in_double <= suite.TOLERANCE_IN_DOUBLE
 
 
 def assert_refused(tested, why):
@@ -174,58 +176,6 @@ def test_a_place_in_a_sequence_that_depends_on_the_data_is_refused():
         helper.make_node("SequenceAt", ["parts", "at"], ["y"]),
     ]
     assert_refused(case(nodes, {"x": array(3, 4), "z": array(3)}, ["x"]), "the elements of its sequence")
-
-
-def branch(operator, name, constant):
-    """x times, or plus, a constant of the branch, squared."""
-    nodes = [helper.make_node(operator, ["x", "k"], ["t"]), helper.make_node("Mul", ["t", "t"], ["r"])]
-    result = helper.make_tensor_value_info("r", TensorProto.DOUBLE, None)
-    return helper.make_graph(nodes, name, [], [result], [numpy_helper.from_array(constant, "k")])
-
-
-def choice(condition):
-    then, other = branch("Mul", "then", array(3, 4)), branch("Add", "else", array(3, 4))
-    return helper.make_node("If", [condition], ["y"], then_branch=then, else_branch=other)
-
-
-@pytest.mark.parametrize("condition", [True, False])
-def test_branch_of_a_constant_condition(condition):
-    assert_right(case([choice("c")], {"x": array(3, 4)}, constants={"c": np.array(condition)}))
-
-
-@pytest.mark.parametrize("size", [3, 5])
-def test_branch_of_a_condition_on_sizes(size):
-    nodes = [
-        helper.make_node("Shape", ["x"], ["shape"]),
-        helper.make_node("Gather", ["shape", "zero"], ["rows"]),
-        helper.make_node("Equal", ["rows", "size"], ["c"]),
-        choice("c"),
-    ]
-    assert_right(case(nodes, {"x": array(3, 4)}, constants={"zero": np.array(0), "size": np.array(size)}))
-
-
-def test_branch_that_depends_on_the_data_is_refused():
-    nodes = [
-        helper.make_node("ReduceSum", ["x"], ["sum"], keepdims=0),
-        helper.make_node("Greater", ["sum", "zero"], ["c"]),
-        choice("c"),
-    ]
-    assert_refused(case(nodes, {"x": array(3, 4)}, constants={"zero": np.float64(0)}), "its condition is not constant")
-
-
-def test_loops_are_refused():
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["go on"]), helper.make_node("Tanh", ["v"], ["w"])],
-        "body",
-        [
-            helper.make_tensor_value_info("i", TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("v", TensorProto.DOUBLE, None),
-        ],
-        [helper.make_tensor_value_info("go on", TensorProto.BOOL, []), helper.make_tensor_value_info("w", TensorProto.DOUBLE, None)],
-    )
-    loop = helper.make_node("Loop", ["times", "", "x"], ["y"], body=body)
-    assert_refused(case([loop], {"x": array(3, 4)}, constants={"times": np.array(3)}), "how often it runs its body")
 
 
 def test_calls_of_functions():

@@ -206,3 +206,21 @@ def test_scalars_are_trained_where_that_is_said(tmp_path):
     y = net.feeds["x"].astype(np.float64) @ net.parameters["w"]
     expected = (2 * (y * np.float32(0.7) - labels) * y).mean()
     assert both["temperature"].shape == () and both["temperature"] == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("broken", ["train.onnx", "eval.onnx", "update.onnx"])
+def test_all_files_or_none(broken, tmp_path):
+    """Where one of the three cannot be written, the others stay as they were."""
+    onnx.save(network(random_layers([6, 8, 4])).model(), tmp_path / "forward.onnx")
+    names = ["train.onnx", "eval.onnx", "update.onnx"]
+    for name in names:
+        (tmp_path / name).mkdir() if name == broken else (tmp_path / name).write_text("old")
+    out, evaluation, update = (tmp_path / name for name in names)
+    arguments = ["--loss", "cross-entropy", "-o", out, "--eval-out", evaluation, "--update-out", update]
+    done = call(tmp_path / "forward.onnx", *arguments)
+    assert done.returncode == 1 and broken in done.stderr, done.stderr
+    assert all((tmp_path / name).read_text() == "old" for name in names if name != broken)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["forward.onnx", *names])
+    (tmp_path / broken).rmdir()
+    assert call(tmp_path / "forward.onnx", *arguments).returncode == 0
+    assert all(onnx.load(tmp_path / name).graph.node for name in names)

@@ -177,6 +177,19 @@ def test_loss_that_the_model_has(shape, element, tmp_path):
     assert relative_error(outputs["w.gradient"], 1.5 * np.tanh(w) / w.size) < tolerance
 
 
+def test_cross_entropy_of_bfloat16(tmp_path):
+    """The prediction's numbers are exact in eight bits; its gradient is rounded to as many, each element by up to 2⁻⁸ of itself."""
+    random = np.random.default_rng(2)
+    z, labels = random.integers(-32, 33, (5, 4)) / 8, random.integers(4, size=5)
+    net = prediction(z, TensorProto.BFLOAT16, is_dynamic=True)
+    training = Training(make(net.model(), tmp_path, "--loss", "cross-entropy", "--optimizer", "none", "--method", "gradient"))
+    [entry] = training.map["parameters"]
+    loss, gradient = training.session.run([training.map["loss"], entry["gradient"]], {**net.feeds, "labels": labels})
+    assert loss == pytest.approx(losses.cross_entropy(z, labels), rel=1e-6)
+    expected = losses.differences(lambda z: losses.cross_entropy(z, labels), z)
+    np.testing.assert_allclose(gradient.reshape(z.shape), expected, rtol=2**-8, atol=1e-6)
+
+
 def halves(net):
     """w and -w, each with a new first axis."""
     net.constant("front", [0])

@@ -35,13 +35,13 @@ def dense(*more):
 
 # By name: the options, the exit status, and all of what the message has to say.
 OF_A_DENSE_NETWORK = {
-    "freeze nothing": ([*CE, "--freeze", "nothing*"], 1, ["'nothing*'", "fc0.weight, fc0.bias, fc1.weight, fc1.bias"]),
-    "train nothing": ([*CE, "--param", "nothing"], 1, ["'nothing'", "fc0.weight, fc0.bias, fc1.weight, fc1.bias"]),
+    "freeze nothing": ([*CE, "--freeze", "nothing*"], 2, ["'nothing*'", "fc0.weight, fc0.bias, fc1.weight, fc1.bias"]),
+    "train nothing": ([*CE, "--param", "nothing"], 2, ["'nothing'", "fc0.weight, fc0.bias, fc1.weight, fc1.bias"]),
     "freeze everything": ([*CE, "--freeze", "*"], 1, ["depends on no floating-point initializer that is trained"]),
     "freeze what is trained": ([*CE, "--param", "fc0.*", "--freeze", "fc0.*"], 1, ["no floating-point initializer"]),
-    "prediction": ([*CE, "--prediction", "y"], 1, ["no output 'y'", "there are: z"]),
-    "inner value": ([*CE, "--prediction", "fc0.h"], 1, ["no output 'fc0.h'", "there are: z"]),
-    "loss output": (["--loss-output", "cost"], 1, ["no output 'cost'", "there are: z"]),
+    "prediction": ([*CE, "--prediction", "y"], 2, ["no output 'y'", "there are: z"]),
+    "inner value": ([*CE, "--prediction", "fc0.h"], 2, ["no output 'fc0.h'", "there are: z"]),
+    "loss output": (["--loss-output", "cost"], 2, ["no output 'cost'", "there are: z"]),
     "loss output with axes": (["--loss-output", "z"], 1, ["'z' is no scalar"]),
     "class axis of examples": ([*CE, "--class-axis", "0"], 1, ["--class-axis 0 for 'z', which has 2 axes"]),
     "class axis behind": ([*CE, "--class-axis", "2"], 1, ["--class-axis 2 for 'z', which has 2 axes"]),
@@ -70,6 +70,7 @@ OF_A_DENSE_NETWORK = {
     "freeze without loss": (["--freeze", "*"], 2, ["--loss"]),
     "optimizer without loss": (["--optimizer", "adam"], 2, ["--loss"]),
     "weights without loss": (["--example-weights"], 2, ["--loss"]),
+    "one file for two graphs": ([*CE, "--eval-out", "a.onnx", "--update-out", "a.onnx"], 2, ["are different files"]),
     "expected layers": ([*CE, "--expect", "3"], 3, ["2 layers are to be rewritten, --expect says 3"]),
 }
 
@@ -87,7 +88,7 @@ def test_dense_network(name, tmp_path):
 def test_several_outputs(tmp_path):
     net = dense(("fc0.h", ["N", 8], TensorProto.FLOAT))
     status, said = refusal(net.model(), tmp_path, *CE)
-    assert status == 1 and "which output is the prediction? There are: z, fc0.h" in said
+    assert status == 2 and "which output is the prediction? There are: z, fc0.h" in said
 
 
 @pytest.mark.parametrize("arguments", [[*CE, "--prediction", "class"], ["--loss-output", "class"]])
@@ -156,7 +157,8 @@ def test_all_operators_without_a_gradient_are_listed(tmp_path):
     for name in "uvw":
         net.weight(name, 4, 4)
     net.op("MatMul", "x", "u", into="xu")
-    net.op("Det", "xu", into="first")
+    net.op("Inverse", "xu", into="inverse", domain="com.microsoft")
+    net.op("Det", "inverse", into="first")
     net.op("MatMul", "xu", "v", into="xv")
     net.op("Inverse", "xv", into="second", domain="com.microsoft")
     net.op("MatMul", "second", "w", into="xw")
@@ -164,14 +166,15 @@ def test_all_operators_without_a_gradient_are_listed(tmp_path):
     net.op("Sum", "determinants", "first", "third", into="z")
     net.output("z", [3])
     model = net.model()
-    # No rule says what shape this has, which the product behind it has to know.
-    model.graph.value_info.append(helper.make_tensor_value_info("second", TensorProto.FLOAT, [3, 4, 4]))
+    # No rule says what shape these have, which those behind them have to know.
+    for name in ("inverse", "second"):
+        model.graph.value_info.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, [3, 4, 4]))
     status, said = refusal(model, tmp_path, "--loss", "mse")
     assert status == 1
     lines = said.strip().split("\n")
     assert lines[0].endswith("2 operators cannot be differentiated:")
     assert lines[1:] == [
-        "  Det 'Det:first': there is no gradient rule for this operator (on the way to u)",
+        "  com.microsoft::Inverse 'Inverse:inverse': there is no gradient rule for this operator (on the way to u)",
         "  com.microsoft::Inverse 'Inverse:second': there is no gradient rule for this operator (on the way to u, v)",
     ]
     # Where only what comes after is trained, nothing has to be differentiated that cannot be.

@@ -56,3 +56,32 @@ def test_damaged_files(forward, tmp_path):
             (tmp_path / name).write_bytes(content)
         done = call(forward[1], "--weights", tmp_path / name, "-o", tmp_path / "tuned.onnx")
         assert done.returncode == 1 and name in done.stderr and "panicked" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--lambda", "1"],
+        ["--lambda-g", "1"],
+        ["--method", "gradient"],
+        ["--layers", "all"],
+        ["--with-bias"],
+        ["--param", "*"],
+        ["--list"],
+        ["--explain"],
+        ["--json"],
+        ["--expect", "2"],
+        ["--loss", "mse"],
+        ["--optimizer", "adam"],
+        ["--freeze", "*"],
+        ["--eval-out", "e.onnx"],
+        ["--update-out", "u.onnx"],
+    ],
+    ids=lambda option: option[0],
+)
+def test_nothing_else_is_done(option, forward, tmp_path):
+    """Options that say how to rewrite are refused beside --weights."""
+    np.savez(tmp_path / "trained.npz", **{"fc0.weight": start()[0]["fc0.weight"]})
+    done = call(forward[1], "--weights", tmp_path / "trained.npz", "-o", tmp_path / "tuned.onnx", *option)
+    assert done.returncode == 2 and "--weights" in done.stderr, done.stderr
+    assert not (tmp_path / "tuned.onnx").exists()

@@ -8,10 +8,11 @@ import onnx
 import pytest
 from conftest import ROOT
 from net import Case, layer
-from tool import call, graphs, nodes, rewrite
+from tool import graphs, nodes, rewrite
 
 FIXTURES = ROOT / "tests" / "fixtures"
 EXPECTED = {path.parent.name: json.loads(path.read_text()) for path in sorted(FIXTURES.glob("*/expected.json"))}
+# Whose products are there only once its Gradient is written out: test_symbolic.py.
 SYMBOLIC = "traininginfo_gradient_op"
 GRAPHS = [f"{name}/{graph}" for name, expected in EXPECTED.items() for graph in expected["graphs"] if name != SYMBOLIC]
 # float16 products, whose precision is 5e-4.
@@ -77,10 +78,3 @@ def test_infinite_damping(fixture, tmp_path):
     assert {found.weight for found in case.layers} <= gradients.keys()
     for parameter, value in gradients.items():
         checks.assert_close(values[f"{parameter}_grad"], value, case.tolerance, parameter)
-
-
-def test_symbolic_gradient_is_an_error_that_names_it(tmp_path):
-    done = call(FIXTURES / SYMBOLIC / "model.onnx", "-o", tmp_path / "out.onnx")
-    assert done.returncode == 1
-    assert "Gradient" in done.stderr
-    assert not (tmp_path / "out.onnx").exists()

@@ -1,6 +1,7 @@
 """Tests of isaac-train, in the ONNX Runtime at hand.
 
-ISAAC_TRAIN is the path of the program, ISAAC_REWRITE that of isaac-rewrite, ISAAC_LIBRARY that of libisaac.so.
+ISAAC_TRAIN is the path of the program, ISAAC_REWRITE that of isaac-rewrite, ISAAC_LIBRARY that of libisaac.so, ISAAC_OTHER_PYTHON an interpreter with
+another ONNX Runtime.
 """
 
 import os
@@ -15,6 +16,6 @@ pytest.register_assert_rewrite("runs")
 
 
 def pytest_configure():
-    for variable in ("ISAAC_TRAIN", "ISAAC_REWRITE", "ISAAC_LIBRARY"):
+    for variable in ("ISAAC_TRAIN", "ISAAC_REWRITE", "ISAAC_LIBRARY", "ISAAC_OTHER_PYTHON"):
         if not Path(os.environ.get(variable, "")).is_file():
             raise pytest.UsageError(f"{variable} has to be the path of a file")
