@@ -49,7 +49,7 @@ pub use index::{Index, IndexError, NodeId, Producer, Value, ValueId};
 pub(crate) use infer::from_front;
 pub use infer::{Element, Types, broadcast};
 pub use node::NodeExt;
-pub use training_map::{Carried, ParameterEntry, StateEntry, TRAINING_METADATA, TrainingMap};
+pub use training_map::{Carried, Classes, ParameterEntry, StateEntry, TRAINING_METADATA, TrainingMap};
 pub use types::{Dim, TensorType, is_float};
 pub(crate) use types::{name_of, working_type};
 

@@ -11,6 +11,7 @@ mod value;
 use crate::model::{Carried, Model, ModelError, TRAINING_METADATA, TrainingMap};
 use crate::tensors::Tensor;
 
+use library::VARIABLE;
 pub use onnxruntime::{Device, OnnxRuntime};
 #[cfg(feature = "tract")]
 pub use tract::Tract;
@@ -39,7 +40,12 @@ pub struct Program {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuntimeError {
-    /// There is no such runtime, or none that can be used.
+    /// There is no ONNX Runtime on this machine.
+    #[error(
+        "no ONNX Runtime was found: install it (`pip install onnxruntime`), or set {VARIABLE} to a libonnxruntime.so"
+    )]
+    NotFound,
+    /// The runtime cannot be used.
     #[error("{0}")]
     Unavailable(String),
     /// The runtime cannot compute on the device that was asked for.

@@ -1,6 +1,6 @@
 use super::distribution::Distribution;
-use super::loss::{Labelled, Loss, Written};
-use crate::model::{Builder, Index, Model, TensorType, Types, ValueId, working_type};
+use super::loss::{Distance, Labelled, Loss, Written};
+use crate::model::{Builder, Classes, Index, Model, TensorType, Types, ValueId, working_type};
 use crate::proto::ValueInfoProto;
 
 /// The loss as it stands in a graph.
@@ -11,6 +11,8 @@ pub(super) struct Target {
     pub(super) seed: (ValueId, String),
     /// Inputs that are fed beside the data.
     pub(super) labels: Vec<ValueInfoProto>,
+    /// What labels can be, where they are indices of classes.
+    pub(super) classes: Option<Classes>,
     /// The type of the loss, if it is no output of the forward model.
     pub(super) new_output: Option<TensorType>,
     /// The distribution of labels, where the loss stands for one.
@@ -46,7 +48,14 @@ impl Loss {
                     return Err(format!("the output '{name}' is no scalar, which a loss has to be"));
                 }
                 let seed = (value, b.filled_like(name, 1.0, tensor.elem));
-                Ok(Target { loss: name.clone(), seed, labels: Vec::new(), new_output: None, distribution: None })
+                Ok(Target {
+                    loss: name.clone(),
+                    seed,
+                    labels: Vec::new(),
+                    classes: None,
+                    new_output: None,
+                    distribution: None,
+                })
             }
         }
     }
@@ -63,7 +72,13 @@ impl Labelled {
         let (value, tensor) = output(name, model, index, types)?;
         let Written { loss, gradient, inputs, distribution } = self.write(b, name, &tensor)?;
         let new_output = Some(TensorType::scalar(working_type(tensor.elem)));
-        Ok(Target { loss, seed: (value, gradient), labels: inputs, new_output, distribution })
+        let classes = match self.distance {
+            Distance::CrossEntropy { ignore_index, .. } => {
+                Some(Classes { count: distribution.as_ref().and_then(Distribution::classes), ignored: ignore_index })
+            }
+            _ => None,
+        };
+        Ok(Target { loss, seed: (value, gradient), labels: inputs, classes, new_output, distribution })
     }
 }
 

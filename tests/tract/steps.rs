@@ -153,6 +153,9 @@ fn conditioned_training_lowers_the_loss() {
             if method != Method::ZetaStar {
                 feeds.push(("seed", Tensor::scalar(step as i64)));
             }
+            if method == Method::Zeta {
+                feeds.push(("lambda_g", Tensor::scalar(1_f32)));
+            }
             losses.push(engine.step(&feeds).unwrap());
         }
         assert!(losses[29] < 0.5 * losses[0], "{method:?}: {losses:?}");
