@@ -346,12 +346,12 @@ impl<'a> Session<'a> {
 /// The embedded runtime.
 #[cfg(feature = "tract")]
 fn tract(program: &Program) -> Result<Box<dyn Engine>, RuntimeError> {
-    Ok(Box::new(isaac::runtime::Tract::new(program)?))
+    Ok(Box::new(crate::tract::Tract::new(program)?))
 }
 
 /// The embedded runtime, which this build lacks.
 #[cfg(not(feature = "tract"))]
 fn tract(_: &Program) -> Result<Box<dyn Engine>, RuntimeError> {
-    let what = "this isaac-train was built without tract: cargo build --release --features tract";
+    let what = "this isaac-train was built without tract, which is a default feature";
     Err(RuntimeError::Unavailable(what.into()))
 }

@@ -53,6 +53,9 @@ pub(crate) fn steps() -> Vec<Step> {
         Step::check("clippy", "lints, warnings are errors", || {
             with_arguments(&["clippy", "--release", "--all-targets", "--quiet", "--", "-D", "warnings"])
         }),
+        Step::check("features", "isaac-train without the runtime that is built in", || {
+            with_arguments(&["check", "--release", "--no-default-features", "--bins", "--quiet"])
+        }),
         Step::check("doc", "the API documentation, warnings are errors", || {
             let mut command = with_arguments(&["doc", "--release", "--no-deps", "--quiet"]);
             command.env("RUSTDOCFLAGS", "-D warnings");
@@ -99,6 +102,11 @@ pub(crate) fn steps() -> Vec<Step> {
         });
     }
     steps.push(Step::pytest("train", "isaac-train in the newest stock runtime", Environment::StockNewest));
+    steps.push(Step {
+        name: "train-tract".to_owned(),
+        command: Box::new(train_in_tract),
+        ..Step::pytest("train", "isaac-train in the runtime that is built in", Environment::StockNewest)
+    });
     steps.push(Step::pytest("training", "training with ONNX Runtime's training API", Environment::Training));
     steps.push(Step {
         environments: vec![Environment::StockNewest, Environment::Training],
@@ -125,19 +133,6 @@ pub(crate) fn steps() -> Vec<Step> {
         name: "cuda-deferred".to_owned(),
         command: Box::new(cuda_tests_deferred),
         ..Step::pytest("cuda", "the same on streams that work only when they are waited for", Environment::Cuda)
-    });
-    // Last, because they build everything once more, with tract in it.
-    steps.push(Step {
-        name: "tract".to_owned(),
-        what: "the Rust tests of the embedded runtime",
-        environments: Vec::new(),
-        counts_tests: true,
-        command: Box::new(|| Ok(cargo_tests(&["--features", "tract", "--test", "tract"]))),
-    });
-    steps.push(Step {
-        name: "train-tract".to_owned(),
-        command: Box::new(train_in_tract),
-        ..Step::pytest("train", "isaac-train in the embedded runtime", Environment::StockNewest)
     });
     steps
 }
@@ -182,15 +177,6 @@ fn pytest(folder: &str, environment: Environment) -> Result<Command, String> {
 
 /// What a run computes, whatever runs it.
 fn train_in_tract() -> Result<Command, String> {
-    command::run(&mut with_arguments(&[
-        "build",
-        "--release",
-        "--quiet",
-        "--features",
-        "tract",
-        "--bin",
-        "isaac-train",
-    ]))?;
     let mut command = pytest("train/test_numbers.py", Environment::StockNewest)?;
     command.arg("tests/python/train/test_resuming.py");
     command.env("ISAAC_RUNTIME", "tract");

@@ -2,13 +2,14 @@
 
 use isaac::model::Model;
 use isaac::optimizer::{Moments, Optimizer, Update};
-use isaac::runtime::{Engine, Tract};
+use isaac::runtime::Engine;
 use isaac::tensors::Tensor;
 use isaac::training_graph::{Distance, Method};
 
-use crate::arrays::{Arrays, group, npz, part, recorded_steps, relative_error};
-use crate::common::fixture;
-use crate::models::{CROSS_ENTROPY, by_name, momentum, network, normalized, program, sgd};
+use super::super::Tract;
+use super::arrays::{Arrays, group, npz, part, recorded_steps, relative_error};
+use super::common::fixture;
+use super::models::{CROSS_ENTROPY, by_name, momentum, network, normalized, program, sgd};
 
 const RATE: f32 = 0.05;
 /// As for ONNX Runtime: Adam's division magnifies roundings where gradients are small.

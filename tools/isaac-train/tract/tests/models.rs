@@ -12,8 +12,8 @@ use isaac::training_graph::{Distance, Labelled, Loss, Method, Recipe, Selection}
 use isaac::upgrade::upgraded;
 use prost::Message;
 
-use crate::arrays::Arrays;
-use crate::common::{model, tensor};
+use super::arrays::Arrays;
+use super::common::{model, tensor};
 
 pub(crate) const CROSS_ENTROPY: Distance = Distance::CrossEntropy { class_axis: None, ignore_index: None };
 
