@@ -63,7 +63,8 @@ impl Graph {
         };
         let outputs = outputs.iter().map(outlet).collect::<Result<Vec<_>, _>>()?;
         model.select_output_outlets(&outputs).map_err(failed)?;
-        let inputs = model.input_outlets().map_err(failed)?.iter().map(|input| model.node(input.node).name.clone()).collect();
+        let inputs =
+            model.input_outlets().map_err(failed)?.iter().map(|input| model.node(input.node).name.clone()).collect();
         Ok(Self { path: path.display().to_string(), model, inputs, defaults, plans: HashMap::new() })
     }
 

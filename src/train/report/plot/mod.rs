@@ -182,6 +182,28 @@ mod tests {
     }
 
     #[test]
+    fn a_png_has_the_size_of_the_svg_and_letters_and_curves_in_it() {
+        let (steps, epochs) = records();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.png");
+        draw(&path, "∇ and ζ*", &[Run { name: "run", steps: &steps, epochs: &epochs }]).unwrap();
+        let file = std::io::BufReader::new(fs::File::open(path).unwrap());
+        let mut reader = png::Decoder::new(file).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        let frame = reader.next_frame(&mut pixels).unwrap();
+        assert_eq!((frame.width, frame.height, frame.color_type), (1100, 46 + 24 + 2 * 330, png::ColorType::Rgb));
+        let rows: Vec<&[u8]> = pixels.chunks(3 * 1100).collect();
+        let count = |rows: &[&[u8]], color: [u8; 3]| {
+            rows.iter().flat_map(|row| row.chunks(3)).filter(|pixel| *pixel == color).count()
+        };
+        // The title, in ink on white, and nothing else.
+        assert!(count(&rows[..46], [51, 51, 51]) > 100);
+        assert_eq!(count(&rows[..46], [0, 114, 178]), 0);
+        // The curves of four panels.
+        assert!(count(&rows[70..], [0, 114, 178]) > 2000, "{}", count(&rows[70..], [0, 114, 178]));
+    }
+
+    #[test]
     fn without_a_metric_there_is_one_row() {
         let (steps, _) = records();
         let svg = drawn_svg(&[Run { name: "run", steps: &steps, epochs: &[] }]);
