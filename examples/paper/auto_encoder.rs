@@ -89,7 +89,7 @@ pub(crate) fn run(lab: &Lab) -> Result<String, Failure> {
 
 /// A tenth of the steps for K-FAC, which then has more of the time still, and for the large batch.
 fn steps(lab: &Lab, group: &Group, method: Method) -> u64 {
-    let steps = lab.size(500, 10_000);
+    let steps = lab.size(150, 10_000);
     if method == Method::Kfac || group.batch > 60 { steps / 10 } else { steps }
 }
 

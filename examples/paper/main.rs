@@ -5,7 +5,7 @@
 //! cargo run --release --example paper -- heat-maps --full --threads 8
 //! ```
 //!
-//! By default each takes some minutes on two cores: fewer examples, steps and seeds than `--full`, which is of the paper's size. ONNX
+//! By default each takes minutes, `sentences` an hour, on two cores: fewer examples, steps and seeds than `--full`, which is of the paper's size. ONNX
 //! Runtime is found like isaac-train finds it: ORT_DYLIB_PATH, Python's onnxruntime package, the system.
 
 mod adam;

@@ -16,7 +16,12 @@ use crate::options::{Conditioning, Objective};
 ///
 /// Exit status: 0 done; 1 a file, the data or the run is at fault; 2 the command line is; 130 stopped by Ctrl-C.
 #[derive(Parser)]
-#[command(name = "isaac-train", version)]
+// MODEL comes first: behind --data it would be one of its files.
+#[command(
+    name = "isaac-train",
+    version,
+    override_usage = "isaac-train <MODEL> --data <FILE|NAME>... --loss <LOSS> --lr <SCHEDULE> [OPTIONS]"
+)]
 pub(crate) struct Arguments {
     /// The forward model, or the training graph (.onnx).
     pub(crate) model: PathBuf,

@@ -103,13 +103,17 @@ impl<'a> Session<'a> {
     fn engine(&self) -> Result<Box<dyn Engine>, Failure> {
         let program = &self.plan.program;
         let threads = self.arguments.run.threads.map(|threads| threads as usize);
+        let is_tract = self.arguments.run.runtime == Some(RuntimeName::Tract);
         let device = match self.arguments.run.device {
             DeviceName::Cpu => Device::Cpu,
-            DeviceName::Cuda if self.arguments.run.runtime == Some(RuntimeName::Tract) => {
+            DeviceName::Cuda if is_tract => {
                 return Err(Failure::Usage("--device cuda belongs to --runtime ort".into()));
             }
             DeviceName::Cuda => Device::Cuda,
         };
+        if is_tract && threads.is_some() {
+            return Err(Failure::Usage("--threads belongs to --runtime ort".into()));
+        }
         let onnxruntime =
             || OnnxRuntime::new(program, threads, device).map(|engine| Box::new(engine) as Box<dyn Engine>);
         let engine = match self.arguments.run.runtime {

@@ -36,6 +36,7 @@ def task(tmp_path):
         (["--method", "newton"], "possible values"),
         (["--device", "gpu"], "possible values"),
         (["--device", "cuda", "--runtime", "tract"], "--device cuda belongs to --runtime ort"),
+        (["--runtime", "tract"], "--threads belongs to --runtime ort"),
     ],
 )
 def test_command_lines(task, arguments, says):
