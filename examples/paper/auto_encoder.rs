@@ -54,16 +54,16 @@ const CHEAP: &[Variant] = &[
 ];
 
 pub(crate) fn run(lab: &Lab) -> Result<String, Failure> {
-    let sets: &[Builtin] = lab.size(&[Builtin::Mnist], &Builtin::ALL);
     let mut rows = Vec::new();
-    for &set in sets {
+    for set in Builtin::ALL {
         let data = lab.data(set)?;
         let model = networks::auto_encoder(0)?;
         for group in groups() {
             let size = (1.0, group.batch);
             let problem = Problem::new(lab, &data, &model, IMAGES, size)?;
             let mut outcomes = Vec::new();
-            for variant in group.variants {
+            let full_name = |variant: &Variant| format!("{} {} {}", set.name(), group.title, variant.name);
+            for variant in group.variants.iter().filter(|variant| lab.wants(&full_name(variant))) {
                 let direction = Direction::everywhere(variant.method);
                 let mut runner = problem.runner(&model, group.optimizer, &direction)?;
                 let rates = (group.rates)(variant);
@@ -74,6 +74,9 @@ pub(crate) fn run(lab: &Lab) -> Result<String, Failure> {
                 let outcome = runner.best(variant.name, &settings, &rates)?;
                 rows.push(row(&group, set, &outcome));
                 outcomes.push(outcome);
+            }
+            if outcomes.is_empty() {
+                continue;
             }
             let title = format!("Auto-encoder on {}, {}", set.name(), group.title);
             let name = format!("auto-encoder-{}-{}", set.name(), group.name);

@@ -15,18 +15,21 @@ use crate::{networks, table};
 const UPDATES: [(&str, Optimizer, f64); 2] = [("sgd", SGD, 1.0), ("momentum", MOMENTUM, 0.1)];
 
 pub(crate) fn run(lab: &Lab) -> Result<String, Failure> {
-    let widths: &[usize] = lab.size(&[100], &[100, 400, 1600]);
+    let widths: &[usize] = lab.size(&[100, 400], &[100, 400, 1600]);
     let dampings = dampings(lab);
     let data = lab.data(Builtin::Mnist)?;
     let mut text = String::new();
     for (update, optimizer, lr) in UPDATES {
         let mut maps = Vec::new();
-        for &width in widths {
+        for &width in widths.iter().filter(|width| lab.wants(&format!("5×{width}, {update}"))) {
             let [losses, accuracies] = maps_of(lab, &data, width, optimizer, lr, &dampings)?;
             for map in [&losses, &accuracies] {
                 text += &format!("{}, {update}, lr {lr}\n\n{}\n", map.caption, listed(map, &dampings));
             }
             maps.push([losses, accuracies]);
+        }
+        if maps.is_empty() {
+            continue;
         }
         let title = format!("ζ on MNIST, {update}, lr {lr}");
         std::fs::write(lab.picture(&format!("heat-maps-{update}"))?, draw(&title, &names(&dampings), &maps))?;

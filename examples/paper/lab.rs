@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use isaac::model::Model;
 use isaac::optimizer::{Moments, Optimizer, Update};
-use isaac::rewrite::{Analysis, Choice, Selector};
+use isaac::rewrite::{Choice, Selector};
 use isaac::runtime::{Device, OnnxRuntime, Program};
 use isaac::tensors::Tensor;
 use isaac::train::data::{Batches, Builtin, Dataset, Examples, Role, Split};
@@ -15,7 +15,7 @@ use isaac::train::report::plot;
 use isaac::train::schedule::Schedule;
 use isaac::train::sweep::{Outcome, run_from};
 use isaac::train::{Examination, Rates, Settings, Task, inputs};
-use isaac::training_graph::{Damping, Distance, Labelled, Loss, Method, Recipe, Selection, TrainingGraph};
+use isaac::training_graph::{Distance, Labelled, Loss, Method, Recipe, Selection};
 
 pub(crate) type Failure = Box<dyn Error>;
 
@@ -42,12 +42,19 @@ pub(crate) struct Lab {
     pub(crate) out: PathBuf,
     pub(crate) threads: usize,
     pub(crate) cache: PathBuf,
+    /// A part of the names of the variants that are wanted; `None`: all are.
+    pub(crate) only: Option<String>,
 }
 
 impl Lab {
     /// One of these, by the size of experiments.
     pub(crate) fn size<T>(&self, small: T, full: T) -> T {
         if self.full { full } else { small }
+    }
+
+    /// Whether a variant of this name is asked for.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| name.contains(only))
     }
 
     pub(crate) fn data(&self, builtin: Builtin) -> Result<Split, Failure> {
@@ -182,10 +189,14 @@ pub(crate) fn settings(epochs: u64, lr: f64, (lambda_a, lambda_g): (f64, f64)) -
     Settings { epochs, max_steps: None, rates, seed: 0, patience: None, checkpoints: None }
 }
 
-/// The mean loss of the last epoch's steps; infinite for a run that diverged.
+/// The mean loss of the last tenth of the steps; infinite for a run that diverged.
 pub(crate) fn final_loss(outcome: &Outcome) -> f64 {
-    let last = outcome.progress.epochs.last().filter(|_| outcome.diverged.is_none());
-    last.map_or(f64::INFINITY, |last| last.train_loss)
+    let steps = &outcome.steps;
+    let last = &steps[steps.len() - steps.len().div_ceil(10)..];
+    if outcome.diverged.is_some() || last.is_empty() {
+        return f64::INFINITY;
+    }
+    last.iter().map(|step| step.loss).sum::<f64>() / last.len() as f64
 }
 
 /// A metric of the last evaluation.
@@ -219,12 +230,8 @@ fn program(model: &Model, distance: Distance, optimizer: Optimizer, direction: &
         update: Some(Update { optimizer, weight_decay: 0.0, clip_norm: None }),
         selection: Selection::default(),
     };
-    let graph = TrainingGraph::new(model, &recipe)?;
-    let analysis = Analysis::new(graph.model(), &[])?;
     let choice = Choice { layers: vec![direction.layers.clone()], ..Choice::default() };
-    let chosen = analysis.choose(&choice)?;
-    // What a step feeds takes their place.
-    let damping = Damping { lambda_a: 1.0, lambda_g: f32::INFINITY };
-    let conditioned = graph.conditioned(&chosen, direction.method, damping)?;
-    Ok(isaac::train::program(&graph, &recipe, &conditioned)?)
+    let (program, _) =
+        isaac::train::program(model, &recipe, direction.method, |analysis| Ok(analysis.choose(&choice)?))?;
+    Ok(program)
 }

@@ -5,11 +5,12 @@
 //! cargo run --release --example paper -- heat-maps --full --threads 8
 //! ```
 //!
-//! By default each takes some minutes on two cores: fewer examples, steps and seeds than `--full`, which is of the paper's size. ONNX
+//! By default each takes minutes, `sentences` an hour, on two cores: fewer examples, steps and seeds than `--full`, which is of the paper's size. ONNX
 //! Runtime is found like isaac-train finds it: ORT_DYLIB_PATH, Python's onnxruntime package, the system.
 
 mod adam;
 mod auto_encoder;
+mod dampings;
 mod heat_map;
 mod heat_maps;
 mod lab;
@@ -46,6 +47,9 @@ struct Arguments {
     /// Where downloads are kept.
     #[arg(long, value_name = "DIR", default_value = "target/downloads", global = true)]
     cache: PathBuf,
+    /// Only the variants that have this in their names, as the first columns of the tables say them.
+    #[arg(long, value_name = "TEXT", global = true)]
+    only: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -54,6 +58,8 @@ enum Experiment {
     HeatMaps,
     /// Fig. 2, 3 and 7: ∇, K-FAC, ζ and ζ* on auto-encoders
     AutoEncoder,
+    /// The final loss of ζ*, ζ and K-FAC on the auto-encoder over the damping λ
+    Dampings,
     /// Fig. 4: ζ* in place of the gradient within Adam
     Adam,
     /// Fig. 5 and 9: ζ* in some of the layers
@@ -77,8 +83,8 @@ enum Experiment {
 }
 
 fn main() -> ExitCode {
-    let Arguments { experiment, full, out, threads, cache } = Arguments::parse();
-    match run(experiment, &Lab { full, out, threads, cache }) {
+    let Arguments { experiment, full, out, threads, cache, only } = Arguments::parse();
+    match run(experiment, &Lab { full, out, threads, cache, only }) {
         Ok(text) => {
             println!("{text}");
             ExitCode::SUCCESS
@@ -94,6 +100,7 @@ fn run(experiment: Experiment, lab: &Lab) -> Result<String, Failure> {
     match experiment {
         Experiment::HeatMaps => heat_maps::run(lab),
         Experiment::AutoEncoder => auto_encoder::run(lab),
+        Experiment::Dampings => dampings::run(lab),
         Experiment::Adam => adam::run(lab),
         Experiment::Layers => layers::run(lab),
         Experiment::Resnet => resnet::run(lab),

@@ -25,7 +25,7 @@ pub(crate) fn run(lab: &Lab) -> Result<String, Failure> {
     let model = networks::resnet18(1, 28, 0)?;
     let problem = Problem::new(lab, &data, &model, CLASSES, (1.0, batch))?;
     let mut outcomes = Vec::new();
-    for (name, method, lambda) in VARIANTS {
+    for (name, method, lambda) in VARIANTS.into_iter().filter(|(name, ..)| lab.wants(name)) {
         let direction = Direction { method, layers: Selector::Glob(LAST.to_owned()) };
         let settings = Settings { max_steps, ..settings(epochs, 0.0, (lambda, f64::INFINITY)) };
         outcomes.push(problem.runner(&model, MOMENTUM, &direction)?.best(name, &settings, &[0.01])?);

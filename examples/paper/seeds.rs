@@ -8,7 +8,7 @@ use isaac::train::Settings;
 use isaac::train::data::Builtin;
 use isaac::training_graph::Method;
 
-use crate::lab::{CLASSES, Direction, Failure, Lab, Problem, SGD, accuracy, describe, final_loss, settings};
+use crate::lab::{CLASSES, Direction, Failure, Lab, Problem, SGD, accuracy, describe, settings};
 use crate::{networks, table};
 
 const WIDTH: usize = 400;
@@ -70,7 +70,7 @@ pub(crate) fn run(lab: &Lab) -> Result<String, Failure> {
     let data = lab.data(Builtin::Mnist)?;
     let problem = Problem::new(lab, &data, &networks::classifier(WIDTH, 0)?, CLASSES, (1.0, BATCH))?;
     let (mut rows, mut first) = (Vec::new(), Vec::new());
-    for reference in &REFERENCES {
+    for reference in REFERENCES.iter().filter(|reference| lab.wants(reference.name)) {
         let direction = Direction { method: reference.method, layers: reference.layers.parse()? };
         let constant = settings(EPOCHS, reference.lr, (reference.lambda, f64::INFINITY));
         let (mut losses, mut accuracies) = (Vec::new(), Vec::new());
@@ -78,7 +78,7 @@ pub(crate) fn run(lab: &Lab) -> Result<String, Failure> {
             let mut runner = problem.runner(&networks::classifier(WIDTH, seed)?, SGD, &direction)?;
             let outcome = runner.run(reference.name, &Settings { seed, ..constant.clone() })?;
             eprintln!("{}, seed {seed}: {}", reference.name, describe(&outcome));
-            losses.push(final_loss(&outcome));
+            losses.extend(outcome.progress.epochs.last().map(|last| last.train_loss));
             accuracies.extend(accuracy(&outcome).map(|accuracy| 100.0 * accuracy));
             if seed == 0 {
                 first.push(outcome);

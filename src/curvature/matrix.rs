@@ -64,7 +64,7 @@ impl<'a, T: Copy> Matrix<'a, T> {
 
 impl<'a, T: Scalar> Matrix<'a, T> {
     /// The same matrix, for `faer`.
-    pub(crate) fn view(self) -> MatRef<'a, T> {
+    pub fn view(self) -> MatRef<'a, T> {
         let [rows, cols] = self.stored_shape();
         let stored = MatRef::from_row_major_slice(self.data, rows, cols);
         if self.transposed { stored.transpose() } else { stored }

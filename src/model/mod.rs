@@ -50,9 +50,9 @@ pub use index::{Index, IndexError, NodeId, Producer, Value, ValueId};
 pub(crate) use infer::from_front;
 pub use infer::{Element, Types, broadcast};
 pub use node::NodeExt;
-pub use training_map::{Carried, ParameterEntry, StateEntry, TRAINING_METADATA, TrainingMap};
-pub use types::{Dim, TensorType, is_float};
-pub(crate) use types::{name_of, working_type};
+pub use training_map::{Carried, Classes, ParameterEntry, StateEntry, TRAINING_METADATA, TrainingMap};
+pub(crate) use types::working_type;
+pub use types::{Dim, TensorType, is_float, name_of};
 
 use crate::proto::{FunctionProto, OperatorSetIdProto, StringStringEntryProto};
 use crate::replace::Written;

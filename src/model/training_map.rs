@@ -20,6 +20,9 @@ pub struct TrainingMap {
     /// Inputs that are fed with what belongs to the examples: labels and weights.
     #[serde(default)]
     pub labels: Vec<String>,
+    /// What the first of these can hold, where that is the indices of classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<Classes>,
     /// The output that is the loss of the batch.
     #[serde(default)]
     pub loss: Option<String>,
@@ -32,6 +35,17 @@ pub struct TrainingMap {
     /// What is carried from step to step beside the parameters: of the optimizer, and statistics of the model.
     #[serde(default)]
     pub state: Vec<StateEntry>,
+}
+
+/// The labels of a classifier, which are whole numbers from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Classes {
+    /// How many classes there are; `None` if the model does not say.
+    #[serde(default)]
+    pub count: Option<u64>,
+    /// A label that does not count.
+    #[serde(default)]
+    pub ignored: Option<i64>,
 }
 
 /// A trained parameter.
@@ -100,6 +114,7 @@ impl Default for TrainingMap {
             version: 1,
             data: Vec::new(),
             labels: Vec::new(),
+            classes: None,
             loss: None,
             scalars: BTreeMap::new(),
             parameters: Vec::new(),

@@ -53,7 +53,7 @@ pub fn is_float(elem: i32) -> bool {
 }
 
 /// What ONNX calls an element type.
-pub(crate) fn name_of(elem: DataType) -> String {
+pub fn name_of(elem: DataType) -> String {
     elem.as_str_name().to_lowercase()
 }
 

@@ -4,15 +4,18 @@ use super::Error;
 use crate::curvature::Form;
 
 /// Where attributes are read from; `None` is an attribute that the node doesn't have.
-pub(crate) trait Source {
+pub trait Source {
+    /// An attribute that is a number.
     fn float(&self, name: &'static str) -> Result<Option<f32>, Error>;
+    /// An attribute that is a whole number.
     fn int(&self, name: &'static str) -> Result<Option<i64>, Error>;
+    /// An attribute that is a text.
     fn text(&self, name: &'static str) -> Result<Option<String>, Error>;
 }
 
 /// How the operands and the result are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Layout {
+pub struct Layout {
     pub(super) trans_g: bool,
     pub(super) trans_a: bool,
     pub(super) trans_y: bool,
@@ -38,17 +41,22 @@ impl Layout {
 
 /// All attributes of a node.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Attributes {
+pub struct Attributes {
     /// `None` if only the input gives it.
     pub(super) lambda_a: Option<f64>,
     pub(super) lambda_g: f64,
     pub(super) alpha: f64,
-    pub(crate) layout: Layout,
+    /// How operands and result are stored.
+    pub layout: Layout,
     pub(super) form: Form,
 }
 
 impl Attributes {
-    pub(crate) fn read(source: &impl Source) -> Result<Self, Error> {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// One that has no meaning, or that cannot be read.
+    pub fn read(source: &impl Source) -> Result<Self, Error> {
         let damping = |name| match source.float(name)? {
             Some(value) => check_damping(name, value.into()).map(Some),
             None => Ok(None),

@@ -7,16 +7,21 @@ use super::shapes::Sizes;
 use crate::curvature::{self, Layer, Matrix, Products, Sampled, conditioned_gradient};
 
 /// Indices of the operator's inputs.
-pub(crate) mod input {
-    pub(crate) const G: usize = 0;
-    pub(crate) const A: usize = 1;
-    pub(crate) const LAMBDA_A: usize = 2;
-    pub(crate) const G_BAR: usize = 3;
-    pub(crate) const LAMBDA_G: usize = 4;
+pub mod input {
+    /// The gradient of the layer's output.
+    pub const G: usize = 0;
+    /// The layer's input.
+    pub const A: usize = 1;
+    /// The damping of the curvature from A.
+    pub const LAMBDA_A: usize = 2;
+    /// The output gradients of sampled labels.
+    pub const G_BAR: usize = 3;
+    /// The damping of the curvature from GBar.
+    pub const LAMBDA_G: usize = 4;
 }
 
 /// Number of inputs that the operator declares.
-pub(crate) const INPUTS: usize = input::LAMBDA_G + 1;
+pub const INPUTS: usize = input::LAMBDA_G + 1;
 
 /// Whether the operator can be left without input `index`.
 pub(super) fn is_optional(index: usize) -> bool {
@@ -29,22 +34,29 @@ pub(super) fn is_matrix(index: usize) -> bool {
 }
 
 /// A tensor's shape and its elements, or where they are.
-pub(crate) struct Tensor<D> {
-    pub(crate) shape: Vec<usize>,
-    pub(crate) data: D,
+pub struct Tensor<D> {
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its elements, or where they are.
+    pub data: D,
 }
 
 /// The inputs of a call; `None` is one that the node leaves out.
-pub(crate) struct Inputs<D> {
-    pub(crate) g: Option<Tensor<D>>,
-    pub(crate) a: Option<Tensor<D>>,
-    pub(crate) lambda_a: Option<f64>,
-    pub(crate) g_bar: Option<Tensor<D>>,
-    pub(crate) lambda_g: Option<f64>,
+pub struct Inputs<D> {
+    /// G.
+    pub g: Option<Tensor<D>>,
+    /// A.
+    pub a: Option<Tensor<D>>,
+    /// The damping for A.
+    pub lambda_a: Option<f64>,
+    /// GBar.
+    pub g_bar: Option<Tensor<D>>,
+    /// The damping for GBar.
+    pub lambda_g: Option<f64>,
 }
 
 /// Buffers of a call.
-pub(crate) struct Workspace<E: Element> {
+pub struct Workspace<E: Element> {
     curvature: curvature::Workspace<E::Compute>,
     gradients: Vec<E::Compute>,
     inputs: Vec<E::Compute>,
@@ -65,7 +77,7 @@ impl<E: Element> Default for Workspace<E> {
 }
 
 /// A call whose inputs fit the attributes and each other.
-pub(crate) struct Call<'a, D> {
+pub struct Call<'a, D> {
     pub(super) attributes: &'a Attributes,
     pub(super) g: Tensor<D>,
     pub(super) a: Tensor<D>,
@@ -76,7 +88,11 @@ pub(crate) struct Call<'a, D> {
 }
 
 impl<'a, D> Call<'a, D> {
-    pub(crate) fn new(attributes: &'a Attributes, inputs: Inputs<D>) -> Result<Self, Error> {
+    /// Checks a call.
+    ///
+    /// # Errors
+    /// Inputs that are missing, that fit neither each other nor the attributes, or a damping that is none.
+    pub fn new(attributes: &'a Attributes, inputs: Inputs<D>) -> Result<Self, Error> {
         let missing = |name| move || Error::Input { name, problem: "is missing".into() };
         let g = inputs.g.ok_or_else(missing("G"))?;
         let a = inputs.a.ok_or_else(missing("A"))?;
@@ -91,14 +107,18 @@ impl<'a, D> Call<'a, D> {
         Ok(Self { attributes, g, a, g_bar: inputs.g_bar, lambda_a, lambda_g, sizes })
     }
 
-    pub(crate) fn output_shape(&self) -> &[usize] {
+    /// The shape of the output.
+    pub fn output_shape(&self) -> &[usize] {
         &self.sizes.output
     }
 }
 
 impl<E: Element> Call<'_, &[E]> {
     /// Writes the output, which has the shape [`Self::output_shape`].
-    pub(crate) fn write<P>(&self, output: &mut [E], workspace: &mut Workspace<E>, products: &mut P) -> Result<(), Error>
+    ///
+    /// # Errors
+    /// A curvature that breaks down, or what `products` says.
+    pub fn write<P>(&self, output: &mut [E], workspace: &mut Workspace<E>, products: &mut P) -> Result<(), Error>
     where
         P: Products<E::Compute>,
     {

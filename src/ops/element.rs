@@ -7,7 +7,7 @@ use ort::sys::ONNXTensorElementDataType as Type;
 use crate::curvature::Scalar;
 
 /// A tensor element type of the operator.
-pub(crate) trait Element: Copy + Send + Sync + 'static {
+pub trait Element: Copy + Send + Sync + 'static {
     /// What ONNX Runtime calls it.
     const TYPE: Type;
 

@@ -35,14 +35,13 @@ mod shapes;
 pub use register::RegisterCustomOps;
 
 /// What the operator is, whichever runtime runs it.
-#[cfg(feature = "tract")]
-pub(crate) mod portable {
-    pub(crate) use super::Error;
-    pub(crate) use super::attributes::{Attributes, Source};
-    pub(crate) use super::call::{Call, INPUTS, Inputs, Tensor, Workspace, input};
-    pub(crate) use super::element::Element;
-    pub(crate) use super::pool::Pool;
-    pub(crate) use super::shapes::output_shape;
+pub mod portable {
+    pub use super::Error;
+    pub use super::attributes::{Attributes, Layout, Source};
+    pub use super::call::{Call, INPUTS, Inputs, Tensor, Workspace, input};
+    pub use super::element::Element;
+    pub use super::pool::Pool;
+    pub use super::shapes::output_shape;
 }
 
 /// The operator's domain.
@@ -54,7 +53,8 @@ pub const VERSION: i32 = 1;
 
 /// Why a node can't be created or run. The callbacks put the node's name in front.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+#[expect(missing_docs, reason = "the messages say what each is")]
+pub enum Error {
     #[error("attribute {name}: {problem}")]
     Attribute { name: &'static str, problem: String },
     #[error("{name} must be greater than zero, not {value}")]

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 /// Workspaces that no call is using at the moment.
-pub(crate) struct Pool<W>(Mutex<Vec<W>>);
+pub struct Pool<W>(Mutex<Vec<W>>);
 
 impl<W> Default for Pool<W> {
     fn default() -> Self {
@@ -13,7 +13,7 @@ impl<W> Default for Pool<W> {
 
 impl<W: Default> Pool<W> {
     /// Lends `call` a workspace: the one returned last, or a new one if all are in use.
-    pub(crate) fn lend<R>(&self, call: impl FnOnce(&mut W) -> R) -> R {
+    pub fn lend<R>(&self, call: impl FnOnce(&mut W) -> R) -> R {
         // A panic can't leave the list half changed, so that a poisoned lock is still good.
         let free = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut workspace = free().pop().unwrap_or_default();

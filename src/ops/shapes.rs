@@ -71,7 +71,7 @@ impl Sizes {
 
 /// The shape of the output, [..., m, n] or [..., n, m]; `D` may be a symbolic dimension. `None` if `g` or `a` has too few
 /// dimensions.
-pub(crate) fn output_shape<D: Clone>(layout: &Layout, g: &[D], a: &[D]) -> Option<Vec<D>> {
+pub fn output_shape<D: Clone>(layout: &Layout, g: &[D], a: &[D]) -> Option<Vec<D>> {
     if g.len() < layout.batched + 2 || a.len() < 2 {
         return None;
     }

@@ -19,7 +19,7 @@ use super::{Device, RuntimeError};
 use crate::ops::RegisterCustomOps;
 
 /// Names a library file, to the exclusion of all others.
-const VARIABLE: &str = "ORT_DYLIB_PATH";
+pub(super) const VARIABLE: &str = "ORT_DYLIB_PATH";
 
 /// Prints where Python's onnxruntime package is, without importing it.
 const FIND_PACKAGE: &str =
@@ -47,8 +47,11 @@ impl OnnxRuntimeLibrary {
     /// # Errors
     /// No library is found, or the one that is found is no ONNX Runtime from 1.17 on.
     pub(super) fn get() -> Result<&'static Self, RuntimeError> {
-        static RUNTIME: OnceLock<Result<OnnxRuntimeLibrary, String>> = OnceLock::new();
-        RUNTIME.get_or_init(Self::load).as_ref().map_err(|what| RuntimeError::Unavailable(what.clone()))
+        static RUNTIME: OnceLock<Result<Option<OnnxRuntimeLibrary>, String>> = OnceLock::new();
+        match RUNTIME.get_or_init(Self::load) {
+            Ok(found) => found.as_ref().ok_or(RuntimeError::NotFound),
+            Err(what) => Err(RuntimeError::Unavailable(what.clone())),
+        }
     }
 
     /// Its version, as it says.
@@ -81,8 +84,9 @@ impl OnnxRuntimeLibrary {
         }
     }
 
-    fn load() -> Result<Self, String> {
-        let path = find()?;
+    /// Loads what is found, if anything is.
+    fn load() -> Result<Option<Self>, String> {
+        let Some(path) = find() else { return Ok(None) };
         let unusable = |what: String| format!("cannot use {} as ONNX Runtime: {what}", path.display());
         // SAFETY: libraries of this name do nothing harmful when they are loaded, and this one stays loaded for good.
         let library: &'static Library =
@@ -99,7 +103,7 @@ impl OnnxRuntimeLibrary {
         ort::set_api(api.clone());
         let environment = ort::init().with_telemetry(false).build().map_err(|error| unusable(error.to_string()))?;
         environment.set_log_level(LogLevel::Error);
-        Ok(Self { base: BaseTable(base), environment, version, path })
+        Ok(Some(Self { base: BaseTable(base), environment, version, path }))
     }
 }
 
@@ -109,16 +113,12 @@ fn with_cause(error: &libloading::Error) -> String {
 }
 
 /// The library to load: the one that the variable names, or that of an installed Python package, or the system's.
-fn find() -> Result<PathBuf, String> {
+fn find() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os(VARIABLE).filter(|path| !path.is_empty()) {
-        return Ok(path.into());
+        return Some(path.into());
     }
     let of_package = ["python3", "python"].into_iter().find_map(|python| package_library(OsStr::new(python)));
-    of_package.or_else(system_library).ok_or_else(|| {
-        format!(
-            "no ONNX Runtime was found: install it (`pip install onnxruntime`), or set {VARIABLE} to a libonnxruntime.so"
-        )
-    })
+    of_package.or_else(system_library)
 }
 
 /// The library in the onnxruntime package of this interpreter. Packages before 1.20 have none that can be loaded.

@@ -4,16 +4,13 @@
 
 mod library;
 mod onnxruntime;
-#[cfg(feature = "tract")]
-mod tract;
 mod value;
 
 use crate::model::{Carried, Model, ModelError, TRAINING_METADATA, TrainingMap};
 use crate::tensors::Tensor;
 
+use library::VARIABLE;
 pub use onnxruntime::{Device, OnnxRuntime};
-#[cfg(feature = "tract")]
-pub use tract::Tract;
 
 /// A graph that evaluates what a training graph trains: its inputs have the same names.
 #[derive(Debug)]
@@ -39,7 +36,12 @@ pub struct Program {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RuntimeError {
-    /// There is no such runtime, or none that can be used.
+    /// There is no ONNX Runtime on this machine.
+    #[error(
+        "no ONNX Runtime was found: install it (`pip install onnxruntime`), or set {VARIABLE} to a libonnxruntime.so"
+    )]
+    NotFound,
+    /// The runtime cannot be used.
     #[error("{0}")]
     Unavailable(String),
     /// The runtime cannot compute on the device that was asked for.
@@ -125,7 +127,10 @@ impl Program {
     }
 
     /// The output of the training graph that is its loss.
-    fn loss(&self) -> Result<&str, RuntimeError> {
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn loss(&self) -> Result<&str, RuntimeError> {
         self.map.loss.as_deref().ok_or_else(|| {
             let path = self.training.path().display();
             RuntimeError::Program(format!("{path}: no output of the training graph is its loss"))
@@ -153,7 +158,7 @@ impl Program {
 
 impl RuntimeError {
     /// Of a runtime's message.
-    fn failed(runtime: &'static str, message: &str) -> Self {
+    pub fn failed(runtime: &'static str, message: &str) -> Self {
         match crate::ops::breakdown(message) {
             Some(what) => Self::Breakdown { runtime, what: what.to_owned() },
             None => Self::Failed { runtime, what: message.to_owned() },
@@ -162,18 +167,24 @@ impl RuntimeError {
 }
 
 /// The number that a loss is.
-fn number(loss: &Tensor) -> Result<f64, RuntimeError> {
+///
+/// # Errors
+/// An empty one.
+pub fn number(loss: &Tensor) -> Result<f64, RuntimeError> {
     loss.to_f64s().first().copied().ok_or_else(|| RuntimeError::Program("the loss is empty".into()))
 }
 
 /// The error of a program that has no graph to evaluate with.
-fn no_evaluation() -> RuntimeError {
+pub fn no_evaluation() -> RuntimeError {
     RuntimeError::Program("there is no graph that evaluates".into())
 }
 
 /// Checks that tensors can take the places of what is carried: one for each, and each of the type and shape that `fits` knows at its
 /// position.
-fn check_restored(
+///
+/// # Errors
+/// Too few or too many, or the first that does not fit.
+pub fn check_restored(
     carried: &[Carried],
     given: &[Tensor],
     fits: impl Fn(usize, &Tensor) -> bool,

@@ -35,6 +35,7 @@ impl TrainingGraph<'_> {
         let map = TrainingMap {
             data: self.map.data.clone(),
             labels,
+            classes: target.classes,
             loss: Some(target.loss),
             parameters,
             ..TrainingMap::default()

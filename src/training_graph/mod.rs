@@ -137,6 +137,7 @@ impl<'a> TrainingGraph<'a> {
         let mut map = TrainingMap {
             data: data_inputs(model),
             labels: target.label_names(),
+            classes: target.classes,
             loss: Some(target.loss.clone()),
             state: statistics,
             ..TrainingMap::default()
@@ -187,11 +188,6 @@ impl<'a> TrainingGraph<'a> {
     /// The output of the forward model that the loss compares with labels, or that is the loss.
     pub fn prediction(&self) -> &str {
         &self.prediction
-    }
-
-    /// How many classes its labels tell apart, where they are of classes and the model says it.
-    pub fn classes(&self) -> Option<u64> {
-        self.distribution.as_ref().and_then(Distribution::classes)
     }
 
     /// Which of its inputs and outputs is which.

@@ -1,6 +1,6 @@
 use super::distribution::Distribution;
-use super::loss::{Loss, Written};
-use crate::model::{Builder, Dim, Index, Model, TensorType, Types, ValueId, working_type};
+use super::loss::{Distance, Loss, Written};
+use crate::model::{Builder, Classes, Dim, Index, Model, TensorType, Types, ValueId, working_type};
 use crate::proto::ValueInfoProto;
 
 /// The loss as it stands in a graph.
@@ -11,6 +11,8 @@ pub(super) struct Target {
     pub(super) seed: (ValueId, String),
     /// Inputs that are fed beside the data.
     pub(super) labels: Vec<ValueInfoProto>,
+    /// What labels can be, where they are indices of classes.
+    pub(super) classes: Option<Classes>,
     /// The type of the loss, if it is no output of the forward model.
     pub(super) new_output: Option<TensorType>,
     /// The distribution of labels, where the loss stands for one.
@@ -59,7 +61,14 @@ impl Loss {
             Self::Labelled(labelled) => {
                 let Written { loss, gradient, inputs, distribution } = labelled.write(b, output, &tensor)?;
                 let new_output = Some(TensorType::scalar(working_type(tensor.elem)));
-                Ok(Target { loss, seed: (value, gradient), labels: inputs, new_output, distribution })
+                let classes = match labelled.distance {
+                    Distance::CrossEntropy { ignore_index, .. } => Some(Classes {
+                        count: distribution.as_ref().and_then(Distribution::classes),
+                        ignored: ignore_index,
+                    }),
+                    _ => None,
+                };
+                Ok(Target { loss, seed: (value, gradient), labels: inputs, classes, new_output, distribution })
             }
             Self::Output(_) => {
                 let sizes = tensor.shape.as_ref().map(|shape| shape.iter().map(Dim::known).collect::<Vec<_>>());
@@ -67,7 +76,14 @@ impl Loss {
                     return Err(format!("the output '{output}' is no scalar, which a loss has to be"));
                 }
                 let seed = (value, b.filled_like(output, 1.0, tensor.elem));
-                Ok(Target { loss: output.to_owned(), seed, labels: Vec::new(), new_output: None, distribution: None })
+                Ok(Target {
+                    loss: output.to_owned(),
+                    seed,
+                    labels: Vec::new(),
+                    classes: None,
+                    new_output: None,
+                    distribution: None,
+                })
             }
         }
     }

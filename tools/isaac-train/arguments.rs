@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, ValueEnum};
@@ -15,7 +16,12 @@ use crate::options::{Conditioning, Objective};
 ///
 /// Exit status: 0 done; 1 a file, the data or the run is at fault; 2 the command line is; 130 stopped by Ctrl-C.
 #[derive(Parser)]
-#[command(name = "isaac-train", version)]
+// MODEL comes first: behind --data it would be one of its files.
+#[command(
+    name = "isaac-train",
+    version,
+    override_usage = "isaac-train <MODEL> --data <FILE|NAME>... --loss <LOSS> --lr <SCHEDULE> [OPTIONS]"
+)]
 pub(crate) struct Arguments {
     /// The forward model, or the training graph (.onnx).
     pub(crate) model: PathBuf,
@@ -67,6 +73,9 @@ pub(crate) struct Run {
     /// The damping λg of ζ, as --lambda. [default: inf, or a training graph's own]
     #[arg(long, value_name = "SCHEDULE", value_parser = Schedule::damping)]
     pub(crate) lambda_g: Option<Schedule>,
+    /// What is looked for here is a part of the rate.
+    #[arg(long = "schedule", hide = true, value_parser = no_schedule)]
+    _schedule: Option<Infallible>,
     /// Passes over the examples.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) epochs: u64,
@@ -90,7 +99,7 @@ pub(crate) struct Run {
     /// its warm-up is one value: lr=0.1,warmup:10,cosine:0.1:0. --out gets the best.
     #[arg(long, value_name = "NAME=A,B,…", num_args = 1.., conflicts_with = "resume")]
     pub(crate) sweep: Vec<Axis>,
-    /// What runs the graphs. [default: ort, where there is a libonnxruntime]
+    /// What runs the graphs. [default: ort where there is a libonnxruntime, or else tract]
     #[arg(long, value_enum)]
     pub(crate) runtime: Option<RuntimeName>,
     /// What ONNX Runtime computes on: cuda needs a runtime with the CUDA provider.
@@ -142,7 +151,7 @@ pub(crate) struct Output {
     /// Write event files for TensorBoard.
     #[arg(long, value_name = "DIR")]
     pub(crate) tensorboard: Option<PathBuf>,
-    /// Draw loss and metric against steps and against seconds.
+    /// Draw loss and metric against steps and against seconds (.svg or .png).
     #[arg(long, value_name = "FILE")]
     pub(crate) plot: Option<PathBuf>,
     /// Print one JSON object at the end.
@@ -151,6 +160,13 @@ pub(crate) struct Output {
     /// Show no progress.
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// Says where schedules are given.
+fn no_schedule(_: &str) -> Result<Infallible, &'static str> {
+    Err(
+        "a schedule is a part of the value that it changes: --lr cosine:0.1:0, --lr step:0.1:0.5:10, --lambda linear:10:1 (see --lr)",
+    )
 }
 
 fn pair(text: &str) -> Result<(String, String), String> {

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use isaac::train::data::{Builtin, Classes, DataError, Dataset, Examples, Input};
+use isaac::model::Classes;
+use isaac::train::data::{Builtin, DataError, Dataset, Examples, Input};
 
 use crate::arguments::Data;
 use crate::failure::Failure;

@@ -1,11 +1,9 @@
 //! What keeps the tool from doing what it was asked to.
 
 use isaac::model::ModelError;
-use isaac::rewrite::RewriteError;
 use isaac::runtime::RuntimeError;
 use isaac::train::data::DataError;
 use isaac::train::{ProgramError, TrainError};
-use isaac::training_graph::TrainingGraphError;
 use isaac::upgrade::UpgradeError;
 use isaac::weights::WeightsError;
 
@@ -17,10 +15,6 @@ pub(crate) enum Failure {
     Model(#[from] ModelError),
     #[error(transparent)]
     Upgrade(#[from] UpgradeError),
-    #[error(transparent)]
-    TrainingGraph(#[from] TrainingGraphError),
-    #[error(transparent)]
-    Rewrite(#[from] RewriteError),
     #[error(transparent)]
     Program(#[from] ProgramError),
     #[error(transparent)]
@@ -48,8 +42,8 @@ impl Failure {
     pub(crate) fn is_usage(&self) -> bool {
         match self {
             Self::Usage(_) => true,
-            Self::Rewrite(error) => conditioning::is_usage(error),
-            Self::TrainingGraph(error) => conditioning::is_usage_of_forward(error),
+            Self::Program(ProgramError::Rewrite(error)) => conditioning::is_usage(error),
+            Self::Program(ProgramError::TrainingGraph(error)) => conditioning::is_usage_of_forward(error),
             _ => false,
         }
     }

@@ -16,6 +16,8 @@ mod plan;
 mod reports;
 mod results;
 mod session;
+#[cfg(feature = "tract")]
+mod tract;
 
 use arguments::Arguments;
 use failure::Failure;

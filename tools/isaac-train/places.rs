@@ -30,11 +30,11 @@ pub(crate) fn check(arguments: &Arguments, model: &Model) -> Result<(), Failure>
             return Err(Failure::Usage(format!("{name} would be written over {other}: {}", path.display())));
         }
     }
+    if let Some(path) = &output.plot {
+        plot::check(path).map_err(|error| Failure::Usage(format!("--plot: {error}")))?;
+    }
     for (_, path) in &files {
         check_writable(path).map_err(unwritten(path))?;
-    }
-    if let Some(path) = &output.plot {
-        plot::check(path).map_err(unwritten(path))?;
     }
     Ok(())
 }

@@ -1,20 +1,16 @@
 //! What is run: the program of the model on the command line.
 
-use isaac::model::{Edit, Model};
-use isaac::rewrite::{self, Analysis, LayerReport};
+use isaac::model::{Classes, Edit, Model};
+use isaac::rewrite::{self, LayerReport};
 use isaac::runtime::Program;
-use isaac::train::data::Classes;
 use isaac::train::metrics::Labels;
 use isaac::train::sweep::Axis;
-use isaac::training_graph::{Damping, Loss, TrainingGraph};
+use isaac::training_graph::Loss;
 use isaac::upgrade::upgraded;
 
 use crate::arguments::{Arguments, Run};
 use crate::failure::Failure;
 use crate::options::Conditioning;
-
-/// The damping λa of a forward model's layers, if none is given.
-pub(crate) const LAMBDA: f32 = 1.0;
 
 /// A program, and what is known of its model.
 pub(crate) struct Plan {
@@ -23,8 +19,6 @@ pub(crate) struct Plan {
     pub(crate) layers: Vec<LayerReport>,
     /// What labels say; `None` if the loss has none, or is not known.
     pub(crate) labels: Option<Labels>,
-    /// How many classes there are, if labels are classes and the model says it.
-    classes: Option<u64>,
 }
 
 impl Plan {
@@ -37,29 +31,26 @@ impl Plan {
                 return Err(Failure::Usage(format!("{} {what}", arguments.model.display())));
             }
             check_training_graph(&arguments.conditioning)?;
-            return Ok(Self {
-                program: Program::new(model.edited(&Edit::default())?)?,
-                layers: Vec::new(),
-                labels: None,
-                classes: None,
-            });
+            let program = Program::new(model.edited(&Edit::default())?)?;
+            // Along which axis classes lie matters to what evaluates, and a training graph has nothing that does.
+            let classes = program.map.classes;
+            let labels = classes.map(|classes| Labels::Classes { class_axis: None, ignore_index: classes.ignored });
+            return Ok(Self { program, layers: Vec::new(), labels });
         };
         if recipe.update.is_none() {
             return Err(Failure::Usage("--optimizer none trains nothing".into()));
         }
         let newer = upgraded(model)?;
-        let graph = TrainingGraph::new(newer.as_ref().unwrap_or(model), &recipe)?;
-        let analysis = Analysis::new(graph.model(), &[])?;
-        let chosen = arguments.conditioning.choose(&analysis)?;
-        // What a step feeds takes their place.
-        let damping = Damping { lambda_a: LAMBDA, lambda_g: f32::INFINITY };
-        let conditioned = graph.conditioned(&chosen, arguments.conditioning.method().into(), damping)?;
-        let program = isaac::train::program(&graph, &recipe, &conditioned)?;
+        let model = newer.as_ref().unwrap_or(model);
+        let conditioning = &arguments.conditioning;
+        let method = conditioning.method().into();
+        let (program, layers) =
+            isaac::train::program(model, &recipe, method, |analysis| conditioning.choose(analysis))?;
         let labels = match &recipe.loss {
             Loss::Labelled(labelled) => Some(labelled.distance.into()),
             Loss::Output(_) => None,
         };
-        Ok(Self { program, layers: LayerReport::all(&chosen), labels, classes: graph.classes() })
+        Ok(Self { program, layers, labels })
     }
 
     /// Refuses dampings that the program has no use for; `varied` are those of a sweep.
@@ -77,9 +68,8 @@ impl Plan {
 
     /// The input of the labels and which they can be, if they are classes.
     pub(crate) fn classes(&self) -> Option<(&str, Classes)> {
-        let Some(Labels::Classes { ignore_index, .. }) = self.labels else { return None };
-        let labels = self.program.map.labels.first()?;
-        Some((labels, Classes { count: self.classes, ignored: ignore_index }))
+        let map = &self.program.map;
+        Some((map.labels.first()?, map.classes?))
     }
 }
 

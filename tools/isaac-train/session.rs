@@ -22,10 +22,12 @@ use crate::arguments::{Arguments, DeviceName, RuntimeName};
 use crate::data::Sources;
 use crate::failure::Failure;
 use crate::places;
-use crate::plan::{LAMBDA, Plan};
+use crate::plan::Plan;
 use crate::reports::Reports;
 use crate::results::{self, unwritten};
 
+/// The damping λa of a forward model's layers, if none is given.
+const LAMBDA: f64 = 1.0;
 /// The learning rates of a range test.
 const RANGE: &str = "exponential:1e-6:10";
 /// Its steps, if not said otherwise.
@@ -101,28 +103,31 @@ impl<'a> Session<'a> {
     fn engine(&self) -> Result<Box<dyn Engine>, Failure> {
         let program = &self.plan.program;
         let threads = self.arguments.run.threads.map(|threads| threads as usize);
+        let is_tract = self.arguments.run.runtime == Some(RuntimeName::Tract);
         let device = match self.arguments.run.device {
             DeviceName::Cpu => Device::Cpu,
-            DeviceName::Cuda if self.arguments.run.runtime == Some(RuntimeName::Tract) => {
+            DeviceName::Cuda if is_tract => {
                 return Err(Failure::Usage("--device cuda belongs to --runtime ort".into()));
             }
             DeviceName::Cuda => Device::Cuda,
         };
+        if is_tract && threads.is_some() {
+            return Err(Failure::Usage("--threads belongs to --runtime ort".into()));
+        }
         let onnxruntime =
             || OnnxRuntime::new(program, threads, device).map(|engine| Box::new(engine) as Box<dyn Engine>);
         let engine = match self.arguments.run.runtime {
             Some(RuntimeName::Ort) => onnxruntime(),
             Some(RuntimeName::Tract) => tract(program),
             None => match onnxruntime() {
-                Err(missing @ RuntimeError::Unavailable(_)) if device == Device::Cpu => {
-                    tract(program).map_err(|_| missing)
+                Err(missing @ RuntimeError::NotFound) if device == Device::Cpu && cfg!(feature = "tract") => {
+                    self.note(&format!("{missing}; what is built in takes its place"));
+                    tract(program)
                 }
                 known => known,
             },
         }?;
-        if !self.arguments.output.quiet {
-            eprintln!("isaac-train: {}", engine.runtime());
-        }
+        self.note(&engine.runtime());
         Ok(engine)
     }
 
@@ -230,8 +235,7 @@ impl<'a> Session<'a> {
     fn settings(&self, lr: Option<Schedule>) -> Result<Settings, Failure> {
         let run = &self.arguments.run;
         // A forward model has no damping of its own.
-        let lambda_a =
-            run.lambda.or_else(|| self.plan.program.evaluation.as_ref().map(|_| Schedule::constant(LAMBDA.into())));
+        let lambda_a = run.lambda.or_else(|| self.plan.program.evaluation.as_ref().map(|_| Schedule::constant(LAMBDA)));
         let missing = || Failure::Usage("the learning rate is not given: --lr, or lr= in --sweep".into());
         let rates = Rates { lr: lr.ok_or_else(missing)?, lambda_a, lambda_g: run.lambda_g };
         Ok(Settings {
@@ -328,10 +332,17 @@ impl<'a> Session<'a> {
     }
 
     fn note_dropped(&self, what: &str, count: usize) {
-        if count > 0 && !self.arguments.output.quiet {
-            eprintln!(
-                "isaac-train: the model's batch size is fixed, so {count} {what} examples are left out of each epoch"
-            );
+        if count > 0 {
+            self.note(&format!(
+                "the model's batch size is fixed, so {count} {what} examples are left out of each epoch"
+            ));
+        }
+    }
+
+    /// Says what may be good to know.
+    fn note(&self, what: &str) {
+        if !self.arguments.output.quiet {
+            eprintln!("isaac-train: {what}");
         }
     }
 }
@@ -339,12 +350,12 @@ impl<'a> Session<'a> {
 /// The embedded runtime.
 #[cfg(feature = "tract")]
 fn tract(program: &Program) -> Result<Box<dyn Engine>, RuntimeError> {
-    Ok(Box::new(isaac::runtime::Tract::new(program)?))
+    Ok(Box::new(crate::tract::Tract::new(program)?))
 }
 
 /// The embedded runtime, which this build lacks.
 #[cfg(not(feature = "tract"))]
 fn tract(_: &Program) -> Result<Box<dyn Engine>, RuntimeError> {
-    let what = "this isaac-train was built without tract: cargo build --release --features tract";
+    let what = "this isaac-train was built without tract, which is a default feature";
     Err(RuntimeError::Unavailable(what.into()))
 }

@@ -53,6 +53,9 @@ pub(crate) fn steps() -> Vec<Step> {
         Step::check("clippy", "lints, warnings are errors", || {
             with_arguments(&["clippy", "--release", "--all-targets", "--quiet", "--", "-D", "warnings"])
         }),
+        Step::check("features", "isaac-train without the runtime that is built in", || {
+            with_arguments(&["check", "--release", "--no-default-features", "--bins", "--quiet"])
+        }),
         Step::check("doc", "the API documentation, warnings are errors", || {
             let mut command = with_arguments(&["doc", "--release", "--no-deps", "--quiet"]);
             command.env("RUSTDOCFLAGS", "-D warnings");
@@ -98,11 +101,17 @@ pub(crate) fn steps() -> Vec<Step> {
             ..Step::pytest("forward", "training graphs from forward models", environment)
         });
     }
-    steps.push(Step {
-        environments: vec![Environment::StockNewest, Environment::StockOldest],
-        command: Box::new(|| train_tests("train")),
-        ..Step::pytest("train", "isaac-train in the newest stock runtime", Environment::StockNewest)
-    });
+    for (name, what, command) in [
+        ("train", "isaac-train in the newest stock runtime", train_tests as fn() -> _),
+        ("train-tract", "isaac-train in the runtime that is built in", train_in_tract),
+    ] {
+        steps.push(Step {
+            name: name.to_owned(),
+            environments: vec![Environment::StockNewest, Environment::StockOldest],
+            command: Box::new(command),
+            ..Step::pytest("train", what, Environment::StockNewest)
+        });
+    }
     steps.push(Step::pytest("training", "training with ONNX Runtime's training API", Environment::Training));
     steps.push(Step {
         environments: vec![Environment::StockNewest, Environment::Training],
@@ -129,20 +138,6 @@ pub(crate) fn steps() -> Vec<Step> {
         name: "cuda-deferred".to_owned(),
         command: Box::new(cuda_tests_deferred),
         ..Step::pytest("cuda", "the same on streams that work only when they are waited for", Environment::Cuda)
-    });
-    // Last, because they build everything once more, with tract in it.
-    steps.push(Step {
-        name: "tract".to_owned(),
-        what: "the Rust tests of the embedded runtime",
-        environments: Vec::new(),
-        counts_tests: true,
-        command: Box::new(|| Ok(cargo_tests(&["--features", "tract", "--test", "tract"]))),
-    });
-    steps.push(Step {
-        name: "train-tract".to_owned(),
-        environments: vec![Environment::StockNewest, Environment::StockOldest],
-        command: Box::new(train_in_tract),
-        ..Step::pytest("train", "isaac-train in the embedded runtime", Environment::StockNewest)
     });
     steps
 }
@@ -187,24 +182,16 @@ fn pytest(folder: &str, environment: Environment) -> Result<Command, String> {
 
 /// What a run computes, whatever runs it.
 fn train_in_tract() -> Result<Command, String> {
-    command::run(&mut with_arguments(&[
-        "build",
-        "--release",
-        "--quiet",
-        "--features",
-        "tract",
-        "--bin",
-        "isaac-train",
-    ]))?;
-    let mut command = train_tests("train/test_numbers.py")?;
+    let mut command = pytest("train/test_numbers.py", Environment::StockNewest)?;
     command.args(["tests/python/train/test_resuming.py", "tests/python/train/test_runtimes.py"]);
+    command.env("ISAAC_OTHER_PYTHON", Environment::StockOldest.python());
     command.env("ISAAC_RUNTIME", "tract");
     Ok(command)
 }
 
-/// Tests of isaac-train, some of which compare with the oldest runtime.
-fn train_tests(what: &'static str) -> Result<Command, String> {
-    let mut command = pytest(what, Environment::StockNewest)?;
+/// Some compare with the oldest runtime.
+fn train_tests() -> Result<Command, String> {
+    let mut command = pytest("train", Environment::StockNewest)?;
     command.env("ISAAC_OTHER_PYTHON", Environment::StockOldest.python());
     Ok(command)
 }

@@ -4,16 +4,8 @@ use std::path::Path;
 
 use super::DataError;
 use super::dataset::Array;
+use crate::model::Classes;
 use crate::tensors::Tensor;
-
-/// The labels of a classifier, which are whole numbers from 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Classes {
-    /// How many classes there are; `None` if the model does not say.
-    pub count: Option<u64>,
-    /// A label that does not count.
-    pub ignored: Option<i64>,
-}
 
 impl Classes {
     fn has(&self, label: f64) -> bool {

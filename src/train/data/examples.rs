@@ -1,10 +1,11 @@
 use std::path::PathBuf;
 
-use super::check::{self, Classes};
+use super::check;
 use super::dataset::{Array, Dataset, same_length};
 use super::pairing::pair;
 use super::{DataError, Input, convert};
 use crate::digest::Digest;
+use crate::model::Classes;
 use crate::tensors::Tensor;
 use crate::train::random::permutation;
 

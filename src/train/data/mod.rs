@@ -42,7 +42,6 @@ mod table;
 
 pub use batches::{Batches, Epoch};
 pub use builtin::{Builtin, Split};
-pub use check::Classes;
 pub use dataset::Dataset;
 pub use error::DataError;
 pub use examples::Examples;

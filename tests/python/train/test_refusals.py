@@ -20,6 +20,7 @@ def task(tmp_path):
         (["--lambda", 0], "damping stays above 0"),
         (["--lr", "fast"], "a schedule is RATE"),
         (["--lr", "inf"], "a learning rate is finite"),
+        (["--schedule", "cosine"], "a schedule is a part of the value that it changes: --lr cosine:0.1:0"),
         (["--optimizer", "none"], "trains nothing"),
         (["--lambda-g", 1], "belongs to --method zeta"),
         (["--layers", "9"], "'9' matches no layer"),
@@ -29,11 +30,13 @@ def task(tmp_path):
         (["--method", "gradient", "--lambda", 1], "--lambda belongs to layers that are conditioned"),
         (["--method", "gradient", "--sweep", "lambda=1,2"], "--lambda belongs to layers that are conditioned"),
         (["--early-stop", 1], "belongs to --eval"),
+        (["--plot", "run.jpg"], "run.jpg: a plot is a file named .svg or .png"),
         (["--sweep", "batch=3"], "cannot be varied"),
         (["--resume"], "--checkpoint"),
         (["--method", "newton"], "possible values"),
         (["--device", "gpu"], "possible values"),
         (["--device", "cuda", "--runtime", "tract"], "--device cuda belongs to --runtime ort"),
+        (["--runtime", "tract"], "--threads belongs to --runtime ort"),
     ],
 )
 def test_command_lines(task, arguments, says):
@@ -58,6 +61,14 @@ def refused(task, *arguments):
     assert done.returncode == 1, done.stderr
     assert "panicked" not in done.stderr and not out.exists()
     return done.stderr
+
+
+def training_graph(task, *options):
+    """The file of a training graph of the task's model."""
+    graph = task.folder / "step.onnx"
+    rewrite = [os.environ["ISAAC_REWRITE"], task.model, "-o", graph, "--loss", "cross-entropy", *options]
+    subprocess.run([*map(str, rewrite)], check=True, capture_output=True)
+    return graph
 
 
 def test_arrays_that_fit_no_input_are_listed_beside_the_inputs(task):
@@ -105,6 +116,19 @@ def test_no_runtime(task):
     assert "no.so" in done.stderr
 
 
+def test_without_a_runtime_what_is_built_in_takes_its_place(task):
+    bare = {name: value for name, value in os.environ.items() if name not in ("ORT_DYLIB_PATH", "LD_LIBRARY_PATH")} | {"PATH": ""}
+    arguments = task.arguments("--lr", 0.1)
+    done = subprocess.run([os.environ["ISAAC_TRAIN"], *map(str, arguments)], env=bare, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "no ONNX Runtime was found" in done.stderr and "isaac-train: tract" in done.stderr
+    # Not where one is asked for.
+    arguments += ["--runtime", "ort"]
+    done = subprocess.run([os.environ["ISAAC_TRAIN"], *map(str, arguments)], env=bare, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "no ONNX Runtime was found: install it" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("label", "more", "allowed"),
     [
@@ -116,9 +140,12 @@ def test_no_runtime(task):
 def test_labels_that_are_no_classes_are_found_before_training(task, label, more, allowed):
     task.labels[17] = label
     np.savez(task.data, input=task.x, labels=task.labels)
-    said = refused(task, *more)
-    assert f"{task.data}: 'labels', row 17, counted from 0: the label is {label}, and" in said
-    assert said.rstrip().endswith(f"are {allowed}") and "epoch" not in said
+    graph, out = training_graph(task, *more), task.folder / "tuned.onnx"
+    of_graph = call(graph, "--data", task.data, "--lr", 0.1, "--out", out)
+    assert of_graph.returncode == 1 and not out.exists()
+    for said in (refused(task, *more), of_graph.stderr):
+        assert f"{task.data}: 'labels', row 17, counted from 0: the label is {label}, and" in said
+        assert said.rstrip().endswith(f"are {allowed}") and "epoch" not in said
 
 
 def test_labels_of_what_is_evaluated_are_checked_too(task):
@@ -211,9 +238,7 @@ def test_other_external_data_of_the_same_name_is_told_before_training(task):
 
 
 def test_a_training_graph_takes_no_options_that_would_condition_it(task):
-    graph = task.folder / "step.onnx"
-    rewrite = [os.environ["ISAAC_REWRITE"], task.model, "-o", graph, "--loss", "cross-entropy"]
-    subprocess.run([*rewrite, "--method", "gradient"], check=True, capture_output=True)
+    graph = training_graph(task, "--method", "gradient")
     for option, value in (("--method", "gradient"), ("--layers", "1"), ("--allow", "tied-embedding"), ("--param", "fc0.*"), ("--lambda", 1)):
         done = call(graph, "--data", task.data, "--lr", 0.1, option, value)
         assert done.returncode == 2, done.stderr

@@ -5,12 +5,14 @@ import json
 import resource
 import signal
 import struct
+import subprocess
 import xml.etree.ElementTree
+import zlib
 
 import numpy as np
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from runs import Task, call, train, weights
+from runs import Task, call, command, environment, train, weights
 
 
 @pytest.fixture
@@ -93,6 +95,24 @@ def test_a_picture_is_drawn(task):
     assert {"accuracy", "loss", "step"} <= {text.strip() for text in texts}
 
 
+def test_a_picture_can_be_a_png(task):
+    plot = task.folder / "run.png"
+    train(*task.arguments("--lr", 0.1, "--epochs", 2, "--plot", plot, "--eval", 0.5))
+    content = plot.read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    chunks, at = {}, 8
+    while at < len(content):
+        length, kind = struct.unpack(">I4s", content[at : at + 8])
+        data = content[at + 8 : at + 8 + length]
+        assert struct.unpack(">I", content[at + 8 + length : at + 12 + length])[0] == zlib.crc32(kind + data)
+        chunks[kind] = chunks.get(kind, b"") + data
+        at += 12 + length
+    width, height, depth, color = struct.unpack(">IIBB", chunks[b"IHDR"][:10])
+    assert (width, depth, color) == (1100, 8, 2)
+    # Each row begins with the filter that it is stored through.
+    assert len(zlib.decompress(chunks[b"IDAT"])) == height * (1 + 3 * width)
+
+
 def test_a_sweep_is_ranked_and_its_best_run_is_kept(task):
     out, alone, plot = (task.folder / name for name in ("out.onnx", "alone.onnx", "sweep.svg"))
     common = ["--epochs", 5, "--batch-size", 48, "--eval", task.data]
@@ -112,6 +132,15 @@ def test_a_sweep_varies_schedules_with_a_warm_up(task):
     report = train(*task.arguments("--epochs", 2, "--sweep", "lr=0.1,warmup:2,cosine:0.2:0", "seed=1,2"))
     rates = {run["settings"].split()[0] for run in report["runs"]}
     assert len(report["runs"]) == 4 and rates == {"lr=0.1", "lr=warmup:2,cosine:0.2:0"}
+
+
+def test_json_that_cannot_be_written_is_told_after_the_model_is(task):
+    out = task.folder / "out.onnx"
+    with open("/dev/full", "w") as full:
+        arguments = command(*task.arguments("--lr", 0.1, "--out", out, "--json"))
+        done = subprocess.run(arguments, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and "cannot write to standard output: No space left" in done.stderr
+    assert not np.array_equal(weights(out)["fc0.weight"], weights(task.model)["fc0.weight"])
 
 
 def test_a_picture_that_cannot_be_written_costs_no_model(task):

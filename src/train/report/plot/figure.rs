@@ -1,18 +1,21 @@
 //! The layout of a plot, and its drawing.
 
+use std::error::Error;
 use std::io;
 
+use plotters::backend::DrawingBackend;
 use plotters::chart::ChartBuilder;
 use plotters::coord::Shift;
 use plotters::drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea};
 use plotters::element::{Circle, PathElement, Text};
-use plotters::prelude::{Color, IntoFont, RGBColor, SVGBackend, WHITE};
+use plotters::prelude::{BitMapBackend, Color, RGBColor, SVGBackend, WHITE};
 use plotters::series::LineSeries;
 use plotters::style::{FontError, ShapeStyle, TextStyle};
 
 use super::Run;
 use super::axis::Axis;
 use super::curves::{Against, Point, metric, scores, training_loss, window};
+use super::font::font;
 
 /// Colours that people who confuse colours can tell apart (Okabe and Ito 2008), without the yellow one, which is faint on white.
 const COLORS: [RGBColor; 7] = [
@@ -38,8 +41,8 @@ const TEXT_SIZE: u32 = 15;
 /// The line before a name in the legend.
 const SAMPLE: u32 = 26;
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type DrawingError = DrawingAreaErrorKind<io::Error>;
+type Area<Backend> = DrawingArea<Backend, Shift>;
+type Drawn<Backend> = Result<(), DrawingAreaErrorKind<<Backend as DrawingBackend>::ErrorType>>;
 
 /// A plot of some runs.
 pub(super) struct Figure<'a> {
@@ -74,22 +77,37 @@ struct Curve {
 }
 
 impl<'a> Figure<'a> {
-    pub(super) fn new(title: &'a str, runs: &[Run<'a>]) -> Result<Self, FontError> {
-        let legend = legend(runs)?;
+    pub(super) fn new(title: &'a str, runs: &[Run<'a>]) -> io::Result<Self> {
+        let legend = legend(runs).map_err(failed)?;
         let head = legend.last().map_or(TITLE_HEIGHT, |last| last.y + LEGEND_LINE);
         let metric = metric(runs).map(|name| metric_row(runs, name));
         Ok(Self { title, rows: std::iter::once(loss_row(runs)).chain(metric).collect(), legend, head })
     }
 
-    /// Its SVG.
-    pub(super) fn svg(&self) -> Result<String, DrawingError> {
+    /// As SVG.
+    pub(super) fn svg(&self) -> io::Result<Vec<u8>> {
         let mut svg = String::new();
-        let size = (WIDTH, self.head + PANEL_HEIGHT * self.rows.len() as u32);
-        self.draw(&SVGBackend::with_string(&mut svg, size).into_drawing_area())?;
-        Ok(svg)
+        self.draw(&SVGBackend::with_string(&mut svg, self.size()).into_drawing_area()).map_err(failed)?;
+        Ok(svg.into_bytes())
     }
 
-    fn draw(&self, root: &Area<'_>) -> Result<(), DrawingError> {
+    /// As PNG.
+    pub(super) fn png(&self) -> io::Result<Vec<u8>> {
+        let (width, height) = self.size();
+        let mut pixels = vec![0; 3 * width as usize * height as usize];
+        self.draw(&BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area()).map_err(failed)?;
+        let mut png = Vec::new();
+        let mut encoder = png::Encoder::new(&mut png, width, height);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder.write_header()?.write_image_data(&pixels)?;
+        Ok(png)
+    }
+
+    fn size(&self) -> (u32, u32) {
+        (WIDTH, self.head + PANEL_HEIGHT * self.rows.len() as u32)
+    }
+
+    fn draw<Backend: DrawingBackend>(&self, root: &Area<Backend>) -> Drawn<Backend> {
         let at = |x: u32, y: u32| (x as i32, y as i32);
         root.fill(&WHITE)?;
         root.draw(&Text::new(self.title, at(MARGIN, 16), text(TITLE_SIZE)))?;
@@ -153,7 +171,7 @@ fn dotted(runs: &[Run<'_>], name: &str) -> Vec<Curve> {
 }
 
 impl Row {
-    fn draw(&self, panel: &Area<'_>, against: Against) -> Result<(), DrawingError> {
+    fn draw<Backend: DrawingBackend>(&self, panel: &Area<Backend>, against: Against) -> Drawn<Backend> {
         let points = || self.curves.iter().flat_map(|curve| &curve.points).filter_map(|point| point.at(against));
         let x_axis = Axis::tight(points().map(|(x, _)| x).chain(points().next().map(|_| 0.0)));
         let y_values = points().map(|(_, y)| y);
@@ -197,5 +215,9 @@ impl Row {
 }
 
 fn text(size: u32) -> TextStyle<'static> {
-    ("sans-serif", f64::from(size)).into_font().color(&INK)
+    font(size).color(&INK)
+}
+
+fn failed(error: impl Error) -> io::Error {
+    io::Error::other(format!("the plot cannot be drawn: {error}"))
 }

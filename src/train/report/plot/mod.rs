@@ -3,8 +3,9 @@
 mod axis;
 mod curves;
 mod figure;
+mod font;
 
-use std::error::Error;
+use std::ffi::OsStr;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -27,19 +28,43 @@ pub struct Run<'a> {
     pub epochs: &'a [EpochRecord],
 }
 
-/// Draws runs over each other into an `.svg` file. Above is the loss: lines for the running mean over steps, dots for
+/// Draws runs over each other into an `.svg` or `.png` file. Above is the loss: lines for the running mean over steps, dots for
 /// evaluations; logarithmic where it spans more than a decade. Below is the first metric, if there is one. What is not finite is left
 /// out.
 ///
 /// # Errors
 /// A file of another kind, or one that cannot be written.
 pub fn draw(path: &Path, title: &str, runs: &[Run<'_>]) -> io::Result<()> {
-    check(path)?;
+    let kind = Kind::of(path)?;
     let names: Vec<String> = runs.iter().map(|run| printable(run.name)).collect();
     let runs: Vec<Run<'_>> = runs.iter().zip(&names).map(|(run, name)| Run { name, ..*run }).collect();
     let title = printable(title);
-    let svg = Figure::new(&title, &runs).map_err(failed)?.svg().map_err(failed)?;
-    replace(path, |file| file.write_all(svg.as_bytes()))
+    let figure = Figure::new(&title, &runs)?;
+    let content = match kind {
+        Kind::Svg => figure.svg()?,
+        Kind::Png => figure.png()?,
+    };
+    replace(path, |file| file.write_all(&content))
+}
+
+/// What a picture can be.
+enum Kind {
+    Svg,
+    Png,
+}
+
+impl Kind {
+    /// The kind of a file, by its name.
+    fn of(path: &Path) -> io::Result<Self> {
+        match path.extension().and_then(OsStr::to_str) {
+            Some("svg") => Ok(Self::Svg),
+            Some("png") => Ok(Self::Png),
+            _ => {
+                let what = format!("{}: a plot is a file named .svg or .png", path.display());
+                Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+            }
+        }
+    }
 }
 
 /// The text with escapes for control characters, which XML does not allow.
@@ -54,17 +79,9 @@ fn printable(text: &str) -> String {
 /// Checks that a plot can have this name.
 ///
 /// # Errors
-/// A name that does not end in `.svg`.
+/// A name that does not end in `.svg` or `.png`.
 pub fn check(path: &Path) -> io::Result<()> {
-    if path.extension().is_some_and(|extension| extension == "svg") {
-        return Ok(());
-    }
-    let what = format!("{}: a plot is a file named .svg", path.display());
-    Err(io::Error::new(io::ErrorKind::InvalidInput, what))
-}
-
-fn failed(error: impl Error) -> io::Error {
-    io::Error::other(format!("the plot cannot be drawn: {error}"))
+    Kind::of(path).map(drop)
 }
 
 /// A picture of a run, drawn at the ends of epochs and of the run.
@@ -82,7 +99,7 @@ impl PlotFile {
     /// A picture of the run `name`, which may have steps and epochs already.
     ///
     /// # Errors
-    /// A file that is not called `.svg`.
+    /// A file that is not called `.svg` or `.png`.
     pub fn new(
         path: &Path,
         title: &str,
@@ -165,6 +182,30 @@ mod tests {
     }
 
     #[test]
+    fn a_png_has_the_size_of_the_svg_and_letters_and_curves_in_it() {
+        let (steps, epochs) = records();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run.png");
+        draw(&path, "∇ and ζ*", &[Run { name: "run", steps: &steps, epochs: &epochs }]).unwrap();
+        let file = std::io::BufReader::new(fs::File::open(path).unwrap());
+        let mut reader = png::Decoder::new(file).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        let frame = reader.next_frame(&mut pixels).unwrap();
+        assert_eq!((frame.width, frame.height, frame.color_type), (1100, 46 + 24 + 2 * 330, png::ColorType::Rgb));
+        let rows: Vec<&[u8]> = pixels.chunks(3 * 1100).collect();
+        let count = |rows: &[&[u8]], is_wanted: fn(&[u8]) -> bool| {
+            rows.iter().flat_map(|row| row.chunks(3)).filter(|pixel| is_wanted(pixel)).count()
+        };
+        let is_dark = |pixel: &[u8]| pixel.iter().all(|&channel| channel < 128);
+        let is_blue = |pixel: &[u8]| pixel == [0, 114, 178];
+        // The title, and nothing beside it.
+        assert!(count(&rows[..46], is_dark) > 50);
+        assert_eq!(count(&rows[..46], is_blue), 0);
+        // The curves of four panels.
+        assert!(count(&rows[70..], is_blue) > 2000);
+    }
+
+    #[test]
     fn without_a_metric_there_is_one_row() {
         let (steps, _) = records();
         let svg = drawn_svg(&[Run { name: "run", steps: &steps, epochs: &[] }]);
@@ -231,9 +272,9 @@ mod tests {
 
     #[test]
     fn other_kinds_of_files_are_refused() {
-        for name in ["run.png", "run"] {
+        for name in ["run.jpg", "run"] {
             let error = PlotFile::new(name.as_ref(), TITLE, "run", Vec::new(), Vec::new()).unwrap_err();
-            assert_eq!(error.to_string(), format!("{name}: a plot is a file named .svg"));
+            assert_eq!(error.to_string(), format!("{name}: a plot is a file named .svg or .png"));
         }
         assert!(draw("/dev/null/run.svg".as_ref(), TITLE, &[]).is_err());
     }

@@ -12,14 +12,16 @@ mod gemm;
 mod graph;
 mod normalization;
 mod products;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
+use isaac::model::Carried;
+use isaac::runtime::{Engine, Evaluation, Program, RuntimeError, check_restored, no_evaluation, number};
+use isaac::tensors::Tensor;
 use tract_onnx::prelude::TractError;
 
-use super::{Engine, Evaluation, Program, RuntimeError, check_restored, no_evaluation, number};
-use crate::model::Carried;
-use crate::tensors::Tensor;
 use convert::{from_tract, to_tract};
 use graph::Graph;
 
@@ -31,7 +33,7 @@ const VERSION: &str = "0.23.9";
 
 /// A program in tract. A step replaces what is carried by the values that it gives out.
 #[derive(Debug)]
-pub struct Tract {
+pub(crate) struct Tract {
     training: Graph,
     evaluation: Option<Graph>,
     carried: Vec<Carried>,
@@ -39,11 +41,10 @@ pub struct Tract {
     before: Vec<Value>,
 }
 
-impl From<TractError> for RuntimeError {
-    fn from(error: TractError) -> Self {
-        // With `#`, the causes follow the error.
-        Self::failed("tract", &format!("{error:#}"))
-    }
+/// What tract says.
+fn failed(error: TractError) -> RuntimeError {
+    // With `#`, the causes follow the error.
+    RuntimeError::failed("tract", &format!("{error:#}"))
 }
 
 impl Tract {
@@ -52,7 +53,7 @@ impl Tract {
     ///
     /// # Errors
     /// A program that is incomplete, or that tract cannot read.
-    pub fn new(program: &Program) -> Result<Self, RuntimeError> {
+    pub(crate) fn new(program: &Program) -> Result<Self, RuntimeError> {
         let Program { training, map, evaluation } = program;
         let loss = program.loss()?;
         let carried = map.carried();

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use isaac::model::name_of;
+use isaac::proto::tensor_proto::DataType;
+use isaac::runtime::RuntimeError;
+use isaac::tensors::Tensor;
 use tract_onnx::prelude as tract;
 use tract_onnx::prelude::DatumType;
 
-use super::RuntimeError;
-use super::Value;
-use crate::model::name_of;
-use crate::proto::tensor_proto::DataType;
-use crate::tensors::Tensor;
+use super::{Value, failed};
 
 /// Element types that tract and ONNX both have.
 const TYPES: [(DataType, DatumType); 12] = [
@@ -33,7 +33,7 @@ pub(super) fn to_tract(tensor: &Tensor) -> Result<Value, RuntimeError> {
     let Some((_, datum_type)) = TYPES.iter().find(|(elem, _)| *elem == tensor.elem()) else {
         return Err(RuntimeError::Program(format!("tract has no tensors of type {}", name_of(tensor.elem()))));
     };
-    let mut value = tract::Tensor::zero_dt(*datum_type, tensor.shape())?;
+    let mut value = tract::Tensor::zero_dt(*datum_type, tensor.shape()).map_err(failed)?;
     let bytes = value.as_bytes_mut();
     if tensor.elem() == DataType::Bool {
         bytes.iter_mut().zip(tensor.data()).for_each(|(byte, given)| *byte = u8::from(*given != 0));
@@ -46,7 +46,7 @@ pub(super) fn to_tract(tensor: &Tensor) -> Result<Value, RuntimeError> {
 /// A tensor of tract's. Its symbolic integers are those of ONNX when they are known.
 pub(super) fn from_tract(value: &tract::Tensor) -> Result<Tensor, RuntimeError> {
     if value.datum_type() == DatumType::TDim {
-        return from_tract(&*value.cast_to_dt(DatumType::I64)?);
+        return from_tract(&*value.cast_to_dt(DatumType::I64).map_err(failed)?);
     }
     let Some((elem, _)) = TYPES.iter().find(|(_, datum_type)| *datum_type == value.datum_type()) else {
         return Err(RuntimeError::Program(format!(

@@ -5,15 +5,15 @@ use isaac::optimizer::{Optimizer, Update};
 use isaac::proto::tensor_shape_proto::dimension::Value::DimParam;
 use isaac::proto::type_proto::Value::TensorType;
 use isaac::proto::{AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, attribute_proto, type_proto};
-use isaac::rewrite::{Analysis, Choice};
+use isaac::rewrite::Choice;
 use isaac::runtime::Program;
 use isaac::tensors::Tensor;
-use isaac::training_graph::{Damping, Distance, Labelled, Loss, Method, Recipe, Selection, TrainingGraph};
+use isaac::training_graph::{Distance, Labelled, Loss, Method, Recipe, Selection};
 use isaac::upgrade::upgraded;
 use prost::Message;
 
-use crate::arrays::Arrays;
-use crate::common::{model, tensor};
+use super::arrays::Arrays;
+use super::common::{model, tensor};
 
 pub(crate) const CROSS_ENTROPY: Distance = Distance::CrossEntropy { class_axis: None, ignore_index: None };
 
@@ -110,11 +110,8 @@ pub(crate) fn program(
     let selection = Selection { trained: trained.iter().map(|&name| name.into()).collect(), frozen: Vec::new() };
     let recipe = Recipe { loss: Loss::Labelled(labelled), update: Some(update), selection };
     let newer = upgraded(forward).unwrap();
-    let graph = TrainingGraph::new(newer.as_ref().unwrap_or(forward), &recipe).unwrap();
-    let analysis = Analysis::new(graph.model(), &[]).unwrap();
-    let chosen = analysis.choose(&Choice::default()).unwrap();
-    let edit = graph.conditioned(&chosen, method, Damping { lambda_a: 1.0, lambda_g: 1.0 }).unwrap();
-    isaac::train::program(&graph, &recipe, &edit).unwrap()
+    let model = newer.as_ref().unwrap_or(forward);
+    isaac::train::program(model, &recipe, method, |analysis| Ok(analysis.choose(&Choice::default())?)).unwrap().0
 }
 
 /// By name: what is carried.

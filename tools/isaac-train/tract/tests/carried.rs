@@ -1,11 +1,12 @@
 //! What an engine keeps.
 
-use isaac::runtime::{Engine, RuntimeError, Tract};
+use isaac::runtime::{Engine, RuntimeError};
 use isaac::tensors::Tensor;
 use isaac::training_graph::Method;
 
-use crate::arrays::{group, part, recorded_steps};
-use crate::models::{CROSS_ENTROPY, momentum, network, program};
+use super::super::Tract;
+use super::arrays::{group, part, recorded_steps};
+use super::models::{CROSS_ENTROPY, momentum, network, program};
 
 #[test]
 fn what_is_carried() {

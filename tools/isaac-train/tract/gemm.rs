@@ -4,16 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use half::f16;
+use isaac::ops::OPERATOR;
+use isaac::ops::portable::{
+    self, Attributes, Call, Element, Error, INPUTS, Inputs, Pool, Source, Workspace, input, output_shape,
+};
 use tract_onnx::model::{ParsingContext, optional_inputs};
 use tract_onnx::pb::NodeProto;
 use tract_onnx::pb_helpers::AttrScalarType;
 use tract_onnx::tract_hir::internal::*;
 
 use super::products::Sequential;
-use crate::ops::OPERATOR;
-use crate::ops::portable::{
-    self, Attributes, Call, Element, Error, INPUTS, Inputs, Pool, Source, Workspace, input, output_shape,
-};
 
 /// A node of the operator.
 #[derive(Clone)]

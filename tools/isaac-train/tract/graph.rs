@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use isaac::model::{Edit, Model};
+use isaac::ops::OPERATOR;
+use isaac::runtime::RuntimeError;
 use prost::Message;
 use tract_onnx::Onnx;
 use tract_onnx::data_resolver::MmapDataResolver;
@@ -16,9 +19,7 @@ use tract_onnx::tract_hir::internal::{DimFact, DimLike, Factoid, format_err};
 use super::convert::to_tract;
 use super::gemm::isaac_gemm;
 use super::normalization::batch_normalization;
-use super::{RuntimeError, Value};
-use crate::model::{Edit, Model};
-use crate::ops::OPERATOR;
+use super::{Value, failed};
 
 /// The type and the shape of each input.
 type Facts = Vec<InferenceFact>;
@@ -39,14 +40,15 @@ impl Graph {
     pub(super) fn new(model: &Model, fed: &[&str], outputs: &[&str]) -> Result<Self, RuntimeError> {
         let path = model.path();
         let folder = path.parent().and_then(|folder| folder.to_str());
-        let mut proto = ModelProto::decode(model.to_bytes(&Edit::default()).as_slice()).map_err(TractError::from)?;
+        let bytes = model.to_bytes(&Edit::default());
+        let mut proto = ModelProto::decode(bytes.as_slice()).map_err(|error| failed(error.into()))?;
         let mut defaults = BTreeMap::new();
         if let Some(graph) = &mut proto.graph {
             let inputs: HashSet<&str> = graph.input.iter().map(|input| input.name.as_str()).collect();
             let is_fed = |name: &str| fed.contains(&name) && inputs.contains(name);
             // To tract, an input with a default is a constant.
             for initializer in graph.initializer.extract_if(.., |initializer| is_fed(&initializer.name)) {
-                let value = load_tensor(&MmapDataResolver, &initializer, folder)?;
+                let value = load_tensor(&MmapDataResolver, &initializer, folder).map_err(failed)?;
                 defaults.insert(initializer.name, Arc::new(value));
             }
         }
@@ -60,8 +62,9 @@ impl Graph {
             outlets_by_name.get(*name).copied().ok_or_else(|| fail(format!("there is no output '{name}'")))
         };
         let outputs = outputs.iter().map(outlet).collect::<Result<Vec<_>, _>>()?;
-        model.select_output_outlets(&outputs)?;
-        let inputs = model.input_outlets()?.iter().map(|input| model.node(input.node).name.clone()).collect();
+        model.select_output_outlets(&outputs).map_err(failed)?;
+        let inputs =
+            model.input_outlets().map_err(failed)?.iter().map(|input| model.node(input.node).name.clone()).collect();
         Ok(Self { path: path.display().to_string(), model, inputs, defaults, plans: HashMap::new() })
     }
 
@@ -75,7 +78,7 @@ impl Graph {
     pub(super) fn run<'a>(
         &mut self,
         carried: impl Iterator<Item = (&'a str, &'a Value)>,
-        feeds: &[(&str, crate::tensors::Tensor)],
+        feeds: &[(&str, isaac::tensors::Tensor)],
     ) -> Result<Vec<Value>, RuntimeError> {
         let carried: BTreeMap<&str, &Value> = carried.collect();
         let mut values = self.defaults.clone();
@@ -92,7 +95,7 @@ impl Graph {
         };
         let values: Vec<Value> = self.inputs.iter().map(given).collect::<Result<_, _>>()?;
         for (at, value) in values.iter().enumerate() {
-            let declared = self.model.input_fact(at)?;
+            let declared = self.model.input_fact(at).map_err(failed)?;
             if !fits(declared, value) {
                 let (name, declared) = (&self.inputs[at], declared.format_dt_shape());
                 let given = InferenceFact::dt_shape_from_tensor(value).format_dt_shape();
@@ -143,7 +146,7 @@ fn guarded<T>(call: impl FnOnce() -> TractResult<T>) -> Result<T, RuntimeError> 
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
         Err(format_err!("internal error: {}", text.unwrap_or("panic")))
     });
-    Ok(result?)
+    result.map_err(failed)
 }
 
 /// tract's reader of ONNX, with our operators.

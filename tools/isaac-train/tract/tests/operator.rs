@@ -6,12 +6,13 @@ use half::f16;
 use isaac::model::{ParameterEntry, TrainingMap};
 use isaac::proto::tensor_proto::DataType;
 use isaac::proto::{AttributeProto, OperatorSetIdProto};
-use isaac::runtime::{Engine, Program, Tract};
+use isaac::runtime::{Engine, Program};
 use isaac::tensors::Tensor;
 
-use crate::arrays::relative_error;
-use crate::common::{model, tensor};
-use crate::models::{int, load, message, node, tensor_type};
+use super::super::Tract;
+use super::arrays::relative_error;
+use super::common::{model, tensor};
+use super::models::{int, load, message, node, tensor_type};
 
 /// A training graph of one node, whose loss is 0 and whose carried value W becomes the node's output.
 fn layer(

@@ -2,8 +2,7 @@
 
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, Par};
-
-use crate::curvature::{Matrix, ProductError, Products, Scalar, Threads};
+use isaac::curvature::{Matrix, ProductError, Products, Scalar, Threads};
 
 /// [`Products`] on one thread, like everything else in tract.
 pub(super) struct Sequential;

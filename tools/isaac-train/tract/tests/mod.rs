@@ -2,7 +2,7 @@
 
 mod arrays;
 mod carried;
-#[path = "../common/mod.rs"]
+#[path = "../../../../tests/common/mod.rs"]
 mod common;
 mod models;
 mod operator;
