@@ -60,7 +60,7 @@ impl<T: Scalar> Default for Workspace<T> {
 /// NaN; one in the gradients comes out where it would from the plain product.
 ///
 /// The buffers hold some multiple of r² + b·min(m, n) elements, where r is the order of the inverse; also b·n where double
-/// precision is needed or an n×n matrix is formed by blocks; and, for ζ, b·m or m·n.
+/// precision is needed; and, for ζ, b·m or m·n.
 ///
 /// # Errors
 /// [`Error::NotPositiveDefinite`] when a damping is so small that not even double precision can tell the damped matrix

@@ -57,7 +57,7 @@ pub(super) fn write_product<T: Scalar>(
     multiply(out, Accum::Replace, [left.view(), right.view()], T::from_f64(1.0), threads)
 }
 
-/// out = left·right, after what `accum` says of `out`, times `alpha`.
+/// Replaces `out` by alpha·left·right, or adds that to it. No dimension is zero.
 pub(super) fn multiply<T: Scalar>(
     out: MatMut<'_, T>,
     accum: Accum,

@@ -105,13 +105,14 @@ impl<T: Scalar> Elimination<'_, T> {
                 }
             }
             let diagonal = &mut self.tiles[start(row) + row];
-            for index in 0..BLOCK {
-                for above in 0..index {
-                    diagonal[above][index] = diagonal[index][above];
+            let lower = *diagonal;
+            for (row, target) in diagonal.iter_mut().enumerate() {
+                for (col, value) in target.iter_mut().enumerate().skip(row + 1) {
+                    *value = lower[col][row];
                 }
-                if row * BLOCK + index >= self.order {
-                    diagonal[index][index] = T::from_f64(1.0);
-                }
+            }
+            for (index, target) in diagonal.iter_mut().enumerate().skip(self.order - row * BLOCK) {
+                target[index] = T::from_f64(1.0);
             }
         }
     }
