@@ -286,7 +286,7 @@ fn what_is_not_known_is_not_run() {
         "ld.param.u64 %rd5, [test_param_1];",
         "ld.param.u32 %r5, [test_param_2];",
         ".local .align 4 .b8 depot[16];",
-        ".reg .f64 %fd<3>;",
+        ".reg .f16 %h<3>;",
         "ret",
     ] {
         let text = text(unknown);
