@@ -2,7 +2,6 @@
 
 use super::{Rule, all, first};
 use crate::autodiff::step::{Refusal, Step};
-use crate::model::NodeExt;
 
 pub(super) const RULES: &[(&str, Rule)] = &[
     ("Add", all(add)),
@@ -166,11 +165,8 @@ fn prelu(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// With respect to the dividend the slope is one almost everywhere.
+/// With respect to the dividend the slope is one almost everywhere, whichever sign the remainder has.
 fn modulo(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
-    if s.node.int("fmod", 0) == 0 {
-        return Err("with fmod=0 it is for integers".into());
-    }
     s.give_broadcast(0, s.dy())?;
     Ok(())
 }
