@@ -141,3 +141,13 @@ def test_concurrent_runs_of_one_session(threads):
 
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(repeat, range(16)))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("form", ["samples", "features"])
+def test_products_in_parts(form, threads):
+    """Layers large enough that inner products, inverses by blocks and their products are shared between threads."""
+    node = session(threads=threads, lambda_a=1.0, form=form)
+    for rows, features, outputs in [(700, 300, 200), (300, 900, 400)]:
+        g, a = normal(rows, outputs), np.maximum(normal(rows, features), 0)
+        assert error(run(node, g, a), Reference(a)(g, np.float32(1.0))) < 1e-5
