@@ -169,6 +169,7 @@ fn invert<T: Scalar>(
 
 /// The blocks A, B and C of a matrix, where A is of order `h`.
 fn blocks<T>(matrix: &mut [T], [order, stride]: [usize; 2], h: usize) -> [MatMut<'_, T>; 3] {
+    // Of rows with a stride, `faer` 0.24 takes the rows for columns.
     let matrix = MatMut::from_column_major_slice_with_stride_mut(matrix, order, order, stride).transpose_mut();
     let (a, _, b, c) = matrix.split_at_mut(h, h);
     [a, b, c]
