@@ -121,13 +121,18 @@ impl<T: Scalar> Elimination<'_, T> {
     #[inline(always)]
     fn eliminate(&mut self, pivot: usize) -> Result<(), usize> {
         let inverse = invert_block(self.tiles[start(pivot) + pivot])?;
-        for (index, Pivots { row, solved }) in self.pivots.iter_mut().enumerate() {
-            *row = if index < pivot {
-                self.tiles[start(pivot) + index]
+        for (index, Pivots { row, solved }) in self.pivots.iter_mut().enumerate().filter(|(index, _)| *index != pivot) {
+            if index < pivot {
+                let tile = &mut self.tiles[start(pivot) + index];
+                *row = *tile;
+                *solved = product(&inverse, row);
+                *tile = *solved;
             } else {
-                transposed(&self.tiles[start(index) + pivot])
-            };
-            *solved = product(&inverse, row);
+                let tile = &mut self.tiles[start(index) + pivot];
+                *row = transposed(tile);
+                *solved = product(&inverse, row);
+                *tile = product(row, &inverse);
+            }
         }
         let mut tiles = &mut *self.tiles;
         for (index, Pivots { solved, .. }) in self.pivots.iter().enumerate() {
@@ -135,16 +140,11 @@ impl<T: Scalar> Elimination<'_, T> {
             tiles = rest;
             if index != pivot {
                 let factors = negated(solved);
-                for (tile, Pivots { row, .. }) in of_row.iter_mut().zip(&*self.pivots) {
-                    *tile = add_product(tile, &factors, row);
+                for (col, (tile, Pivots { row, .. })) in of_row.iter_mut().zip(&*self.pivots).enumerate() {
+                    if col != pivot {
+                        *tile = add_product(tile, &factors, row);
+                    }
                 }
-            }
-        }
-        for (index, Pivots { row, solved }) in self.pivots.iter().enumerate() {
-            if index < pivot {
-                self.tiles[start(pivot) + index] = *solved;
-            } else {
-                self.tiles[start(index) + pivot] = product(row, &inverse);
             }
         }
         self.tiles[start(pivot) + pivot] = negated(&inverse);
