@@ -9,7 +9,7 @@ use half::{bf16, f16};
 
 use super::driver::{Device, Failure, Record};
 use super::memory::{DeviceMemory, Scratch};
-use super::plan::{self, Launch};
+use super::plan::{self, Launch, Planned};
 use super::steps::{Bump, Planner, Step, Stored};
 use crate::ops::Error;
 use crate::ops::attributes::{Attributes, Layout};

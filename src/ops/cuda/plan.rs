@@ -170,13 +170,30 @@ pub(super) struct Damping {
 const NO_FLAG: u64 = 0;
 
 /// Memory that is handed out from the front, from this address on.
-struct Memory(u64);
+pub(crate) struct Memory(u64);
 
 impl Memory {
     fn take(&mut self, bytes: u64) -> u64 {
         let address = self.0;
         self.0 += bytes.next_multiple_of(size_of::<f64>() as u64);
         address
+    }
+}
+
+/// Kernels that need memory for what lies between them.
+pub(crate) trait Planned {
+    /// The kernels, in this order. A failure of the factorisation is written to `record`: the pivot's index plus one, the order, λ.
+    fn launches_in(&self, memory: &mut Memory, record: u64) -> Vec<Launch>;
+
+    /// As [`Self::launches_in`], with [`Self::scratch_bytes`] at `scratch`.
+    fn launches(&self, scratch: u64, record: u64) -> Vec<Launch> {
+        self.launches_in(&mut Memory(scratch), record)
+    }
+
+    fn scratch_bytes(&self) -> usize {
+        let mut memory = Memory(0);
+        self.launches_in(&mut memory, 0);
+        memory.0 as usize
     }
 }
 

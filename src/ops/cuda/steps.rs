@@ -1,6 +1,6 @@
 //! From a call to what a stream does for it, in this order.
 
-use super::plan::{Convert, Damping, Element, Sampled, Solve, View};
+use super::plan::{Convert, Damping, Element, Planned, Sampled, Solve, View};
 use crate::curvature::Form;
 use crate::ops::Error;
 use crate::ops::call::{Call, Tensor};

@@ -3,7 +3,7 @@
 use super::factors::{COLUMNS, Factors, shared_bytes};
 use super::products::{MOST_ROWS, Product};
 use super::solve::triangles;
-use super::{Damping, Launch, Memory, NO_FLAG, Real, Strided, View, is_counted, sizes};
+use super::{Damping, Launch, Memory, NO_FLAG, Planned, Real, Strided, View, is_counted, sizes};
 
 /// G (I + s·ḠᵀḠ)⁻¹ = G − s (G Ḡᵀ) (I + s·Ḡ Ḡᵀ)⁻¹ Ḡ into `result`, in the layout of G; all floats. What is left of G can be smaller than
 /// what is taken off by the condition number, and that is lost to rounding twice: it is computed in doubles.
@@ -21,17 +21,21 @@ impl Sampled {
         self.g_bar.rows <= MOST_ROWS && self.g.cols <= MOST_ROWS && is_counted(self.g.rows)
     }
 
-    pub(crate) fn scratch_bytes(&self) -> usize {
-        let mut memory = Memory(0);
-        self.launches_in(&mut memory, 0);
-        memory.0 as usize
+    /// The overlaps solved, in one launch.
+    fn fused(&self, x: Strided, triangles: u64, record: u64) -> Launch {
+        let Damping { scale, lambda } = self.damping;
+        let s = self.g_bar.strided();
+        let arguments = [
+            vec![s.address.into()],
+            sizes(s),
+            vec![triangles.into(), scale.into(), x.address.into(), x.address.into(), x.cols.into()],
+            vec![x.strides[0].into(), x.strides[1].into(), record.into(), lambda.into()],
+        ];
+        Launch::new("solve_f64", [x.cols.div_ceil(COLUMNS), 1], shared_bytes(s.rows), arguments.concat())
     }
+}
 
-    /// As [`super::Solve::launches`].
-    pub(crate) fn launches(&self, scratch: u64, record: u64) -> Vec<Launch> {
-        self.launches_in(&mut Memory(scratch), record)
-    }
-
+impl Planned for Sampled {
     fn launches_in(&self, memory: &mut Memory, record: u64) -> Vec<Launch> {
         let (g, g_bar) = (self.g.strided(), self.g_bar.strided());
         let out = Strided { address: self.result, ..g.t() };
@@ -51,18 +55,5 @@ impl Sampled {
         let rest = Product { a: g_bar.t(), b: overlaps, c: g.address, factor, ..Product::into(out, NO_FLAG) };
         launches.push(rest.launch());
         launches
-    }
-
-    /// The overlaps solved, in one launch.
-    fn fused(&self, x: Strided, triangles: u64, record: u64) -> Launch {
-        let Damping { scale, lambda } = self.damping;
-        let s = self.g_bar.strided();
-        let arguments = [
-            vec![s.address.into()],
-            sizes(s),
-            vec![triangles.into(), scale.into(), x.address.into(), x.address.into(), x.cols.into()],
-            vec![x.strides[0].into(), x.strides[1].into(), record.into(), lambda.into()],
-        ];
-        Launch::new("solve_f64", [x.cols.div_ceil(COLUMNS), 1], shared_bytes(s.rows), arguments.concat())
     }
 }

@@ -2,7 +2,7 @@
 
 use super::factors::{COLUMNS, Factors, LARGEST, Matrix, shared_bytes, triangle};
 use super::products::{MOST_ROWS, convert};
-use super::{Damping, Launch, Memory, NO_FLAG, Real, Strided, View, is_counted, sizes};
+use super::{Damping, Launch, Memory, NO_FLAG, Planned, Real, Strided, View, is_counted, sizes};
 
 /// Above so many multiplications a Gram matrix costs more to make in every block than in a launch of its own.
 const GRAM_IN_BLOCKS: usize = 1 << 21;
@@ -22,30 +22,6 @@ impl Solve {
     /// Whether the kernels can count that far.
     pub(crate) fn is_counted(&self) -> bool {
         self.s.rows <= MOST_ROWS && is_counted(self.s.cols) && is_counted(self.y.cols)
-    }
-
-    pub(crate) fn scratch_bytes(&self) -> usize {
-        let mut memory = Memory(0);
-        self.launches_in(&mut memory, 0);
-        memory.0 as usize
-    }
-
-    /// The kernels, in this order. A failure of the factorisation is written to `record`: the pivot's index plus one, the order, λ.
-    pub(crate) fn launches(&self, scratch: u64, record: u64) -> Vec<Launch> {
-        self.launches_in(&mut Memory(scratch), record)
-    }
-
-    fn launches_in(&self, memory: &mut Memory, record: u64) -> Vec<Launch> {
-        let (s, y) = (self.s.strided(), self.y.strided());
-        let Some(triangles) = triangles(s.rows, y.cols, memory) else {
-            return self.tiled(memory).launches(record);
-        };
-        if s.rows * s.rows * s.cols <= GRAM_IN_BLOCKS {
-            return vec![self.fused(0, triangles, record)];
-        }
-        let address = memory.take(Real::Float.bytes(s.rows * s.rows));
-        let gram = Matrix { address, order: s.rows, real: Real::Float };
-        vec![gram.made(NO_FLAG, s, self.damping), self.fused(address, triangles, record)]
     }
 
     /// Everything but perhaps the Gram matrix in one launch.
@@ -76,6 +52,21 @@ impl Solve {
             wide: Factors::new(s.rows, Real::Double, flag, memory),
             wide_result: doubles(y, memory),
         }
+    }
+}
+
+impl Planned for Solve {
+    fn launches_in(&self, memory: &mut Memory, record: u64) -> Vec<Launch> {
+        let (s, y) = (self.s.strided(), self.y.strided());
+        let Some(triangles) = triangles(s.rows, y.cols, memory) else {
+            return self.tiled(memory).launches(record);
+        };
+        if s.rows * s.rows * s.cols <= GRAM_IN_BLOCKS {
+            return vec![self.fused(0, triangles, record)];
+        }
+        let address = memory.take(Real::Float.bytes(s.rows * s.rows));
+        let gram = Matrix { address, order: s.rows, real: Real::Float };
+        vec![gram.made(NO_FLAG, s, self.damping), self.fused(address, triangles, record)]
     }
 }
 
