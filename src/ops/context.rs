@@ -1,4 +1,4 @@
-//! The tensors of one call.
+//! The tensors and the threads of one call.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `register` | the entry point, the operator tables for each provider and element type, and the callbacks, each guarded against unwinding |
 //! | `infer` | the shape-inference callback |
-//! | `api`, `info`, `context` | what the runtime offers: statuses, a node's attributes, a call's tensors |
+//! | `api`, `info`, `context` | what the runtime offers: statuses, a node's attributes, a call's tensors and threads |
 //! | `gemm` | the runtime's own matrix product, called from within a kernel |
 //! | `attributes`, `shapes`, `element` | what a node says, what its tensors say, in which types |
 //! | `call`, `pool` | one call: checks, then [`crate::curvature`], in memory that later calls reuse |
