@@ -17,8 +17,10 @@ pub struct Layer<'a, T> {
     pub lambda: f64,
     /// With it the result is ζ, without it ζ*.
     pub sampled: Option<Sampled<'a, T>>,
-    /// Factor of the whole result.
+    /// Factor of the gradient.
     pub alpha: f64,
+    /// What the gradient is added to: m·n elements in the order of the output.
+    pub addend: Option<&'a [T]>,
     /// Which matrices are inverted.
     pub form: Form,
     /// Whether the result is written as dWᵀ (n×m, row-major) instead of dW (m×n).
@@ -53,10 +55,10 @@ impl<T: Scalar> Default for Workspace<T> {
 /// Writes the layer's conditioned gradient into `out` (m·n elements):
 ///
 /// ```text
-/// alpha · (I_m + ḡᵀḡ/(b·λg))⁻¹ gᵀ (I_b + a aᵀ/(b·λa))⁻¹ a
+/// alpha · (I_m + ḡᵀḡ/(b·λg))⁻¹ gᵀ (I_b + a aᵀ/(b·λa))⁻¹ a + addend
 /// ```
 ///
-/// Without rows the result is zero. A NaN or an infinity in the inputs or in the sampled gradients makes all of `out`
+/// Without rows the gradient is zero. A NaN or an infinity in the inputs or in the sampled gradients makes all of `out`
 /// NaN; one in the gradients comes out where it would from the plain product.
 ///
 /// The buffers hold some multiple of r² + b·min(m, n) elements, where r is the order of the inverse; also b·n where double
@@ -77,7 +79,10 @@ where
 {
     let shape = layer.shape();
     if shape.rows == 0 {
-        out.fill(T::from_f64(0.0));
+        match layer.addend {
+            Some(addend) => out.copy_from_slice(addend),
+            None => out.fill(T::from_f64(0.0)),
+        }
         return Ok(());
     }
     let sampled = layer.sampled.filter(|sampled| sampled.lambda < f64::INFINITY && sampled.gradients.rows() > 0);
@@ -100,15 +105,18 @@ where
         }
         Conditioned::Pending(inverse) => {
             let product = resized(&mut workspace.pending, out.len());
-            input_conditioned(&Layer { transpose_output: false, ..*layer }, &mut workspace.inputs, products, product)?;
+            let alone = Layer { addend: None, transpose_output: false, ..*layer };
+            input_conditioned(&alone, &mut workspace.inputs, products, product)?;
             let product = Matrix::new(product, shape.out_features, shape.in_features);
             // The inverse is symmetric: V·M = (Mᵀ·V)ᵀ.
-            Ok(inverse.write_after(product.t(), !layer.transpose_output, &*products, out)?)
+            inverse.write_after(product.t(), !layer.transpose_output, &*products, out)?;
+            add(layer.addend, out);
+            Ok(())
         }
     }
 }
 
-/// Writes ζ*, `alpha · gᵀ (I_b + a aᵀ/(b·λa))⁻¹ a`, with b > 0.
+/// Writes ζ*, `alpha · gᵀ (I_b + a aᵀ/(b·λa))⁻¹ a + addend`, with b > 0.
 fn input_conditioned<T, P>(
     layer: &Layer<'_, T>,
     workspace: &mut InputWorkspace<T>,
@@ -122,10 +130,12 @@ where
     let shape = layer.shape();
     let (g, a) = (layer.gradients, layer.inputs);
     if layer.lambda == f64::INFINITY {
-        write_gradient(g.t(), a, layer.transpose_output, products, out)?;
-        if layer.alpha != 1.0 {
-            out.iter_mut().for_each(|value| *value *= T::from_f64(layer.alpha));
+        if layer.alpha == 1.0 {
+            return Ok(write_gradient(g.t(), a, layer, products, out)?);
         }
+        write_gradient(g.t(), a, &Layer { addend: None, ..*layer }, products, out)?;
+        out.iter_mut().for_each(|value| *value *= T::from_f64(layer.alpha));
+        add(layer.addend, out);
         return Ok(());
     }
     let form = if layer.form == Form::Auto { shape.cheapest() } else { layer.form };
@@ -162,23 +172,34 @@ where
         }
         (Prepared::Narrow, _) => {
             let buffer = resized(conditioned, g.cols() * cols);
-            products.multiply(g.t(), a, buffer)?;
+            products.multiply(g.t(), a, None, buffer)?;
             let product = Matrix::new(buffer, g.cols(), cols);
-            return Ok(damper.narrow_inverse(order).write_after(product, layer.transpose_output, &*products, out)?);
+            damper.narrow_inverse(order).write_after(product, layer.transpose_output, &*products, out)?;
+            add(layer.addend, out);
+            return Ok(());
         }
     };
-    Ok(write_gradient(left, right, layer.transpose_output, products, out)?)
+    Ok(write_gradient(left, right, layer, products, out)?)
 }
 
-/// `left * right`, or its transpose, in `out`.
+/// `left * right`, or its transpose, in `out`, and what the layer adds to that.
 fn write_gradient<T: Scalar, P: Products<T>>(
     left: Matrix<'_, T>,
     right: Matrix<'_, T>,
-    transpose: bool,
+    layer: &Layer<'_, T>,
     products: &mut P,
     out: &mut [T],
 ) -> Result<(), ProductError> {
-    if transpose { products.multiply(right.t(), left.t(), out) } else { products.multiply(left, right, out) }
+    if layer.transpose_output {
+        products.multiply(right.t(), left.t(), layer.addend, out)
+    } else {
+        products.multiply(left, right, layer.addend, out)
+    }
+}
+
+/// Adds what there is to be added.
+fn add<T: Scalar>(addend: Option<&[T]>, out: &mut [T]) {
+    out.iter_mut().zip(addend.into_iter().flatten()).for_each(|(out, addend)| *out += *addend);
 }
 
 #[cfg(test)]
@@ -207,27 +228,45 @@ mod tests {
     }
 
     #[test]
-    fn layouts_and_alpha_do_not_change_the_matrix() {
+    fn layouts_alpha_and_what_is_added() {
         let [b, n, m] = [6, 11, 9];
         let problem = Problem::noise([b, n, m], 2);
-        let damping = Dampings { a: 0.05, g: 0.2 };
-        let expected = problem.expected(damping);
+        let addend = Problem::noise([n, n, m], 3).g;
         let transposed = |matrix: &faer::Mat<f64>| row_major::<f64>(&matrix.transpose().to_owned());
         let (g, a, g_bar) = (row_major(&problem.g), row_major(&problem.a), row_major(&problem.g_bar));
         let (g_t, a_t, g_bar_t) = (transposed(&problem.g), transposed(&problem.a), transposed(&problem.g_bar));
-        let outputs = [
+        // n×m as it is, and m×n.
+        let addends = [row_major(&addend), transposed(&addend)];
+        let gradients = [
             (Matrix::new(&g, b, m), Matrix::new(&g_bar, b, m)),
             (Matrix::new(&g_t, m, b).t(), Matrix::new(&g_bar_t, m, b).t()),
         ];
-        for ((gradients, sampled), form) in outputs.iter().flat_map(|outputs| FORMS.map(|form| (*outputs, form))) {
-            for inputs in [Matrix::new(&a, b, n), Matrix::new(&a_t, n, b).t()] {
+        let inputs = [Matrix::new(&a, b, n), Matrix::new(&a_t, n, b).t()];
+        let dampings = [0.05, f64::INFINITY].map(|a| [0.2, f64::INFINITY].map(|g| Dampings { a, g }));
+        let flags = [false, true].map(|is_added| [false, true].map(|transpose_output| (is_added, transpose_output)));
+        for ((damping, form), alpha) in dampings
+            .as_flattened()
+            .iter()
+            .flat_map(|damping| FORMS.map(|form| (*damping, form)))
+            .flat_map(|case| [1.0, -2.0].map(|alpha| (case, alpha)))
+        {
+            let expected = problem.expected(damping);
+            for (((gradients, sampled), inputs), (is_added, transpose_output)) in gradients
+                .iter()
+                .flat_map(|gradients| inputs.map(|inputs| (*gradients, inputs)))
+                .flat_map(|operands| flags.as_flattened().iter().map(move |flags| (operands, *flags)))
+            {
                 let sampled = Some(Sampled { gradients: sampled, lambda: damping.g });
-                let layer =
-                    Layer { gradients, inputs, lambda: damping.a, sampled, alpha: -2.0, form, transpose_output: true };
+                let added = is_added.then(|| addends[usize::from(!transpose_output)].as_slice());
+                let lambda = damping.a;
+                let layer = Layer { gradients, inputs, lambda, sampled, alpha, addend: added, form, transpose_output };
                 let mut out = vec![f64::NAN; n * m];
                 conditioned_gradient(&layer, &mut Workspace::default(), &mut Plain, &mut out).unwrap();
-                let got = faer::Mat::from_fn(m, n, |row, col| out[col * m + row] / -2.0);
-                assert!(error(&got, &expected) < 1e-12, "{form}");
+                let got = faer::Mat::from_fn(m, n, |row, col| {
+                    let place = if transpose_output { col * m + row } else { row * n + col };
+                    (out[place] - if is_added { addend[(col, row)] } else { 0.0 }) / alpha
+                });
+                assert!(error(&got, &expected) < 1e-12, "{form}, {damping:?}, {alpha}, {added:?}");
             }
         }
     }
@@ -244,6 +283,7 @@ mod tests {
                 lambda: 0.001,
                 sampled: None,
                 alpha: 1.0,
+                addend: None,
                 form: Form::Auto,
                 transpose_output: false,
             };
@@ -251,6 +291,26 @@ mod tests {
             conditioned_gradient(&layer, &mut workspace, &mut Plain, &mut reused).unwrap();
             conditioned_gradient(&layer, &mut Workspace::default(), &mut Plain, &mut fresh).unwrap();
             assert_eq!(reused, fresh);
+        }
+    }
+
+    #[test]
+    fn without_rows_there_is_what_is_added() {
+        let addend = [1.0, -2.0];
+        for (addend, expected) in [(None, [0.0, 0.0]), (Some(addend.as_slice()), addend)] {
+            let layer = Layer {
+                gradients: Matrix::new(&[], 0, 2),
+                inputs: Matrix::new(&[], 0, 1),
+                lambda: 1.0,
+                sampled: None,
+                alpha: 1.0,
+                addend,
+                form: Form::Auto,
+                transpose_output: false,
+            };
+            let mut out = [f64::NAN; 2];
+            conditioned_gradient(&layer, &mut Workspace::default(), &mut Plain, &mut out).unwrap();
+            assert_eq!(out, expected);
         }
     }
 

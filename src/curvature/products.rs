@@ -29,12 +29,18 @@ pub trait Threads {
 
 /// Dense matrix multiplication on the host's kernels and threads.
 pub trait Products<T>: Threads {
-    /// Overwrites `out` with `a * b`, row-major, `a.rows() * b.cols()` elements; `a.cols() == b.rows()`, and no
-    /// dimension is zero.
+    /// Overwrites `out` with `a * b`, or with `a * b + addend`: row-major, `a.rows() * b.cols()` elements, as `addend`;
+    /// `a.cols() == b.rows()`, and no dimension is zero.
     ///
     /// # Errors
     /// When the host's kernel fails.
-    fn multiply(&mut self, a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T]) -> Result<(), ProductError>;
+    fn multiply(
+        &mut self,
+        a: Matrix<'_, T>,
+        b: Matrix<'_, T>,
+        addend: Option<&[T]>,
+        out: &mut [T],
+    ) -> Result<(), ProductError>;
 }
 
 /// Flops of a part of a product: fewer take less time than it takes to wake a thread.
@@ -189,12 +195,18 @@ pub(super) mod plain {
     }
 
     impl<T: Scalar> Products<T> for Plain {
-        fn multiply(&mut self, a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T]) -> Result<(), ProductError> {
+        fn multiply(
+            &mut self,
+            a: Matrix<'_, T>,
+            b: Matrix<'_, T>,
+            addend: Option<&[T]>,
+            out: &mut [T],
+        ) -> Result<(), ProductError> {
             assert_eq!(a.cols(), b.rows());
             assert_eq!(out.len(), a.rows() * b.cols());
             for (index, out) in out.iter_mut().enumerate() {
                 let (row, col) = (index / b.cols(), index % b.cols());
-                let mut sum = T::default();
+                let mut sum = addend.map_or(T::default(), |addend| addend[index]);
                 for k in 0..a.cols() {
                     sum += a.at(row, k) * b.at(k, col);
                 }
@@ -244,7 +256,7 @@ mod tests {
             let right: Vec<f64> = (0..inner * cols).map(element).collect();
             let (a, b) = (Matrix::new(&left, rows, inner), Matrix::new(&right, inner, cols));
             let mut expected = vec![f64::NAN; rows * cols];
-            plain::Plain.multiply(a, b, &mut expected).unwrap();
+            plain::Plain.multiply(a, b, None, &mut expected).unwrap();
             let threads = Counting::default();
             let mut out = vec![1.0; rows * cols];
             let view = MatMut::from_row_major_slice_mut(&mut out, rows, cols);
@@ -260,7 +272,7 @@ mod tests {
             let stored: Vec<f64> = (0..order * inner).map(element).collect();
             for x in [Matrix::new(&stored, order, inner), Matrix::new(&stored, inner, order).t()] {
                 let mut expected = vec![f64::NAN; order * order];
-                plain::Plain.multiply(x, x.t(), &mut expected).unwrap();
+                plain::Plain.multiply(x, x.t(), None, &mut expected).unwrap();
                 let threads = Counting::default();
                 let operands = [x.view(), x.view().transpose()];
                 let mut out = vec![f64::NAN; order * order];

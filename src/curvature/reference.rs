@@ -69,6 +69,7 @@ impl Problem {
             lambda: damping.a,
             sampled: Some(Sampled { gradients: Matrix::new(&g_bar, self.g_bar.nrows(), m), lambda: damping.g }),
             alpha: 1.0,
+            addend: None,
             form,
             transpose_output: false,
         };

@@ -273,7 +273,9 @@ mod tests {
             accurate.invert_accurately(order).unwrap();
             for inverter in [&quick, &accurate] {
                 let mut identity = vec![0.0; order * order];
-                Plain.multiply(Matrix::new(&damped, order, order), inverter.matrix(order), &mut identity).unwrap();
+                Plain
+                    .multiply(Matrix::new(&damped, order, order), inverter.matrix(order), None, &mut identity)
+                    .unwrap();
                 identity.iter_mut().step_by(order + 1).for_each(|diagonal| *diagonal -= 1.0);
                 let error = identity.iter().fold(0.0f64, |largest, element| largest.max(element.abs()));
                 assert!(error < 1e-11, "order {order}: {error:e}");

@@ -67,6 +67,15 @@ impl Api {
         unsafe { (self.base.GetApi)(18).cast::<Functions18>().as_ref() }
     }
 
+    /// Whether it infers shapes of nodes that leave out an input in the middle: up to 1.19 it reads that one's type through a
+    /// null pointer.
+    pub(super) fn infers_around_gaps(self) -> bool {
+        // SAFETY: a runtime's version is a text that it never frees.
+        let version = unsafe { CStr::from_ptr((self.base.GetVersionString)()) }.to_str().unwrap_or_default();
+        let mut numbers = version.split('.').map_while(|number| number.parse::<u32>().ok());
+        (numbers.next(), numbers.next()) >= (Some(1), Some(20))
+    }
+
     /// Takes over the status that a call returned.
     pub(super) fn check(self, status: sys::OrtStatusPtr) -> Result<(), Error> {
         if status.0.is_null() {
@@ -137,6 +146,25 @@ fn code(error: &Error) -> sys::OrtErrorCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gaps_from_1_20_on() {
+        macro_rules! runtime {
+            ($version:literal) => {{
+                extern "system" fn stub(_: u32) -> *const sys::OrtApi {
+                    Box::leak(Box::new(sys::stub::api()))
+                }
+                extern "system" fn version() -> *const c_char {
+                    $version.as_ptr()
+                }
+                let base: &'static _ = Box::leak(Box::new(sys::OrtApiBase { GetApi: stub, GetVersionString: version }));
+                // SAFETY: the table is complete.
+                unsafe { Api::from_base(base) }.unwrap().infers_around_gaps()
+            }};
+        }
+        assert_eq!([runtime!(c"1.17.3"), runtime!(c"1.19.2"), runtime!(c""), runtime!(c"new")], [false; 4]);
+        assert_eq!([runtime!(c"1.20.0"), runtime!(c"1.32.0+cu12"), runtime!(c"2.0")], [true; 3]);
+    }
 
     #[test]
     fn nothing_unwinds_out_of_a_guard() {

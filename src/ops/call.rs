@@ -18,10 +18,12 @@ pub mod input {
     pub const G_BAR: usize = 3;
     /// The damping of the curvature from GBar.
     pub const LAMBDA_G: usize = 4;
+    /// What the gradient is added to.
+    pub const C: usize = 5;
 }
 
 /// Number of inputs that the operator declares.
-pub const INPUTS: usize = input::LAMBDA_G + 1;
+pub const INPUTS: usize = input::C + 1;
 
 /// Whether the operator can be left without input `index`.
 pub(super) fn is_optional(index: usize) -> bool {
@@ -30,7 +32,7 @@ pub(super) fn is_optional(index: usize) -> bool {
 
 /// Whether input `index` is a tensor of the operator's element type, and not a damping of any type.
 pub(super) fn is_matrix(index: usize) -> bool {
-    matches!(index, input::G | input::A | input::G_BAR)
+    matches!(index, input::G | input::A | input::G_BAR | input::C)
 }
 
 /// A tensor's shape and its elements, or where they are.
@@ -53,6 +55,8 @@ pub struct Inputs<D> {
     pub g_bar: Option<Tensor<D>>,
     /// The damping for GBar.
     pub lambda_g: Option<f64>,
+    /// C.
+    pub c: Option<Tensor<D>>,
 }
 
 /// Buffers of a call.
@@ -61,6 +65,7 @@ pub struct Workspace<E: Element> {
     gradients: Vec<E::Compute>,
     inputs: Vec<E::Compute>,
     sampled: Vec<E::Compute>,
+    addend: Vec<E::Compute>,
     output: Vec<E::Compute>,
 }
 
@@ -71,6 +76,7 @@ impl<E: Element> Default for Workspace<E> {
             gradients: Vec::new(),
             inputs: Vec::new(),
             sampled: Vec::new(),
+            addend: Vec::new(),
             output: Vec::new(),
         }
     }
@@ -82,6 +88,7 @@ pub struct Call<'a, D> {
     pub(super) g: Tensor<D>,
     pub(super) a: Tensor<D>,
     pub(super) g_bar: Option<Tensor<D>>,
+    pub(super) c: Option<Tensor<D>>,
     pub(super) lambda_a: f64,
     pub(super) lambda_g: f64,
     pub(super) sizes: Sizes,
@@ -104,7 +111,11 @@ impl<'a, D> Call<'a, D> {
         let lambda_g = damping("lambda_g", inputs.lambda_g, Some(attributes.lambda_g))?;
         let g_bar_shape = inputs.g_bar.as_ref().map(|g_bar| g_bar.shape.as_slice());
         let sizes = Sizes::new(&attributes.layout, &g.shape, &a.shape, g_bar_shape)?;
-        Ok(Self { attributes, g, a, g_bar: inputs.g_bar, lambda_a, lambda_g, sizes })
+        if let Some(c) = inputs.c.as_ref().filter(|c| c.shape != sizes.output) {
+            let problem = format!("has the shape {:?}, and the output has the shape {:?}", c.shape, sizes.output);
+            return Err(Error::Input { name: "C", problem });
+        }
+        Ok(Self { attributes, g, a, g_bar: inputs.g_bar, c: inputs.c, lambda_a, lambda_g, sizes })
     }
 
     /// The shape of the output.
@@ -127,12 +138,13 @@ impl<E: Element> Call<'_, &[E]> {
         }
         let Sizes { layers, rows, sampled_rows, out_features, in_features, .. } = self.sizes;
         let layout = &self.attributes.layout;
-        let Workspace { curvature, gradients, inputs, sampled, output: buffer } = workspace;
+        let Workspace { curvature, gradients, inputs, sampled, addend, output: buffer } = workspace;
         for (index, output) in output.chunks_exact_mut(out_features * in_features).enumerate() {
             let of_layer = |tensor| of_layer(tensor, index, layers);
             let gradients = E::widen(of_layer(self.g.data), gradients);
             let inputs = E::widen(of_layer(self.a.data), inputs);
             let sampled = self.g_bar.as_ref().map(|g_bar| E::widen(of_layer(g_bar.data), sampled));
+            let addend = self.c.as_ref().map(|c| E::widen(of_layer(c.data), addend));
             let layer = Layer {
                 gradients: samples(gradients, [rows, out_features], layout.trans_g),
                 inputs: samples(inputs, [rows, in_features], layout.trans_a),
@@ -142,6 +154,7 @@ impl<E: Element> Call<'_, &[E]> {
                     lambda: self.lambda_g,
                 }),
                 alpha: self.attributes.alpha,
+                addend,
                 form: self.attributes.form,
                 transpose_output: layout.trans_y,
             };

@@ -48,6 +48,7 @@ impl<'a> Context<'a> {
             lambda_a: self.scalar(input::LAMBDA_A, "lambda_a")?,
             g_bar: matrix(input::G_BAR, "GBar")?,
             lambda_g: self.scalar(input::LAMBDA_G, "lambda_g")?,
+            c: matrix(input::C, "C")?,
         })
     }
 

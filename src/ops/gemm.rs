@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_void};
+use std::ptr;
 
 use ort::sys::{self, ONNXTensorElementDataType as Type};
 
@@ -49,7 +50,7 @@ impl Gemm {
             Attribute::int(api, c"transA", form.trans_a.into())?,
             Attribute::int(api, c"transB", form.trans_b.into())?,
             Attribute::float(api, c"alpha", form.alpha)?,
-            Attribute::float(api, c"beta", 0.0)?,
+            Attribute::float(api, c"beta", 1.0)?,
         ];
         let attributes = attributes.each_ref().map(|attribute| attribute.raw.cast_const());
         let mut type_names = [c"T".as_ptr()];
@@ -66,7 +67,7 @@ impl Gemm {
                     1,
                     attributes.as_ptr(),
                     attributes.len() as i32,
-                    2,
+                    3,
                     1,
                     out,
                 )
@@ -75,7 +76,7 @@ impl Gemm {
         Ok(Self { api, element, operator })
     }
 
-    /// Writes the product of `a` and `b`.
+    /// Writes the product of `a` and `b`, and what is added to that.
     ///
     /// # Safety
     /// The matrices must be in the memory that `memory` describes, have elements of this type, be valid until the
@@ -85,21 +86,20 @@ impl Gemm {
         context: &Context<'_>,
         memory: *const sys::OrtMemoryInfo,
         [a, b]: [Operand; 2],
+        addend: Option<Operand>,
         out: Operand,
     ) -> Result<(), Error> {
         // SAFETY: the buffers are valid, by this function's contract.
-        let [a, b, out] = unsafe {
-            [
-                Value::new(self.api, memory, self.element, a)?,
-                Value::new(self.api, memory, self.element, b)?,
-                Value::new(self.api, memory, self.element, out)?,
-            ]
-        };
-        let inputs = [a.raw.cast_const(), b.raw.cast_const()];
+        let value = |operand| unsafe { Value::new(self.api, memory, self.element, operand) };
+        let (a, b, out) = (value(a)?, value(b)?, value(out)?);
+        let addend = addend.map(value).transpose()?;
+        let raw = |value: &Value| value.raw.cast_const();
+        // Null is an input that is left out.
+        let inputs = [raw(&a), raw(&b), addend.as_ref().map_or(ptr::null(), raw)];
         // SAFETY: context and operator belong to this runtime, and the values live until the end of this function.
         self.api.check(unsafe {
             let invoke = self.api.functions().InvokeOp;
-            invoke(context.as_ptr(), self.operator, inputs.as_ptr(), 2, &out.raw, 1)
+            invoke(context.as_ptr(), self.operator, inputs.as_ptr(), 3, &out.raw, 1)
         })
     }
 }

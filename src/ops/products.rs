@@ -50,18 +50,27 @@ impl<T> Threads for RuntimeProducts<'_, T> {
 }
 
 impl<T: Element + Scalar> Products<T> for RuntimeProducts<'_, T> {
-    fn multiply(&mut self, a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T]) -> Result<(), ProductError> {
+    fn multiply(
+        &mut self,
+        a: Matrix<'_, T>,
+        b: Matrix<'_, T>,
+        addend: Option<&[T]>,
+        out: &mut [T],
+    ) -> Result<(), ProductError> {
         assert_eq!(out.len(), a.rows() * b.cols(), "the size of a product");
+        assert!(addend.is_none_or(|addend| addend.len() == out.len()), "the size of what is added");
         assert_eq!(a.cols(), b.rows(), "the inner sizes of a product");
         let Kernels { gemms, memory, .. } = self.kernels;
         let gemm = &gemms[usize::from(a.is_transposed()) + 2 * usize::from(b.is_transposed())];
-        // The operands are only read, although an operand has a mutable pointer.
-        let operands = [a, b]
-            .map(|matrix| Operand { data: matrix.data().as_ptr().cast_mut().cast(), shape: matrix.stored_shape() });
-        let out = Operand { data: out.as_mut_ptr().cast(), shape: [a.rows(), b.cols()] };
+        // What is only read has a mutable pointer too.
+        let operand = |data: &[T], shape| Operand { data: data.as_ptr().cast_mut().cast(), shape };
+        let shape = [a.rows(), b.cols()];
+        let operands = [a, b].map(|matrix| operand(matrix.data(), matrix.stored_shape()));
+        let addend = addend.map(|addend| operand(addend, shape));
+        let out = Operand { data: out.as_mut_ptr().cast(), shape };
         // SAFETY: the matrices have elements of this type and are borrowed until the call is over, `out` mutably; on the
         // CPU the product is computed by then.
-        let multiplied = unsafe { gemm.multiply(&self.context, memory.raw, operands, out) };
+        let multiplied = unsafe { gemm.multiply(&self.context, memory.raw, operands, addend, out) };
         multiplied.map_err(|error| ProductError(error.to_string()))
     }
 }

@@ -154,7 +154,7 @@ impl<K: NodeKernel> Operator<K> {
             GetVariadicOutputHomogeneity: Some(Self::no_variadic),
             CreateKernelV2: Some(Self::create_kernel),
             KernelComputeV2: Some(Self::compute),
-            InferOutputShapeFn: Some(Self::infer_shape),
+            InferOutputShapeFn: if api.infers_around_gaps() { Some(Self::infer_shape) } else { None },
             GetStartVersion: Some(Self::version),
             GetEndVersion: Some(Self::version),
         };

@@ -17,6 +17,8 @@ use crate::proto::{NodeProto, TensorProto};
 pub const DOMAIN: &str = "ai.isaac";
 /// The operator's name.
 pub(crate) const OPERATOR: &str = "IsaacGemm";
+/// The position of the operator's input `C`.
+pub(crate) const ADDEND: usize = 5;
 /// The version of [`DOMAIN`] that rewritten models import.
 pub const VERSION: i64 = 1;
 

@@ -51,7 +51,7 @@ use flow::Flow;
 use matching::Matching;
 
 pub use direction::Direction;
-pub(crate) use emit::OPERATOR;
+pub(crate) use emit::{ADDEND, OPERATOR};
 pub use emit::{DOMAIN, VERSION};
 pub use error::RewriteError;
 pub use layer::{LayerGradient, Reason, Refusal};

@@ -1,8 +1,8 @@
 //! Plain gradient descent, taken into the products that make gradients.
 //!
 //! W′ = W - lr·dW goes over all of a weight twice, once to scale its gradient and once to subtract that. But dW is a product, linear in
-//! the gradient of the layer's output, which has a row for each example: with that times lr, the product is lr·dW, and a Gemm subtracts it
-//! from W as it goes. Some updates stand alone:
+//! the gradient of the layer's output, which has a row for each example: with that times lr, the product is lr·dW, and a Gemm, or the
+//! operator that stands in its place, subtracts it from W as it goes. Some updates stand alone:
 //! - with momentum, weight decay or clipping, which need dW itself;
 //! - in 16 bits, where lr times the layer's gradient may underflow, and there is a Cast between product and update;
 //! - where rows are many, examples or tokens, and the weight is what is small.
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 use super::TrainingGraph;
 use crate::model::{Builder, Dim, GraphEdit, Index, NodeExt, NodeId, ONNX_DOMAIN, ParameterEntry, Producer, Types};
 use crate::proto::NodeProto;
-use crate::rewrite::{DOMAIN, OPERATOR};
+use crate::rewrite::{ADDEND, DOMAIN, OPERATOR};
 
 impl TrainingGraph<'_> {
     /// Fuses updates with products, some of which `edit` has replaced by the operator.
@@ -49,7 +49,6 @@ struct Descent<'a> {
     parameter: &'a str,
     rate: &'a str,
     gradient: &'a str,
-    change: &'a str,
     updated: &'a str,
 }
 
@@ -78,7 +77,6 @@ impl<'a> Fusion<'a> {
             parameter,
             rate,
             gradient,
-            change,
             updated,
         })
     }
@@ -154,28 +152,24 @@ impl<'a> Fusion<'a> {
     /// Scales the gradient of the layer's output in the place of that of the parameter.
     fn replace(&mut self, descent: &Descent<'_>, mut product: NodeProto, factor: usize) {
         product.input[factor] = self.b.op("Mul", &[descent.rate, &product.input[factor]]);
-        let place = if product.is(DOMAIN, OPERATOR) {
-            descent.change.clone_into(&mut product.output[0]);
-            descent.scaling
-        } else {
-            self.edit.nodes.insert(descent.scaling.0, Vec::new());
-            product = subtracted(&product, descent);
-            descent.subtraction
-        };
-        self.b.push(product);
-        self.edit.nodes.insert(place.0, self.b.take_nodes());
+        self.b.push(subtracted(product, descent));
+        self.edit.nodes.insert(descent.scaling.0, Vec::new());
+        self.edit.nodes.insert(descent.subtraction.0, self.b.take_nodes());
     }
 }
 
-/// The Gemm that subtracts a product from the parameter.
-fn subtracted(product: &NodeProto, descent: &Descent<'_>) -> NodeProto {
-    let inputs = [product.input[0].as_str(), &product.input[1], descent.parameter];
-    let mut gemm =
-        NodeProto::build("", "Gemm", &inputs, &[descent.updated]).with_float("alpha", -product.float("alpha", 1.0));
-    for flag in ["transA", "transB"] {
-        if product.int(flag, 0) != 0 {
-            gemm = gemm.with_int(flag, 1);
-        }
-    }
-    gemm
+/// The node that subtracts a product from the parameter: a Gemm, or the operator.
+fn subtracted(mut product: NodeProto, descent: &Descent<'_>) -> NodeProto {
+    let alpha = product.float("alpha", 1.0);
+    product.attribute.retain(|attribute| !["alpha", "beta"].contains(&attribute.name()));
+    let addend = if product.is(DOMAIN, OPERATOR) {
+        ADDEND
+    } else {
+        "Gemm".clone_into(product.op_type.get_or_insert_default());
+        2
+    };
+    product.input.resize(addend, String::new());
+    product.input.push(descent.parameter.to_owned());
+    descent.updated.clone_into(&mut product.output[0]);
+    product.with_float("alpha", -alpha)
 }

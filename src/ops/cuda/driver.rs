@@ -101,6 +101,21 @@ impl Device {
         unsafe { result::memset_d8_async(address, 0, bytes, stream.cast())? };
         Ok(())
     }
+
+    /// Copies what is on the device behind whatever else is on the stream.
+    ///
+    /// # Safety
+    /// As [`Self::launch`]; there must be that many bytes at both addresses.
+    pub(super) unsafe fn copy(
+        &self,
+        [from, to]: [DeviceAddress; 2],
+        bytes: usize,
+        stream: *mut c_void,
+    ) -> Result<(), Error> {
+        // SAFETY: by this function's contract.
+        unsafe { result::memcpy_dtod_async(to, from, bytes, stream.cast())? };
+        Ok(())
+    }
 }
 
 /// The names of the kernels in a module's text.

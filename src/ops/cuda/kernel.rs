@@ -108,12 +108,14 @@ impl<E: DeviceElement> CudaKernel<E> {
             Step::Convert(convert) => self.launch(&convert.launches(), stream),
             // SAFETY: the device is bound, the stream one of its streams, and there are as many bytes of output.
             Step::Clear { address, bytes } => unsafe { self.device.clear(address, bytes, stream) },
-            Step::Product { element, operands, out } => {
+            // SAFETY: as above, and as many bytes of what is copied.
+            Step::Copy { from, to, bytes } => unsafe { self.device.copy([from, to], bytes, stream) },
+            Step::Product { element, operands, addend, out } => {
                 let gemm = if element == plan::Element::Float { &self.single } else { &self.plain };
                 let memory = self.memory.description()?;
                 // SAFETY: the matrices are the call's tensors and its scratch memory, which stay as they are until the
                 // stream has done this step.
-                unsafe { gemm.multiply(context, memory, operands.map(operand), operand(out)) }
+                unsafe { gemm.multiply(context, memory, operands.map(operand), addend.map(operand), operand(out)) }
             }
         }
     }

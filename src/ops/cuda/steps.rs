@@ -15,10 +15,12 @@ pub(super) enum Step {
     Sampled(Sampled, DeviceAddress),
     /// By a kernel of our own.
     Convert(Convert),
-    /// The runtime's product of two stored matrices of this element type into the third.
-    Product { element: Element, operands: [Stored; 2], out: Stored },
+    /// The runtime's product of two stored matrices of this element type, and what is added to it.
+    Product { element: Element, operands: [Stored; 2], addend: Option<Stored>, out: Stored },
     /// Zeros instead of a product of nothing.
     Clear { address: DeviceAddress, bytes: usize },
+    /// What is added to a product of nothing.
+    Copy { from: DeviceAddress, to: DeviceAddress, bytes: usize },
 }
 
 /// A row-major matrix as it is stored.
@@ -87,17 +89,23 @@ impl Planner<'_> {
         let sizes = &self.call.sizes;
         let count = sizes.out_features * sizes.in_features;
         let output = self.output + (index * count * self.element.bytes()) as DeviceAddress;
+        let layout = &self.call.attributes.layout;
+        let shape = [sizes.out_features, sizes.in_features];
+        let addend = self.call.c.as_ref().map(|c| self.matrix(c, index, shape, layout.trans_y));
         if sizes.rows == 0 {
-            steps.push(Step::Clear { address: output, bytes: count * self.element.bytes() });
+            let bytes = count * self.element.bytes();
+            steps.push(match addend {
+                Some(View { address, .. }) => Step::Copy { from: address, to: output, bytes },
+                None => Step::Clear { address: output, bytes },
+            });
             return Ok(());
         }
-        let layout = &self.call.attributes.layout;
         let g = self.matrix(&self.call.g, index, [sizes.rows, sizes.out_features], layout.trans_g);
         let a = self.matrix(&self.call.a, index, [sizes.rows, sizes.in_features], layout.trans_a);
         let damping_a = self.damping(self.call.lambda_a);
         let damping_g = self.damping(self.call.lambda_g).zip(self.sampled(index));
         if damping_a.is_none() && damping_g.is_none() {
-            self.product(self.element, g, a, output, steps);
+            self.product(self.element, [g, a], addend, output, steps);
             return Ok(());
         }
         let [mut g, mut a] = [g, a].map(|matrix| self.widened(matrix, scratch, steps));
@@ -109,17 +117,18 @@ impl Planner<'_> {
             g = self.condition_gradients(g, g_bar, damping, scratch, steps)?;
         }
         if self.element == Element::Float {
-            self.product(Element::Float, g, a, output, steps);
+            self.product(Element::Float, [g, a], addend, output, steps);
             return Ok(());
         }
+        let addend = addend.map(|addend| self.widened(addend, scratch, steps));
         let wide = scratch.floats(count);
-        self.product(Element::Float, g, a, wide, steps);
+        self.product(Element::Float, [g, a], addend, wide, steps);
         let narrow = Convert { from: (wide, Element::Float), to: (output, self.element), count };
         steps.push(Step::Convert(narrow));
         Ok(())
     }
 
-    /// A layer's part of a tensor: a matrix of which the rows are samples.
+    /// A layer's part of a tensor.
     fn matrix(
         &self,
         tensor: &Tensor<DeviceAddress>,
@@ -217,14 +226,22 @@ impl Planner<'_> {
         View { address: wide, ..matrix }
     }
 
-    fn product(&self, element: Element, g: View, a: View, output: DeviceAddress, steps: &mut Vec<Step>) {
+    fn product(
+        &self,
+        element: Element,
+        [g, a]: [View; 2],
+        addend: Option<View>,
+        output: DeviceAddress,
+        steps: &mut Vec<Step>,
+    ) {
         let (m, n) = (g.cols, a.cols);
         let (operands, shape) = if self.call.attributes.layout.trans_y { ([a, g], [n, m]) } else { ([g, a], [m, n]) };
         let operands = operands.map(|View { address, rows, cols, stored_transposed }| Stored {
             address,
             shape: if stored_transposed { [cols, rows] } else { [rows, cols] },
         });
-        steps.push(Step::Product { element, operands, out: Stored { address: output, shape } });
+        let addend = addend.map(|View { address, .. }| Stored { address, shape });
+        steps.push(Step::Product { element, operands, addend, out: Stored { address: output, shape } });
     }
 }
 

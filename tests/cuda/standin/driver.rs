@@ -47,6 +47,10 @@ exported! {
         // SAFETY: the caller vouches for the memory.
         submit(stream, Box::new(move || { unsafe { memory::fill(at, value, size) }; Ok(()) }))?;
     }
+    fn cuMemcpyDtoDAsync_v2(to: usize, from: usize, size: usize, stream: *mut c_void) {
+        // SAFETY: the caller vouches for the memory.
+        submit(stream, Box::new(move || { unsafe { memory::copy(to, from, size) }; Ok(()) }))?;
+    }
     fn cuModuleLoadData(module: *mut *const Module, image: *const c_char) {
         let text = CStr::from_ptr(image).to_str().map_err(|_| INVALID_PTX)?;
         let parsed = Module::parse(text).map_err(|what| said(&what, INVALID_PTX))?;

@@ -40,15 +40,19 @@ def test_a_node_that_cannot_be_made(monkeypatch, function):
     session(lambda_a=1.0)
 
 
-@pytest.mark.parametrize("function", ["cuCtxSetCurrent", "cuMemsetD8Async"])
-def test_a_call_of_the_driver_that_fails(monkeypatch, function):
-    node = session(lambda_a=1.0)
+@pytest.mark.parametrize(
+    "function, addend", [("cuCtxSetCurrent", None), ("cuMemsetD8Async", None), ("cuMemcpyDtoDAsync_v2", np.ones((2, 4)))]
+)
+def test_a_call_of_the_driver_that_fails(monkeypatch, function, addend):
+    """A product of nothing, which the driver fills with zeros or with what is added."""
+    given = {} if addend is None else {"C": addend}
+    node = session(("G", "A", "", "", "", *given), lambda_a=1.0)
     g, a = (value[:0] for value in example())
     monkeypatch.setenv("ISAAC_STANDIN_FAIL", function)
-    text = message(lambda: run(node, g, a))
+    text = message(lambda: run(node, g, a, **given))
     assert "dense1" in text and "CUDA_ERROR_LAUNCH_FAILED" in text
     monkeypatch.delenv("ISAAC_STANDIN_FAIL")
-    assert not run(node, g, a).any(), "a later call is not affected"
+    assert np.array_equal(run(node, g, a, **given), np.zeros((2, 4)) if addend is None else addend), "a later call is not affected"
 
 
 def test_a_launch_that_fails(monkeypatch):

@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 from isaac_gemm import Reference, error, run, session
 from onnx import TensorProto
+from test_addend import check_layers, check_no_rows, check_sum
 
 RNG = np.random.default_rng(19)
 ROWS = [1, 2, 7, 31, 32, 33, 60, 64, 100, 128, 150]
@@ -54,6 +55,19 @@ def test_transposed(rows, trans_g, trans_a, trans_y, form):
     got = run(node, g.T.copy() if trans_g else g, a.T.copy() if trans_a else a)
     expected = -2 * Reference(a)(g, 0.5)
     assert error(got, expected.T if trans_y else expected) < 1e-5
+
+
+@pytest.mark.parametrize("trans_y", [0, 1])
+@pytest.mark.parametrize("element", [TensorProto.FLOAT, TensorProto.FLOAT16])
+@pytest.mark.parametrize("form", ["samples", "features"])
+def test_what_a_gradient_is_added_to(element, form, trans_y):
+    check_sum(element, form, trans_y)
+
+
+def test_what_gradients_of_layers_and_of_nothing_are_added_to():
+    check_layers()
+    for element in [TensorProto.FLOAT, TensorProto.FLOAT16]:
+        check_no_rows(element)
 
 
 @pytest.mark.parametrize("batched, leading, rows", [(1, (3,), (4, 5)), (2, (2, 3), (11,))])

@@ -17,6 +17,8 @@ SIZES = {"l": 1, "m": 8, "n": 6, "t": 4, "e": 3, "i": 7, "o": 5}
 RATE = 0.3
 # An update that has nothing to do with its product.
 ALONE = ["Sub", "Mul"]
+# The input that a product is added to.
+ADDENDS = {"Gemm": 2, "IsaacGemm": 5}
 # By name: the operator, the axes of x and w and of the result, the operator's attributes, what is expected between w and its next value.
 LAYOUTS = {
     "gemm": ("Gemm", "ni,io->no", {}, ["Gemm"]),
@@ -41,7 +43,8 @@ def way(model, name):
     found = [makers[f"{name}.updated"]]
     while found[-1].op_type in ALONE:
         found.append(makers[found[-1].input[1]])
-    assert found[-1].op_type != "Gemm" or len(found) > 1 or found[-1].input[2] == name
+    if len(found) == 1 and found[0].op_type in ADDENDS:
+        assert found[0].input[ADDENDS[found[0].op_type]] == name
     return [node.op_type for node in found]
 
 
@@ -99,7 +102,7 @@ def compare(fused, alone, net, batches):
         assert relative_error(start, runs[1].carried[name]) > 1e-3, name
 
 
-@pytest.mark.parametrize("method, expected", [("gradient", ["Gemm"])] + [(m, ["Sub", "IsaacGemm"]) for m in ("zeta-star", "zeta", "kfac")])
+@pytest.mark.parametrize("method, expected", [("gradient", ["Gemm"])] + [(m, ["IsaacGemm"]) for m in ("zeta-star", "zeta", "kfac")])
 def test_dense_layers(method, expected, tmp_path):
     fused, alone = fused_and_alone(dense(), tmp_path, "--loss", "cross-entropy", "--method", method, "--lambda", 0.2)
     for name in ("fc0.weight", "fc1.weight", "fc2.weight"):
@@ -130,7 +133,7 @@ def test_half_stands_alone(tmp_path):
     assert all(len(node.input) == 2 for node in model.graph.node if node.op_type == "Gemm")
 
 
-@pytest.mark.parametrize("method, expected", [("gradient", ["Gemm"]), ("zeta-star", ["Sub", "IsaacGemm"])])
+@pytest.mark.parametrize("method, expected", [("gradient", ["Gemm"]), ("zeta-star", ["IsaacGemm"])])
 def test_batches_of_any_size(method, expected, tmp_path):
     """Axes of data have names: what is alone beside the features is the batch, which is short; with tokens, nobody knows."""
     net = Net()

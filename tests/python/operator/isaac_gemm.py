@@ -21,11 +21,13 @@ def session_options(threads=1):
 
 
 def session(inputs=("G", "A"), element=TensorProto.FLOAT, ranks=(2, 2, 2), shapes=None, threads=1, name="dense1", **attributes):
-    """A session of one IsaacGemm node that computes Y. Shapes of G and A, and of GBar, are symbolic unless given."""
+    """A session of one IsaacGemm node that computes Y. Shapes of G and A, and of GBar, are symbolic unless given; that of C is not
+    declared. An input without a name is left out."""
     matrices = ("G", "A", "GBar")
     shapes = shapes or [[f"{matrix}{i}" for i in range(rank)] for matrix, rank in zip(matrices, ranks)]
     shapes = dict(zip(matrices, shapes))
-    declared = [helper.make_tensor_value_info(key, element, shapes.get(key, [])) for key in inputs]
+    shapes["C"] = None
+    declared = [helper.make_tensor_value_info(key, element, shapes.get(key, [])) for key in inputs if key]
     node = helper.make_node("IsaacGemm", list(inputs), ["Y"], name=name, domain="ai.isaac", **attributes)
     output = helper.make_tensor_value_info("Y", element, None)
     return load(helper.make_graph([node], "layer", declared, [output]), threads)

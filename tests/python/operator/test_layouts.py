@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import onnxruntime
 import pytest
 from isaac_gemm import NUMPY_TYPES, Reference, error, load, run, session
 from onnx import TensorProto, helper
@@ -111,7 +112,9 @@ def test_half_precisions(element, tolerance):
     ],
 )
 def test_inferred_shapes(shapes, attributes, expected):
-    assert session(shapes=shapes, lambda_a=1.0, **attributes).get_outputs()[0].shape == expected
+    """Not by runtimes up to 1.19, in which inference would read the types of inputs that are left out."""
+    infers = tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 20)
+    assert session(shapes=shapes, lambda_a=1.0, **attributes).get_outputs()[0].shape == (expected if infers else [])
 
 
 def test_unknown_shapes_load_and_run():

@@ -80,6 +80,7 @@ impl IsaacGemm {
             lambda_a: damping(input::LAMBDA_A, "lambda_a")?,
             g_bar: matrix(input::G_BAR, "GBar")?,
             lambda_g: damping(input::LAMBDA_G, "lambda_g")?,
+            c: matrix(input::C, "C")?,
         };
         let call = Call::new(&self.attributes, inputs)?;
         let mut output = vec![E::default(); call.output_shape().iter().product()];

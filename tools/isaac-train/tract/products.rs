@@ -15,9 +15,19 @@ impl Threads for Sequential {
 }
 
 impl<T: Scalar> Products<T> for Sequential {
-    fn multiply(&mut self, a: Matrix<'_, T>, b: Matrix<'_, T>, out: &mut [T]) -> Result<(), ProductError> {
+    fn multiply(
+        &mut self,
+        a: Matrix<'_, T>,
+        b: Matrix<'_, T>,
+        addend: Option<&[T]>,
+        out: &mut [T],
+    ) -> Result<(), ProductError> {
+        let accum = if addend.is_some() { Accum::Add } else { Accum::Replace };
+        if let Some(addend) = addend {
+            out.copy_from_slice(addend);
+        }
         let out = MatMut::from_row_major_slice_mut(out, a.rows(), b.cols());
-        matmul(out, Accum::Replace, a.view(), b.view(), T::from_f64(1.0), Par::Seq);
+        matmul(out, accum, a.view(), b.view(), T::from_f64(1.0), Par::Seq);
         Ok(())
     }
 }

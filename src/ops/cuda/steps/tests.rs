@@ -64,16 +64,22 @@ impl Memory {
                     self.set(to.0 + (index * to.1.bytes()) as u64, to.1, value);
                 }
             }
-            Step::Product { element, operands: [a, b], out } => self.multiply(element, a, b, out, alpha),
+            Step::Product { element, operands, addend, out } => {
+                self.multiply(element, operands, addend, out, alpha);
+            }
             Step::Clear { address, bytes } => {
                 // Every address in it: of elements of any width.
                 self.0.extend((0..bytes as DeviceAddress).map(|byte| (address + byte, 0.0)));
+            }
+            Step::Copy { from, to, bytes } => {
+                let copied = (0..bytes as DeviceAddress).map(|byte| (to + byte, self.get(from + byte)));
+                self.0.extend(copied.collect::<Vec<_>>());
             }
         }
     }
 
     /// With the transposes that the layout of the result leaves: see `form` in the kernel.
-    fn multiply(&mut self, element: Element, a: Stored, b: Stored, out: Stored, alpha: f64) {
+    fn multiply(&mut self, element: Element, [a, b]: [Stored; 2], addend: Option<Stored>, out: Stored, alpha: f64) {
         let view = |stored: Stored| View {
             address: stored.address,
             rows: stored.shape[0],
@@ -87,10 +93,15 @@ impl Memory {
         if b.len() != a[0].len() {
             b = transposed(&b);
         }
-        let product: Matrix =
-            product(&a, &b).iter().map(|row| row.iter().map(|value| alpha * value).collect()).collect();
-        assert_eq!([product.len(), product[0].len()], out.shape);
-        self.write(view(out), element, &product);
+        let mut result = product(&a, &b);
+        assert_eq!([result.len(), result[0].len()], out.shape);
+        let addend = addend.map(|addend| self.read(view(addend), element)).unwrap_or_default();
+        for (row, values) in result.iter_mut().enumerate() {
+            for (col, value) in values.iter_mut().enumerate() {
+                *value = alpha * *value + addend.get(row).map_or(0.0, |addend| addend[col]);
+            }
+        }
+        self.write(view(out), element, &result);
     }
 }
 
@@ -111,6 +122,7 @@ struct Case {
     element: Element,
     lambda_a: f64,
     lambda_g: f64,
+    has_addend: bool,
 }
 
 impl Case {
@@ -139,12 +151,14 @@ impl Case {
         let (g, g_values) = tensor(1, ROWS, OUTPUTS, layout.trans_g);
         let (a, a_values) = tensor(2, ROWS, INPUTS, layout.trans_a);
         let (g_bar, g_bar_values) = tensor(3, SAMPLED, OUTPUTS, layout.trans_g);
+        let (c, c_values) = tensor(4, OUTPUTS, INPUTS, layout.trans_y);
         let inputs = Inputs {
             g: Some(g),
             a: Some(a),
             lambda_a: Some(self.lambda_a),
             g_bar: Some(g_bar),
             lambda_g: Some(self.lambda_g),
+            c: self.has_addend.then_some(c),
         };
         let call = Call::new(&self.attributes, inputs).unwrap();
         let planner = Planner { call: &call, element: self.element, output: OUTPUT };
@@ -156,11 +170,13 @@ impl Case {
         let beyond = memory.0.keys().filter(|address| **address >= SCRATCH + needed.needed as DeviceAddress);
         assert_eq!(beyond.count(), 0, "all of the scratch memory was asked for");
         for layer in 0..layers {
-            let expected = self.formula(&g_values[layer], &a_values[layer], &g_bar_values[layer]);
+            let gradient = self.formula(&g_values[layer], &a_values[layer], &g_bar_values[layer]).concat();
+            let addend = c_values[layer].concat().into_iter().map(|c| if self.has_addend { c } else { 0.0 });
+            let expected = gradient.iter().zip(addend).map(|(gradient, addend)| alpha * gradient + addend);
             let address = OUTPUT + (layer * OUTPUTS * INPUTS * self.element.bytes()) as DeviceAddress;
             let view = View { address, rows: OUTPUTS, cols: INPUTS, stored_transposed: layout.trans_y };
-            for (got, expected) in memory.read(view, self.element).concat().iter().zip(expected.concat()) {
-                assert!((got - alpha * expected).abs() <= tolerance, "{:?}: {got} {expected}", self.attributes);
+            for (got, expected) in memory.read(view, self.element).concat().iter().zip(expected) {
+                assert!((got - expected).abs() <= tolerance, "{:?}: {got} {expected}", self.attributes);
             }
         }
     }
@@ -186,8 +202,10 @@ fn every_form_layout_and_damping() {
         for form in FORMS {
             for (lambda_a, lambda_g) in [(0.1, 0.02), (0.1, f64::INFINITY), (f64::INFINITY, 0.02)] {
                 let layout = Layout { trans_g, trans_a, trans_y, batched: 0 };
-                let attributes = attributes(form, layout);
-                Case { attributes, element: Element::Float, lambda_a, lambda_g }.check(1e-6);
+                for has_addend in [false, true] {
+                    let attributes = attributes(form, layout);
+                    Case { attributes, element: Element::Float, lambda_a, lambda_g, has_addend }.check(1e-6);
+                }
             }
         }
     }
@@ -199,22 +217,29 @@ fn layers_and_halves() {
         for form in FORMS {
             for lambda in [0.1, f64::INFINITY] {
                 let layout = Layout { batched: 1, ..Layout::default() };
-                let attributes = attributes(form, layout);
-                Case { attributes, element, lambda_a: lambda, lambda_g: lambda }.check(tolerance);
+                for has_addend in [false, true] {
+                    let attributes = attributes(form, layout);
+                    Case { attributes, element, lambda_a: lambda, lambda_g: lambda, has_addend }.check(tolerance);
+                }
             }
         }
     }
 }
 
 #[test]
-fn without_rows_the_result_is_zero() {
+fn without_rows_the_result_is_zero_or_what_is_added() {
     let attributes = attributes(Form::Auto, Layout::default());
-    let tensor = |cols| Some(Tensor { shape: vec![0, cols], data: 0 });
-    let inputs = Inputs { g: tensor(2), a: tensor(3), lambda_a: Some(1.0), g_bar: None, lambda_g: None };
-    let call = Call::new(&attributes, inputs).unwrap();
-    let planner = Planner { call: &call, element: Element::Half, output: OUTPUT };
-    let steps = planner.steps(&mut Bump::new(SCRATCH)).unwrap();
-    assert!(matches!(steps[..], [Step::Clear { address: OUTPUT, bytes: 12 }]), "{steps:?}");
+    let steps = |c| {
+        let tensor = |cols| Some(Tensor { shape: vec![0, cols], data: 0 });
+        let inputs = Inputs { g: tensor(2), a: tensor(3), lambda_a: Some(1.0), g_bar: None, lambda_g: None, c };
+        let call = Call::new(&attributes, inputs).unwrap();
+        let planner = Planner { call: &call, element: Element::Half, output: OUTPUT };
+        planner.steps(&mut Bump::new(SCRATCH)).unwrap()
+    };
+    let zero = steps(None);
+    assert!(matches!(zero[..], [Step::Clear { address: OUTPUT, bytes: 12 }]), "{zero:?}");
+    let added = steps(Some(Tensor { shape: vec![2, 3], data: APART }));
+    assert!(matches!(added[..], [Step::Copy { from: APART, to: OUTPUT, bytes: 12 }]), "{added:?}");
 }
 
 /// Sizes at which the kernels' counts, or the bytes of scratch memory, would wrap.
@@ -222,8 +247,8 @@ fn without_rows_the_result_is_zero() {
 fn layers_that_are_too_large() {
     let attributes = attributes(Form::Samples, Layout::default());
     for (rows, features) in [(1 << 31, 1), (1 << 33, 1), (1, 1 << 33)] {
-        let tensor = || Some(Tensor { shape: vec![rows, features], data: 0 });
-        let inputs = Inputs { g: tensor(), a: tensor(), lambda_a: Some(1.0), g_bar: None, lambda_g: None };
+        let [g, a] = [(); 2].map(|()| Some(Tensor { shape: vec![rows, features], data: 0 }));
+        let inputs = Inputs { g, a, lambda_a: Some(1.0), g_bar: None, lambda_g: None, c: None };
         let call = Call::new(&attributes, inputs).unwrap();
         let planner = Planner { call: &call, element: Element::Float, output: OUTPUT };
         let error = planner.steps(&mut Bump::new(SCRATCH)).unwrap_err().to_string();
