@@ -20,14 +20,15 @@ use crate::proto::NodeProto;
 pub use error::UpgradeError;
 use step::{Change, Refusal, Step};
 
-/// The version of the default domain that models are brought to.
-pub const OPSET: i64 = 14;
+/// The version of the default domain that models are brought to: the first in which a scatter adds, as gradients of what is taken by
+/// index do.
+pub const OPSET: i64 = 16;
 
 /// The oldest version that is understood: before it, operators broadcast, and kept what they had consumed, in ways of their own.
 const OLDEST: i64 = 6;
 
 /// The version of the ONNX IR that came with [`OPSET`].
-const IR_VERSION: i64 = 7;
+const IR_VERSION: i64 = 8;
 
 /// The first version of the ONNX IR in which an initializer that is an input too is its default. Before, every initializer had to be
 /// an input, and was a constant all the same.

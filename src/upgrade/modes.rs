@@ -5,6 +5,7 @@ use crate::model::NodeExt;
 
 pub(super) const CHANGES: &[Change] = &[
     Change { op_type: "BatchNormalization", since: 14, apply: batch_normalization },
+    Change { op_type: "RoiAlign", since: 16, apply: roi_align },
     Change { op_type: "Scatter", since: 11, apply: scatter },
     Change { op_type: "Scan", since: 9, apply: scan },
     Change { op_type: "LSTM", since: 7, apply: recurrent },
@@ -23,6 +24,13 @@ fn batch_normalization(s: &mut Step<'_, '_>) -> Done {
     let inputs = [0, 1, 2, 3, 4].map(|slot| s.x(slot));
     let mut node = s.old(&inputs, &["spatial", "is_test"]);
     node.output.truncate(1);
+    s.b.push(node);
+    Ok(())
+}
+
+/// The half of a pixel was left out.
+fn roi_align(s: &mut Step<'_, '_>) -> Done {
+    let node = s.node.clone().with_string("coordinate_transformation_mode", "output_half_pixel");
     s.b.push(node);
     Ok(())
 }

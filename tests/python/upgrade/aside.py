@@ -35,7 +35,8 @@ def with_product(model):
 
 def statistics(model):
     """Running statistics, which are frozen so that batch normalization stays in inference mode."""
-    return [name for node in model.graph.node if node.op_type == "BatchNormalization" for name in node.input[3:5]]
+    known = {tensor.name for tensor in model.graph.initializer}
+    return [name for node in model.graph.node if node.op_type == "BatchNormalization" for name in node.input[3:5] if name in known]
 
 
 def train(model, folder):

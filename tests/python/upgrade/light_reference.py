@@ -76,6 +76,13 @@ def average(a, x):
     return mean if a.get("count_include_pad") else mean / pooled(torch.ones_like(x[:1, :1]), a, F.avg_pool2d, 0.0)
 
 
+def largest(a, x):
+    """The largest elements, and their places in the whole tensor."""
+    around, places = spatial(a), torch.arange(x.numel()).reshape(x.shape)
+    y, at = F.max_pool2d(F.pad(x, around, value=-torch.inf), a["kernel_shape"], a.get("strides", [1, 1]), return_indices=True)
+    return y, F.pad(places, around).flatten(2).gather(2, at.flatten(2)).reshape(at.shape)
+
+
 def convolved(a, x, weight, bias=None):
     strides, dilations = a.get("strides", [1, 1]), a.get("dilations", [1, 1])
     return F.conv2d(F.pad(x, spatial(a)), weight, bias, strides, 0, dilations, a.get("group", 1))
@@ -115,7 +122,7 @@ OPERATORS = {
     "Gemm": gemm,
     "GlobalAveragePool": lambda a, x: x.mean((2, 3), keepdim=True),
     "LRN": lambda a, x: F.local_response_norm(x, a["size"], a.get("alpha", 1e-4), a.get("beta", 0.75), a.get("bias", 1.0)),
-    "MaxPool": lambda a, x: pooled(x, a, F.max_pool2d, -torch.inf),
+    "MaxPool": largest,
     "Mul": lambda a, x, y: x * y,
     "Relu": lambda a, x: x.relu(),
     "Reshape": lambda a, x, shape: x.reshape([x.shape[i] if size == 0 else size for i, size in enumerate(shape.tolist())]),
@@ -157,7 +164,7 @@ def typed(tensor):
 
 ELEMENTS = {TensorProto.FLOAT: torch.float64, TensorProto.INT64: torch.int64, TensorProto.BOOL: torch.bool}
 
-# Of the training graphs, in opset 14.
+# Of the training graphs, in opset 16.
 OF_TRAINING = OPERATORS | {
     "ArgMax": lambda a, x: x.argmax(a["axis"], keepdim=bool(a.get("keepdims", 1))),
     "Cast": lambda a, x: x.to(ELEMENTS[a["to"]]),
@@ -178,6 +185,7 @@ OF_TRAINING = OPERATORS | {
     "Pow": lambda a, x, y: x**y,
     "Reciprocal": lambda a, x: 1 / x,
     "ReduceSum": summed,
+    "ScatterElements": lambda a, x, at, added: x.scatter_add(a["axis"], at, added),
     "Shape": lambda a, x: torch.tensor(x.shape),
     "Size": lambda a, x: torch.tensor(x.numel()),
     "Slice": part,
