@@ -1,5 +1,6 @@
 //! What the experiments share: data, programs, runs and pictures.
 
+use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
@@ -42,8 +43,32 @@ pub(crate) struct Lab {
     pub(crate) out: PathBuf,
     pub(crate) threads: usize,
     pub(crate) cache: PathBuf,
-    /// A part of the names of the variants that are wanted; `None`: all are.
-    pub(crate) only: Option<String>,
+    pub(crate) only: Only,
+}
+
+/// Which variants of an experiment are run.
+pub(crate) struct Only {
+    /// A part of their names; `None`: all are.
+    text: Option<String>,
+    has_any: Cell<bool>,
+    others: RefCell<Vec<String>>,
+}
+
+impl Only {
+    pub(crate) fn new(text: Option<String>) -> Self {
+        Self { text, has_any: Cell::new(false), others: RefCell::default() }
+    }
+
+    /// Fails where no name that was asked about has the text in it.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        match &self.text {
+            Some(text) if !self.has_any.get() => {
+                let others = self.others.borrow().join("; ");
+                Err(format!("no variant has {text:?} in its name; there are: {others}").into())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Lab {
@@ -54,7 +79,13 @@ impl Lab {
 
     /// Whether a variant of this name is asked for.
     pub(crate) fn wants(&self, name: &str) -> bool {
-        self.only.as_deref().is_none_or(|only| name.contains(only))
+        let is_wanted = self.only.text.as_deref().is_none_or(|text| name.contains(text));
+        if is_wanted {
+            self.only.has_any.set(true);
+        } else {
+            self.only.others.borrow_mut().push(name.to_owned());
+        }
+        is_wanted
     }
 
     pub(crate) fn data(&self, builtin: Builtin) -> Result<Split, Failure> {

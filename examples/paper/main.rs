@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::lab::{Failure, Lab};
+use crate::lab::{Failure, Lab, Only};
 
 /// Runs an experiment of the paper ISAAC Newton.
 #[derive(Parser)]
@@ -84,7 +84,8 @@ enum Experiment {
 
 fn main() -> ExitCode {
     let Arguments { experiment, full, out, threads, cache, only } = Arguments::parse();
-    match run(experiment, &Lab { full, out, threads, cache, only }) {
+    let lab = Lab { full, out, threads, cache, only: Only::new(only) };
+    match run(experiment, &lab).and_then(|text| lab.only.check().map(|()| text)) {
         Ok(text) => {
             println!("{text}");
             ExitCode::SUCCESS

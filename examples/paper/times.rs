@@ -76,7 +76,7 @@ pub(crate) fn run(lab: &Lab) -> Result<String, Failure> {
     let networks = &Network::ALL[..lab.size(3, 5)];
     let turns = lab.size(4, 12);
     let mut rows = Vec::new();
-    for network in networks {
+    for network in networks.iter().filter(|network| lab.wants(&network.name())) {
         let medians = medians(lab, *network, turns)?;
         for ((name, _), time) in network.methods().zip(&medians) {
             let memory = memory_of_own_process(lab, &network.name(), name)?;
