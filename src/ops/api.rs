@@ -1,6 +1,7 @@
 //! ONNX Runtime's table of functions, and its statuses.
 #![allow(unsafe_code)]
 
+use std::any::Any;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -123,9 +124,7 @@ impl Api {
             Ok(Ok(())) => return sys::OrtStatusPtr::default(),
             Ok(Err(error)) => (code(&error), format!("{}: {error}", describe())),
             Err(panic) => {
-                let text = panic.downcast_ref::<&str>().copied();
-                let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-                let message = format!("{}: internal error: {}", describe(), text.unwrap_or("panic"));
+                let message = format!("{}: internal error: {}", describe(), text_of(panic.as_ref()));
                 (sys::OrtErrorCode::ORT_RUNTIME_EXCEPTION, message)
             }
         };
@@ -133,6 +132,12 @@ impl Api {
         // SAFETY: the message is terminated, and copied by the call.
         unsafe { (self.functions.CreateStatus)(code, message.as_ptr()) }
     }
+}
+
+/// What a panic said.
+pub(super) fn text_of(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("panic")
 }
 
 fn code(error: &Error) -> sys::OrtErrorCode {

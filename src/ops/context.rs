@@ -5,13 +5,13 @@ use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::slice;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use half::{bf16, f16};
 use ort::sys::{self, ONNXTensorElementDataType as Type};
 
 use super::Error;
-use super::api::Api;
+use super::api::{Api, text_of};
 use super::call::{Inputs, Tensor, input};
 use super::element::Element;
 
@@ -159,26 +159,27 @@ impl<'a> Context<'a> {
     pub(super) fn for_each(&self, count: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), Error> {
         struct Tasks<'t> {
             task: &'t (dyn Fn(usize) + Sync),
-            has_panicked: AtomicBool,
+            /// What the last of them said that panicked.
+            panic: Mutex<Option<String>>,
         }
 
         unsafe extern "C" fn run(tasks: *mut c_void, index: usize) {
             // SAFETY: the runtime passes on what it was given below, which lives until it returns.
             let tasks = unsafe { &*tasks.cast::<Tasks<'_>>() };
-            if catch_unwind(AssertUnwindSafe(|| (tasks.task)(index))).is_err() {
-                tasks.has_panicked.store(true, Ordering::Relaxed);
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (tasks.task)(index))) {
+                *tasks.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(text_of(panic.as_ref()).to_owned());
             }
         }
 
-        let mut tasks = Tasks { task, has_panicked: AtomicBool::new(false) };
+        let mut tasks = Tasks { task, panic: Mutex::default() };
         let parallel_for = self.api.functions().KernelContext_ParallelFor;
         // SAFETY: the context is valid, and the tasks live until all of them are done. No number of batches: each thread takes
         // the next task.
         self.api.check(unsafe { parallel_for(self.context, run, count, 0, (&raw mut tasks).cast()) })?;
-        if tasks.has_panicked.into_inner() {
-            return Err(Error::Runtime("internal error: a task on the session's threads panicked".into()));
+        match tasks.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            Some(text) => Err(Error::Runtime(format!("internal error on a thread of the session: {text}"))),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn input_value(&self, index: usize) -> Result<Option<*const sys::OrtValue>, Error> {
@@ -241,5 +242,48 @@ pub(super) unsafe fn read_info(
         let mut dimensions = vec![0; rank];
         api.check((functions.GetDimensions)(info, dimensions.as_mut_ptr(), rank))?;
         Ok((element, dimensions))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::c_char;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    unsafe extern "system" fn one_after_the_other(
+        _: *const sys::OrtKernelContext,
+        task: unsafe extern "C" fn(*mut c_void, usize),
+        count: usize,
+        _: usize,
+        tasks: *mut c_void,
+    ) -> sys::OrtStatusPtr {
+        // SAFETY: what the caller gave, while it waits.
+        (0..count).for_each(|index| unsafe { task(tasks, index) });
+        sys::OrtStatusPtr::default()
+    }
+
+    #[test]
+    fn a_panic_on_a_thread_is_an_error_that_says_what_it_said() {
+        extern "system" fn table(_: u32) -> *const sys::OrtApi {
+            let table = sys::OrtApi { KernelContext_ParallelFor: one_after_the_other, ..sys::stub::api() };
+            Box::leak(Box::new(table))
+        }
+        extern "system" fn version() -> *const c_char {
+            c"0".as_ptr()
+        }
+        let base: &'static _ = Box::leak(Box::new(sys::OrtApiBase { GetApi: table, GetVersionString: version }));
+        // SAFETY: the table is complete, and its ParallelFor asks nothing of the context.
+        let context = unsafe { Context::new(Api::from_base(base).unwrap(), std::ptr::null_mut()) };
+        let done = AtomicUsize::new(0);
+        let count = |_| {
+            done.fetch_add(1, Ordering::Relaxed);
+        };
+        context.for_each(3, &count).unwrap();
+        let broken = |index| if index == 1 { panic!("task {index} is broken") } else { count(index) };
+        let error = context.for_each(3, &broken).unwrap_err().to_string();
+        assert!(error.ends_with("internal error on a thread of the session: task 1 is broken"), "{error}");
+        assert_eq!(done.into_inner(), 5, "the other tasks are done");
     }
 }
