@@ -5,6 +5,10 @@ namespace {
 // Columns of S, or of a product's factors, that are in shared memory at once.
 constexpr u32 DEPTH = 16;
 
+// How far apart columns of so many rows lie in shared memory: then 16 of them lie in different banks, of floats in two rows, which is what a warp
+// writes at once, and of doubles, which half a warp writes at once, in one.
+template <typename Real> constexpr __device__ u32 pitch(u32 rows) { return sizeof(Real) > sizeof(float) ? rows | 1 : (rows + 1) / 4 * 4 + 2; }
+
 // What a thread sums for a product. Floats are summed a few at a time first, and then all of these sums: that loses fewer digits than one long
 // sum. Doubles have digits to spare.
 template <typename Real> struct Sums {
@@ -33,7 +37,7 @@ template <typename Real> struct Sums {
 // the threads of a warp read neighbouring elements of the part of S that is in shared memory.
 template <typename Real> __device__ void gram(const View<float> &s, Real scale, const Room<Real> &room) {
     Real *triangle = room.triangle, *part = room.tile;
-    u32 k = s.rows, quarter = (k + 3) / 4, pitch = k | 1;
+    u32 k = s.rows, quarter = (k + 3) / 4, apart = pitch<Real>(k);
     u32 count = quarter * (quarter + 1) / 2;
 #pragma unroll 1
     for (u32 base = 0; base < count; base += THREADS) {
@@ -48,7 +52,7 @@ template <typename Real> __device__ void gram(const View<float> &s, Real scale, 
 #pragma unroll 1
         for (u32 start = 0; start < s.cols; start += DEPTH) {
             __syncthreads();
-            visit(s, k, DEPTH, [&](u32 row, u32 col) { part[col * pitch + row] = s.get(row, start + col); });
+            visit(s, k, DEPTH, [&](u32 row, u32 col) { part[col * apart + row] = s.get(row, start + col); });
             __syncthreads();
 #pragma unroll 2
             for (u32 depth = 0; works && depth < DEPTH; depth++) {
@@ -56,8 +60,8 @@ template <typename Real> __device__ void gram(const View<float> &s, Real scale, 
 #pragma unroll
                 for (u32 i = 0; i < 4; i++) {
                     u32 row = y + i * quarter, col = x + i * quarter;
-                    left[i] = row < k ? part[depth * pitch + row] : Real(0);
-                    right[i] = col < k ? part[depth * pitch + col] : Real(0);
+                    left[i] = row < k ? part[depth * apart + row] : Real(0);
+                    right[i] = col < k ? part[depth * apart + col] : Real(0);
                 }
 #pragma unroll
                 for (u32 i = 0; i < 4; i++) {
@@ -91,7 +95,7 @@ constexpr u32 SIDE = 64;
 template <typename Real, typename A, typename B, typename Out>
 __device__ void multiply(const View<A> &a, const View<B> &b, const Real *weights, const Out *c, float factor, const View<Out> &out,
                          bool is_lower) {
-    __shared__ Real left[DEPTH][SIDE + 1], right[DEPTH][SIDE + 1];
+    __shared__ Real left[DEPTH][pitch<Real>(SIDE)], right[DEPTH][pitch<Real>(SIDE)];
     u32 top = blockIdx.y * SIDE, start = blockIdx.x * SIDE;
     if (is_lower && start > top) {
         return;

@@ -17,14 +17,9 @@ pub(super) fn triangle(order: usize) -> usize {
     order * (order + 1) / 2
 }
 
-/// Elements that a block has beside the triangle: the pivots' reciprocals, and a tile of S or of columns.
-fn beside(order: usize) -> usize {
-    order + (DEPTH * (order | 1)).max(order * (COLUMNS + 1))
-}
-
 /// Bytes of shared memory of a block that factors in floats and in doubles; the doubles' triangle lies elsewhere.
 pub(super) fn shared_bytes(order: usize) -> u32 {
-    Real::Float.shared_bytes(order).max(Real::Double.bytes(beside(order)) as u32)
+    Real::Float.shared_bytes(order).max(Real::Double.bytes(Real::Double.beside(order)) as u32)
 }
 
 impl Real {
@@ -41,9 +36,22 @@ impl Real {
         triangle(self.tile())
     }
 
+    /// How far apart columns of S lie in shared memory; see `pitch` in `products.cuh`.
+    fn pitch(self, order: usize) -> usize {
+        match self {
+            Self::Float => (order + 1) / 4 * 4 + 2,
+            Self::Double => order | 1,
+        }
+    }
+
+    /// Elements that a block has beside the triangle: the pivots' reciprocals, and a tile of S or of columns.
+    fn beside(self, order: usize) -> usize {
+        order + (DEPTH * self.pitch(order)).max(order * (COLUMNS + 1))
+    }
+
     /// What a block needs that factors a matrix of this order in shared memory.
     fn shared_bytes(self, order: usize) -> u32 {
-        self.bytes(triangle(order) + beside(order)) as u32
+        self.bytes(triangle(order) + self.beside(order)) as u32
     }
 
     fn panel(self) -> &'static str {
