@@ -60,8 +60,10 @@ impl Matching {
         let leaves = Leaves { flow, sinks, declared };
         let data = data_leaves(leaves, &contractions, &pairs);
         let candidates: BTreeSet<usize> = pairs.iter().map(|pair| pair.product).collect();
-        let weights: BTreeSet<ValueId> =
+        let roots: BTreeSet<ValueId> =
             pairs.iter().map(|pair| contractions[pair.forward].roots[1 - pair.data]).collect();
+        let parts_of = |&root: &ValueId| weight_leaves(flow, root).into_iter().filter(|(_, via)| *via == Via::Layout);
+        let weights = roots.iter().flat_map(parts_of).map(|(leaf, _)| leaf).collect();
         let tail =
             |&product: &usize| (product, reach::of_weight_gradient(flow, &contractions[product], &data, &weights));
         let tails = candidates.iter().map(tail).collect();

@@ -161,6 +161,23 @@ def test_two_uses_of_a_weight(method, tmp_path):
     compare(model, alone, net, [{**net.feeds, "labels": net.feeds["x"]}])
 
 
+@pytest.mark.parametrize("method", ["zeta-star", "zeta"])
+def test_halves_of_a_weight(method, tmp_path):
+    """As in bidirectional networks. The update reads the weight, which the gradients of both halves depend on: they are layers all the same."""
+    net = Net()
+    net.data("x", ["N", 7], (6, 7))
+    net.weight("w", 14, 7)
+    for start, source, into in [(0, "x", "h"), (7, "h", "y")]:
+        bounds = [net.constant(f"{into}.{name}", [value]) for name, value in [("start", start), ("end", start + 7), ("axis", 0)]]
+        net.op("Slice", "w", *bounds, into=f"{into}.w")
+        net.op("MatMul", source, f"{into}.w", into=into)
+    net.output("y", ["N", 7])
+    model, alone = fused_and_alone(net, tmp_path, "--loss", "mse", "--method", method)
+    for graph in (model, alone):
+        assert sum(node.op_type == "IsaacGemm" for node in graph.graph.node) == 2
+    compare(model, alone, net, [{**net.feeds, "labels": net.feeds["x"]}])
+
+
 def test_a_fused_graph_is_a_training_graph(tmp_path):
     """The rewriter finds the same layers in it, and conditions them as it does in the forward model."""
     options = ["--loss", "cross-entropy", "--optimizer", "sgd", "--lambda", 0.2]
