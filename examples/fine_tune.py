@@ -27,12 +27,16 @@ def main(model, library, trained):
     feeds = {names["data"][0]: x, names["labels"][0]: labels, names["scalars"]["lr"]: np.array(1, np.float32)}
     outputs = [names["loss"], *(entry["updated"] for entry in carried)]
     for step in range(200):
+        if "seed" in names["scalars"]:  # dropout, and labels that zeta and K-FAC draw: others in each step
+            feeds[names["scalars"]["seed"]] = np.array(step, np.int64)
         loss, *updated = session.run(outputs, feeds)
         feeds |= {entry["input"]: value for entry, value in zip(carried, updated)}
         if step == 0:
             print(f"first loss {loss:.4f}")
     print(f"last loss {loss:.4f}")
-    np.savez(trained, **{entry["name"]: feeds[entry["input"]] for entry in names["parameters"]})
+    # What belongs into the forward model: not what only the optimizer carries.
+    kept = [*names["parameters"], *(entry for entry in names["state"] if entry.get("statistic"))]
+    np.savez(trained, **{entry["name"]: feeds[entry["input"]] for entry in kept})
 
 
 if __name__ == "__main__":

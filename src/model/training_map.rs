@@ -72,6 +72,9 @@ pub struct StateEntry {
     pub input: String,
     /// The output that is its value after the step.
     pub updated: String,
+    /// Whether it belongs into the forward model, as a running statistic of batch normalization does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub statistic: bool,
 }
 
 /// What a training graph carries from step to step: a parameter or a state.

@@ -120,7 +120,7 @@ impl Trained {
             let updated = updated_output(b, &name, carried.updated);
             edit.more_outputs.push(tensor.declare(&updated));
             edit.add_input(&name, carried.start);
-            map.state.push(StateEntry { input: name.clone(), name, updated });
+            map.state.push(StateEntry { input: name.clone(), name, updated, statistic: false });
         }
         b.rename(&names);
     }

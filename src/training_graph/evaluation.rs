@@ -3,12 +3,14 @@
 use super::error::TrainingGraphError;
 use super::{IR_VERSION, Recipe, TrainingGraph};
 use crate::model::{
-    Builder, Edit, GraphEdit, GraphId, ONNX_DOMAIN, ParameterEntry, TRAINING_METADATA, TrainingMap, Types, needed_for,
+    Builder, Edit, Graph, GraphEdit, GraphId, Index, NodeExt, ONNX_DOMAIN, ParameterEntry, TRAINING_METADATA,
+    TrainingMap, Types, needed_for,
 };
+use crate::proto::NodeProto;
 
 impl TrainingGraph<'_> {
     /// The changes that make an evaluation graph of the forward model: whatever the training graph updates is an input
-    /// with a default, and the loss is an output. Dropout and batch normalization stay as they are in the forward model.
+    /// with a default, and the loss is an output. Dropout and batch normalization are in inference mode.
     ///
     /// # Errors
     /// A recipe that does not fit the model.
@@ -22,7 +24,9 @@ impl TrainingGraph<'_> {
         let target = recipe.loss.target(&mut b, &self.prediction, &index, &types).map_err(request)?;
         let labels = target.label_names();
         let more_nodes = needed_for(b.into_nodes(), [target.loss.clone()].into());
-        let mut edit = GraphEdit { more_nodes, more_inputs: target.labels, ..GraphEdit::default() };
+        let nodes = graph.nodes().iter().enumerate();
+        let nodes = nodes.filter_map(|(at, node)| Some((at, vec![in_inference_mode(node, graph, &index)?]))).collect();
+        let mut edit = GraphEdit { nodes, more_nodes, more_inputs: target.labels, ..GraphEdit::default() };
         edit.more_outputs.extend(target.new_output.map(|tensor| tensor.declare(&target.loss)));
         let trained = self.map.parameters.iter().map(|parameter| &parameter.name);
         let mut parameters = Vec::new();
@@ -46,4 +50,27 @@ impl TrainingGraph<'_> {
             ..edit.into()
         })
     }
+}
+
+/// A node that the file has in training mode as it is in inference mode; `None` for others, and where statistics of the batch are read.
+fn in_inference_mode(node: &NodeProto, graph: &Graph, index: &Index) -> Option<NodeProto> {
+    let mut node = node.clone();
+    if node.is_onnx("BatchNormalization") && node.int("training_mode", 0) != 0 {
+        let is_read = |slot| {
+            index
+                .output(&node, slot)
+                .map(|id| index.value(id))
+                .is_some_and(|value| value.is_output || !value.consumers.is_empty() || !value.captured_by.is_empty())
+        };
+        if (1..node.output.len()).any(is_read) {
+            return None;
+        }
+        node.attribute.retain(|attribute| attribute.name() != "training_mode");
+        node.output.truncate(1);
+        return Some(node);
+    }
+    let flag = index.input(&node, 2).filter(|_| node.is_onnx("Dropout"))?;
+    graph.constant(index, flag)?;
+    node.input.truncate(2);
+    Some(node)
 }

@@ -9,7 +9,7 @@ use crate::proto::NodeProto;
 /// What the user says of it: globs on names.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Selection {
-    /// Only these are trained, scalars too; if there is none, all tensors with at least one axis.
+    /// Only these are trained, scalars too; if there is none, all tensors with at least one axis but running statistics.
     pub trained: Vec<String>,
     /// These are not.
     pub frozen: Vec<String>,
@@ -37,15 +37,15 @@ impl Selection {
                 ));
             }
         }
-        let is_chosen = |initializer: &Initializer| {
+        let is_chosen = |id: ValueId, initializer: &Initializer| {
             if self.trained.is_empty() {
-                initializer.tensor_type().rank().is_some_and(|rank| rank > 0)
+                initializer.tensor_type().rank().is_some_and(|rank| rank > 0) && !is_statistic(graph, index, id)
             } else {
                 self.trained.iter().any(|glob| fits(glob, initializer.name()))
             }
         };
-        let chosen = trainable.iter().filter(|(_, i)| is_chosen(i) && !self.is_frozen(i.name()));
-        Ok(chosen.map(|(id, _)| *id).collect())
+        let chosen = trainable.into_iter().filter(|&(id, i)| is_chosen(id, i) && !self.is_frozen(i.name()));
+        Ok(chosen.map(|(id, _)| id).collect())
     }
 }
 
@@ -56,6 +56,12 @@ fn initializers<'a>(graph: &'a Graph, index: &Index) -> impl Iterator<Item = (Va
         initializer.tensor_type().is_float() && shape.is_some()
     });
     dense.filter_map(|initializer| Some((index.find(initializer.name())?, initializer)))
+}
+
+/// Whether it is a mean or a variance that batch normalization reads.
+fn is_statistic(graph: &Graph, index: &Index, id: ValueId) -> bool {
+    let mut readers = index.value(id).consumers.iter();
+    readers.any(|&(node, slot)| matches!(slot, 3 | 4) && graph.nodes()[node.0].is_onnx("BatchNormalization"))
 }
 
 fn has_derivative(graph: &Graph, index: &Index, id: ValueId) -> bool {

@@ -149,7 +149,7 @@ impl Preparation<'_> {
             let tensor = value.tensor_type.as_ref()?;
             self.edit.feed(value, tensor);
             self.edit.more_outputs.push(tensor.declare(updated));
-            Some(StateEntry { name: name.clone(), input: name.clone(), updated: updated.clone() })
+            Some(StateEntry { name: name.clone(), input: name.clone(), updated: updated.clone(), statistic: true })
         };
         self.latest.iter().filter_map(declare).collect()
     }

@@ -37,7 +37,7 @@ struct Arguments {
     /// The damping λ of ζ*: > 0; inf gives the plain gradient.
     #[arg(long, value_name = "LAMBDA", default_value = "1.0", value_parser = damping)]
     lambda: f32,
-    /// The damping λg of ζ and K-FAC.
+    /// The damping λg of ζ; K-FAC takes --lambda for both factors.
     #[arg(long, value_name = "LAMBDA", default_value = "inf", value_parser = damping)]
     lambda_g: f32,
     #[command(flatten)]
@@ -169,6 +169,11 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
 
 /// Makes a training graph of a forward model, and conditions its gradients.
 fn train(arguments: &Arguments, model: &Model, recipe: &Recipe) -> Result<ExitCode, Failure> {
+    if arguments.files().any(|file| file == place(&arguments.model)) {
+        return Err(Failure::Usage(
+            "the forward model stays as it is, for trained weights to go into: write another file".into(),
+        ));
+    }
     let separate = arguments.separate_update(recipe)?;
     let delivering = separate.is_some().then(|| Recipe { update: None, ..recipe.clone() });
     let recipe = delivering.as_ref().unwrap_or(recipe);
@@ -190,12 +195,21 @@ fn train(arguments: &Arguments, model: &Model, recipe: &Recipe) -> Result<ExitCo
     })
 }
 
+/// The path of a file without links and detours, as far as the file or its folder is there.
+fn place(path: &Path) -> PathBuf {
+    let in_folder = || {
+        let folder = path.parent().map(|folder| if folder.as_os_str().is_empty() { Path::new(".") } else { folder })?;
+        Some(folder.canonicalize().ok()?.join(path.file_name()?))
+    };
+    path.canonicalize().ok().or_else(in_folder).unwrap_or_else(|| path.to_owned())
+}
+
 impl Arguments {
     fn check(&self) -> Result<(), Failure> {
         if self.batch.is_some() && !self.list {
             return Err(Failure::Usage("--batch belongs to --list".into()));
         }
-        let files: Vec<&PathBuf> = [&self.output, &self.eval_out, &self.update_out].into_iter().flatten().collect();
+        let files: Vec<PathBuf> = self.files().collect();
         if (1..files.len()).any(|at| files[..at].contains(&files[at])) {
             return Err(Failure::Usage("OUT, --eval-out and --update-out are different files".into()));
         }
@@ -203,6 +217,11 @@ impl Arguments {
             return Err(Failure::Usage("--lambda-g belongs to --method zeta; kfac has one damping, --lambda".into()));
         }
         Ok(())
+    }
+
+    /// Where files are to be written, each with one path for all ways to say it.
+    fn files(&self) -> impl Iterator<Item = PathBuf> {
+        [&self.output, &self.eval_out, &self.update_out].into_iter().flatten().map(|path| place(path))
     }
 
     /// The update that is a graph of its own, with the file to write it to.

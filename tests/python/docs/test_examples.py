@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from onnx import helper, numpy_helper
 
 import mlp
 import onnxruntime_headers
@@ -57,11 +59,24 @@ def test_python(step):
     assert last < 0.1
 
 
-def test_fine_tuning(tmp_path):
+def normalized(model):
+    """With batch normalization in front of the data, whose statistics are far from what the model has stored."""
+    for name, value in [("scale", 1.0), ("shift", 0.0), ("mean", 30.0), ("variance", 100.0)]:
+        model.graph.initializer.append(numpy_helper.from_array(np.full(2, value, np.float32), name))
+    node = helper.make_node("BatchNormalization", ["input", "scale", "shift", "mean", "variance"], ["normalized"])
+    model.graph.node[0].input[0] = "normalized"
+    model.graph.node.insert(0, node)
+    return model
+
+
+@pytest.mark.parametrize(
+    "prepare, options", [(lambda model: model, []), (normalized, ["--optimizer", "momentum", "--momentum", "0.1"])], ids=["dense", "normalized"]
+)
+def test_fine_tuning(prepare, options, tmp_path):
     forward, step, trained, tuned = (tmp_path / name for name in ("forward.onnx", "step.onnx", "trained.npz", "tuned.onnx"))
-    onnx.save(mlp.forward_model([2, 48, 48, 2], seed=0), forward)
+    onnx.save(prepare(mlp.forward_model([2, 48, 48, 2], seed=0)), forward)
     rewrite = os.environ["ISAAC_REWRITE"]
-    run(rewrite, forward, "-o", step, "--loss", "cross-entropy", "--lambda", "1", "--expect", "3")
+    run(rewrite, forward, "-o", step, "--loss", "cross-entropy", "--lambda", "1", "--expect", "3", *options)
     first, last = losses(run(sys.executable, "examples/fine_tune.py", step, LIBRARY, trained))
     assert first > 0.6
     assert last < 0.1

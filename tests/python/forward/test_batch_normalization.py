@@ -1,12 +1,14 @@
 """Batch normalization in training: ten steps against PyTorch's, see onnx/pytorch_steps.py."""
 
 import numpy as np
+import onnxruntime
 import pytest
 import pytorch_steps
 from conftest import ROOT
 from networks import parameter
 from graphs import Training, make, relative_error
 from net import Net
+from onnx import helper, numpy_helper
 
 RECORDED = np.load(ROOT / "onnx" / "pytorch_steps.npz")
 # Double precision of PyTorch, ten steps in float here.
@@ -78,3 +80,43 @@ def test_frozen_batch_normalization_stays_in_inference_mode(tmp_path):
     assert relative_error(gradients["1.bias"], dy.sum(0)) < 1e-6
     assert relative_error(gradients["0.bias"], dy.sum(0) * slope) < 1e-6
     assert gradients.keys() == {name for name in tensors if "running" not in name}
+
+
+def test_one_frozen_statistic_keeps_both(tmp_path):
+    training = Training(make(normalized().model(), tmp_path, "--loss", "mse", "--freeze", "1.running_mean"))
+    assert training.map["state"] == []
+    assert not [entry["name"] for entry in training.map["parameters"] if "running" in entry["name"]]
+
+
+def test_statistics_are_told_from_what_the_optimizer_carries(tmp_path):
+    training = Training(make(normalized().model(), tmp_path, "--loss", "mse", "--optimizer", "momentum"))
+    statistics = {entry["name"] for entry in training.map["state"] if entry.get("statistic")}
+    assert statistics == {"1.running_mean", "1.running_var"}
+    assert len(training.map["state"]) == 2 + len(training.map["parameters"])
+
+
+@pytest.mark.parametrize("flag", ["initializer", "node"])
+def test_exports_in_training_mode_are_evaluated_in_inference_mode(flag, tmp_path):
+    net = normalized()
+    node = next(node for node in net.nodes if node.op_type == "BatchNormalization")
+    node.attribute.append(helper.make_attribute("training_mode", 1))
+    node.output.extend(["mean.new", "var.new"])
+    ratio = net.constant("ratio", np.float32(0.5))
+    if flag == "initializer":
+        net.initializers.append(numpy_helper.from_array(np.array(True), "is_training"))
+    else:
+        net.op("Constant", into="is_training", value=numpy_helper.from_array(np.array(True)))
+    net.op("Dropout", "z", ratio, "is_training", into="dropped")
+    net.outputs.clear()
+    net.output("dropped", ["N", pytorch_steps.WIDTHS[-1]])
+    make(net.model(), tmp_path, "--loss", "mse", "--eval-out", tmp_path / "eval.onnx")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(tmp_path / "eval.onnx", options, providers=["CPUExecutionProvider"])
+    tensors = {name: value.astype(np.float64) for name, value in net.parameters.items()}
+    x = net.feeds["x"]
+    slope = tensors["1.weight"] / np.sqrt(tensors["1.running_var"] + 1e-5)
+    centred = x @ tensors["0.weight"].T + tensors["0.bias"] - tensors["1.running_mean"]
+    z = np.tanh(centred * slope + tensors["1.bias"]) @ tensors["3.weight"].T + tensors["3.bias"]
+    (got,) = session.run(["dropped"], {"x": x, "labels": np.zeros(z.shape, np.float32)})
+    assert relative_error(got, z) < 1e-6

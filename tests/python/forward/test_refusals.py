@@ -71,6 +71,7 @@ OF_A_DENSE_NETWORK = {
     "optimizer without loss": (["--optimizer", "adam"], 2, ["--loss"]),
     "weights without loss": (["--example-weights"], 2, ["--loss"]),
     "one file for two graphs": ([*CE, "--eval-out", "a.onnx", "--update-out", "a.onnx"], 2, ["are different files"]),
+    "two ways to say one file": ([*CE, "--eval-out", "a.onnx", "--update-out", "./a.onnx"], 2, ["are different files"]),
     "expected layers": ([*CE, "--expect", "3"], 3, ["2 layers are to be rewritten, --expect says 3"]),
 }
 
@@ -136,6 +137,24 @@ def test_own_output_is_no_forward_model(tmp_path):
     assert call(source, "-o", target, *CE, "--method", "gradient").returncode == 0
     done = call(target, "-o", tmp_path / "again.onnx", "--expect", 2)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("option", ["-o", "--eval-out", "--update-out"])
+@pytest.mark.parametrize("way", ["itself", "a detour", "a link"])
+def test_the_forward_model_is_not_overwritten(option, way, tmp_path):
+    source = tmp_path / "forward.onnx"
+    onnx.save(dense().model(), source)
+    before = source.read_bytes()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link.onnx").symlink_to(source)
+    target = {"itself": source, "a detour": tmp_path / "folder" / ".." / "forward.onnx", "a link": tmp_path / "link.onnx"}[way]
+    other = [] if option == "-o" else ["-o", tmp_path / "train.onnx"]
+    done = call(source, option, target, *other, *CE)
+    assert done.returncode == 2 and "the forward model stays as it is" in done.stderr
+    assert source.read_bytes() == before and not (tmp_path / "train.onnx").exists()
+    # A training graph may be rewritten where it is.
+    assert call(source, "-o", tmp_path / "train.onnx", *CE, "--method", "gradient").returncode == 0
+    assert call(tmp_path / "train.onnx", "-o", tmp_path / "train.onnx", "--expect", 2).returncode == 0
 
 
 def test_zeta_of_a_training_graph(tmp_path):
