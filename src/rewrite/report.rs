@@ -24,6 +24,9 @@ pub struct Report {
     pub layers: Vec<LayerReport>,
     /// How many layers were rewritten.
     pub rewritten: usize,
+    /// All tensors that are trained, of layers or not, where a map in the metadata or a recipe says which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trained: Option<Vec<String>>,
 }
 
 /// What a model file holds.
@@ -72,8 +75,22 @@ impl Report {
             opset: analysis.model.opset(ONNX_DOMAIN),
             layers: LayerReport::all(chosen),
             rewritten: chosen.rewritten().count(),
+            trained: trained(analysis.model),
         }
     }
+
+    /// The trained tensors that keep their plain gradient, where it is known which are trained.
+    pub fn plain(&self) -> Option<Vec<&str>> {
+        let is_conditioned = |name: &str| self.layers.iter().any(|layer| layer.rewritten && layer.weight == name);
+        let names = self.trained.as_ref()?.iter().map(String::as_str);
+        Some(names.filter(|name| !is_conditioned(name)).collect())
+    }
+}
+
+/// The names of the parameters, where the metadata have a map.
+fn trained(model: &Model) -> Option<Vec<String>> {
+    let map: TrainingMap = serde_json::from_str(model.metadata(TRAINING_METADATA)?).ok()?;
+    Some(map.parameters.into_iter().map(|parameter| parameter.name).collect())
 }
 
 impl LayerReport {

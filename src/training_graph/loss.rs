@@ -149,9 +149,13 @@ impl Writer<'_, '_, '_> {
         }
         let index = self.b.unsqueeze(&index, &[classes.axis]);
         let [logarithms, probabilities] = self.softmax(&classes);
-        // A label that is no class is an error of this operator.
-        let of_label =
-            self.b.with("GatherElements", &[&logarithms, &index], |node| node.with_int("axis", classes.axis));
+        // A label that is no class is an error of this operator, to which negative ones would count from the last class.
+        let [zero, beyond] = [0, 1 << 32].map(|label| self.b.int(label));
+        let is_negative = self.b.op("Less", &[&index, &zero]);
+        let place = self.b.op("Where", &[&is_negative, &beyond, &index]);
+        let of_label = self.b.with("GatherElements", &[&logarithms, &place], |node| {
+            node.named("loss/labels_are_from_0_to_below_the_number_of_classes").with_int("axis", classes.axis)
+        });
         let of_label = self.b.squeeze(&of_label, &[classes.axis]);
         let each = self.b.op("Neg", &[&of_label]);
         let slope = distance_from_class(self.b, &probabilities, &index, &classes, self.working);

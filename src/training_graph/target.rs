@@ -41,7 +41,7 @@ impl Loss {
             (Some(name), _) if names.contains(&name) => Ok(name.to_owned()),
             (Some(name), _) => Err(format!("the model has no output '{name}'; there are: {}", names.join(", "))),
             (None, [single]) => Ok((*single).to_owned()),
-            (None, _) => Err(format!("which output is the prediction? There are: {}", names.join(", "))),
+            (None, _) => Err(format!("which output is the prediction (--prediction)? There are: {}", names.join(", "))),
         }
     }
 

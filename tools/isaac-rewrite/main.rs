@@ -35,10 +35,10 @@ struct Arguments {
     #[arg(short, long, value_name = "OUT", required_unless_present = "list")]
     output: Option<PathBuf>,
     /// The damping λ of ζ*: > 0; inf gives the plain gradient.
-    #[arg(long, value_name = "LAMBDA", default_value = "1.0", value_parser = damping)]
+    #[arg(long, value_name = "LAMBDA", default_value = "1.0", allow_negative_numbers = true, value_parser = damping)]
     lambda: f32,
     /// The damping λg of ζ; K-FAC takes --lambda for both factors.
-    #[arg(long, value_name = "LAMBDA", default_value = "inf", value_parser = damping)]
+    #[arg(long, value_name = "LAMBDA", default_value = "inf", allow_negative_numbers = true, value_parser = damping)]
     lambda_g: f32,
     #[command(flatten)]
     conditioning: Conditioning,
@@ -269,7 +269,7 @@ impl Arguments {
         let mut text = if self.json {
             serde_json::to_string_pretty(report).expect("a report is plain data") + "\n"
         } else if self.list {
-            Table { chosen, batch: self.batch }.to_string()
+            Table { chosen, batch: self.batch, plain: report.plain() }.to_string()
         } else if let Some(output) = &report.output {
             format!("{} of {} layers rewritten: {output}\n", report.rewritten, report.layers.len())
         } else {

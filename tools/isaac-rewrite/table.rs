@@ -14,6 +14,8 @@ pub(crate) struct Table<'a> {
     pub(crate) chosen: &'a Chosen<'a>,
     /// The batch size.
     pub(crate) batch: Option<u64>,
+    /// Trained tensors that keep their plain gradient, where it is known which are trained.
+    pub(crate) plain: Option<Vec<&'a str>>,
 }
 
 impl fmt::Display for Table<'_> {
@@ -37,6 +39,9 @@ impl fmt::Display for Table<'_> {
         f.write_str(&aligned(&lines))?;
         if self.batch.is_none() {
             writeln!(f, "(--batch B estimates the extra cost: flops beyond the plain product, relative to it)")?;
+        }
+        if let Some(plain) = self.plain.as_ref().filter(|plain| !plain.is_empty()) {
+            writeln!(f, "trained with the plain gradient: {}", plain.join(", "))?;
         }
         Ok(())
     }

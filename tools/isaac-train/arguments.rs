@@ -65,13 +65,13 @@ pub(crate) struct Data {
 pub(crate) struct Run {
     /// The learning rate: a number, or linear:FROM:TO, cosine:FROM:TO, exponential:FROM:TO, step:FROM:FACTOR:EPOCHS; any of them also
     /// behind warmup:STEPS and a comma, as in warmup:100,cosine:0.1:0.
-    #[arg(long, value_name = "SCHEDULE", value_parser = Schedule::learning_rate, required_unless_present_any = ["find_lr", "sweep"])]
+    #[arg(long, value_name = "SCHEDULE", allow_negative_numbers = true, value_parser = Schedule::learning_rate, required_unless_present_any = ["find_lr", "sweep"])]
     pub(crate) lr: Option<Schedule>,
     /// The damping λ of the curvature, > 0, as --lr; inf gives the plain gradient. [default: 1, or a training graph's own]
-    #[arg(long, value_name = "SCHEDULE", value_parser = Schedule::damping)]
+    #[arg(long, value_name = "SCHEDULE", allow_negative_numbers = true, value_parser = Schedule::damping)]
     pub(crate) lambda: Option<Schedule>,
     /// The damping λg of ζ, as --lambda. [default: inf, or a training graph's own]
-    #[arg(long, value_name = "SCHEDULE", value_parser = Schedule::damping)]
+    #[arg(long, value_name = "SCHEDULE", allow_negative_numbers = true, value_parser = Schedule::damping)]
     pub(crate) lambda_g: Option<Schedule>,
     /// What is looked for here is a part of the rate.
     #[arg(long = "schedule", hide = true, value_parser = no_schedule)]

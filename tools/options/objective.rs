@@ -32,22 +32,22 @@ pub(crate) struct Objective {
     #[arg(long, value_enum, default_value_t = OptimizerName::Sgd, requires = "objective")]
     optimizer: OptimizerName,
     /// How much of the last change momentum keeps. [default: 0.9]
-    #[arg(long, value_name = "M", value_parser = fraction, requires = "objective")]
+    #[arg(long, value_name = "M", allow_negative_numbers = true, value_parser = fraction, requires = "objective")]
     momentum: Option<f64>,
     /// Nesterov's momentum.
     #[arg(long, requires = "objective")]
     nesterov: bool,
     /// The rates at which Adam's means of gradients and of their squares decay. [default: 0.9 0.999]
-    #[arg(long, value_name = "B", num_args = 2, value_parser = fraction, requires = "objective")]
+    #[arg(long, value_name = "B", num_args = 2, allow_negative_numbers = true, value_parser = fraction, requires = "objective")]
     betas: Option<Vec<f64>>,
     /// What Adam adds to the root of the mean square. [default: 1e-8]
-    #[arg(long, value_name = "E", value_parser = non_negative, requires = "objective")]
+    #[arg(long, value_name = "E", allow_negative_numbers = true, value_parser = non_negative, requires = "objective")]
     epsilon: Option<f64>,
     /// The part of each parameter that is added to its gradient; of adamw, the rate at which parameters decay. [default: 0]
-    #[arg(long, value_name = "D", value_parser = non_negative, requires = "objective")]
+    #[arg(long, value_name = "D", allow_negative_numbers = true, value_parser = non_negative, requires = "objective")]
     weight_decay: Option<f64>,
     /// Shorten gradients to this common 2-norm where it is larger.
-    #[arg(long, value_name = "NORM", value_parser = positive, requires = "objective")]
+    #[arg(long, value_name = "NORM", allow_negative_numbers = true, value_parser = positive, requires = "objective")]
     clip_norm: Option<f64>,
     /// Initializers that are not trained; for the statistics of a batch normalization, that it stays in inference mode.
     #[arg(long, value_name = "GLOB", requires = "objective")]
@@ -56,7 +56,7 @@ pub(crate) struct Objective {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LossName {
-    /// -log softmax of the class whose index is the label.
+    /// -log softmax of the class whose index is the label; the prediction are logits, or their log-softmax.
     CrossEntropy,
     /// The same for labels that are probabilities of the classes.
     SoftCrossEntropy,

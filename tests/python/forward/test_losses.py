@@ -148,11 +148,14 @@ def test_what_counts_for_nothing_teaches_nothing(loss, element, tmp_path):
     assert not case.training.gradients(feeds)["w"].any()
 
 
-@pytest.mark.parametrize("label", [-5, 4])
-def test_a_label_that_is_no_class_is_an_error(label, tmp_path):
-    case = Case(tmp_path, (6, 4), "--loss", "cross-entropy", "--ignore-index", "-1")
-    with pytest.raises(Exception, match="GatherElements"):
-        case.training.run({**case.feeds, "labels": np.array([0, 1, 2, label, -1, 3])})
+@pytest.mark.parametrize("ignored", [[], ["--ignore-index", -2]])
+@pytest.mark.parametrize("label", [-5, -1, 4])
+def test_a_label_that_is_no_class_is_an_error(label, ignored, tmp_path):
+    """A negative one too: in ONNX, indices below zero count from the end."""
+    case = Case(tmp_path, (6, 4), "--loss", "cross-entropy", *ignored)
+    labels = np.array([0, 1, 2, label, -2 if ignored else 1, 3])
+    with pytest.raises(Exception, match="labels_are_from_0_to_below_the_number_of_classes"):
+        case.training.run({**case.feeds, "labels": labels})
 
 
 @pytest.mark.parametrize("element", TYPES)

@@ -59,6 +59,8 @@ OF_A_DENSE_NETWORK = {
     "update without loss": (["--update-out", "u.onnx"], 2, ["--loss"]),
     "evaluation without loss": (["--eval-out", "e.onnx"], 2, ["--loss"]),
     "negative decay": ([*CE, "--weight-decay=-1"], 2, ["--weight-decay"]),
+    "negative number behind a space": ([*CE, "--weight-decay", "-1"], 2, ["--weight-decay", "a number of 0 or more"]),
+    "negative damping": ([*CE, "--lambda", "-1"], 2, ["--lambda", "the damping is a number above 0, or inf"]),
     "norm of zero": ([*CE, "--clip-norm", "0"], 2, ["a number above 0"]),
     "nesterov without momentum": ([*CE, "--nesterov"], 2, ["--nesterov belongs to --optimizer momentum"]),
     "momentum of adam": ([*CE, "--optimizer", "adam", "--momentum", "0.5"], 2, ["--momentum belongs to"]),
@@ -89,7 +91,7 @@ def test_dense_network(name, tmp_path):
 def test_several_outputs(tmp_path):
     net = dense(("fc0.h", ["N", 8], TensorProto.FLOAT))
     status, said = refusal(net.model(), tmp_path, *CE)
-    assert status == 2 and "which output is the prediction? There are: z, fc0.h" in said
+    assert status == 2 and "which output is the prediction (--prediction)? There are: z, fc0.h" in said
 
 
 @pytest.mark.parametrize("arguments", [[*CE, "--prediction", "class"], ["--loss-output", "class"]])
