@@ -134,6 +134,12 @@ impl Index {
         self.inputs(node).chain(captured)
     }
 
+    /// Whether anything reads a value: a node, a node's subgraph, or who runs the graph.
+    pub fn is_read(&self, id: ValueId) -> bool {
+        let value = self.value(id);
+        value.is_output || !value.consumers.is_empty() || !value.captured_by.is_empty()
+    }
+
     /// The node input that alone reads a value.
     pub fn only_reader(&self, id: ValueId) -> Option<(NodeId, usize)> {
         let value = self.value(id);

@@ -56,12 +56,7 @@ impl TrainingGraph<'_> {
 fn in_inference_mode(node: &NodeProto, graph: &Graph, index: &Index) -> Option<NodeProto> {
     let mut node = node.clone();
     if node.is_onnx("BatchNormalization") && node.int("training_mode", 0) != 0 {
-        let is_read = |slot| {
-            index
-                .output(&node, slot)
-                .map(|id| index.value(id))
-                .is_some_and(|value| value.is_output || !value.consumers.is_empty() || !value.captured_by.is_empty())
-        };
+        let is_read = |slot| index.output(&node, slot).is_some_and(|id| index.is_read(id));
         if (1..node.output.len()).any(is_read) {
             return None;
         }

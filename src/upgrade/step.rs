@@ -60,10 +60,7 @@ impl<'a> Step<'a, '_> {
 
     /// Whether anything reads output `slot`.
     pub(super) fn is_read(&self, slot: usize) -> bool {
-        self.index.output(self.node, slot).is_some_and(|value| {
-            let value = self.index.value(value);
-            value.is_output || !value.consumers.is_empty() || !value.captured_by.is_empty()
-        })
+        self.index.output(self.node, slot).is_some_and(|value| self.index.is_read(value))
     }
 
     /// An attribute that is a list of integers, as a constant.
