@@ -63,11 +63,14 @@ impl Weights {
     /// The changes that put these tensors in the place of the model's initializers of the same names.
     ///
     /// # Errors
-    /// A tensor that the model does not have, or has in another type or shape.
+    /// No tensors, or one that the model does not have, or has in another type or shape.
     pub fn edit(&self, model: &Model) -> Result<Edit, WeightsError> {
         let mismatch = |what| WeightsError::Mismatch { path: model.path().to_owned(), what };
         let initializers = model.graph().initializers();
         let mut edit = GraphEdit::default();
+        if self.tensors.is_empty() {
+            return Err(mismatch(format!("{} holds no tensors", self.path.display())));
+        }
         for (name, tensor) in &self.tensors {
             let at = initializers.iter().position(|initializer| initializer.name() == name).ok_or_else(|| {
                 let names: Vec<&str> = initializers.iter().map(|initializer| initializer.name()).collect();

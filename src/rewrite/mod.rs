@@ -135,6 +135,12 @@ impl<'a> Analysis<'a> {
         }
     }
 
+    /// How many products were replaced by the operator before.
+    pub fn conditioned(&self) -> usize {
+        let nodes = self.model.graphs().flat_map(|(_, graph)| graph.nodes());
+        nodes.filter(|node| node.is(DOMAIN, OPERATOR)).count()
+    }
+
     /// All layers in forward order, refused ones too.
     pub fn layers(&self) -> &[LayerGradient] {
         &self.layers

@@ -271,7 +271,11 @@ impl Arguments {
         } else if self.list {
             Table { chosen, batch: self.batch, plain: report.plain() }.to_string()
         } else if let Some(output) = &report.output {
-            format!("{} of {} layers rewritten: {output}\n", report.rewritten, report.layers.len())
+            let before = match analysis.conditioned() {
+                0 => String::new(),
+                count => format!(", {count} products were before"),
+            };
+            format!("{} of {} layers rewritten{before}: {output}\n", report.rewritten, report.layers.len())
         } else {
             String::new()
         };

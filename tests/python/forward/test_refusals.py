@@ -135,7 +135,9 @@ def test_own_output_is_no_forward_model(tmp_path):
     assert call(source, "-o", target, *CE).returncode == 0
     status, said = refusal(target, tmp_path, *CE)
     assert status == 2 and "has a backward pass" in said
-    # Without --loss, its products are rewritten as those of any training graph.
+    # Without --loss, its products are rewritten as those of any training graph, once.
+    done = call(target, "-o", tmp_path / "again.onnx", "--lambda", 3)
+    assert done.returncode == 0 and "0 of 0 layers rewritten, 2 products were before:" in done.stdout
     assert call(source, "-o", target, *CE, "--method", "gradient").returncode == 0
     done = call(target, "-o", tmp_path / "again.onnx", "--expect", 2)
     assert done.returncode == 0, done.stderr

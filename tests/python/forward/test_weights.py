@@ -50,6 +50,13 @@ def test_weights_that_do_not_fit(forward, name, array, message, tmp_path):
     assert not (tmp_path / "tuned.onnx").exists()
 
 
+def test_a_file_without_tensors(forward, tmp_path):
+    np.savez(tmp_path / "trained.npz")
+    done = call(forward[1], "--weights", tmp_path / "trained.npz", "-o", tmp_path / "tuned.onnx")
+    assert done.returncode == 1 and "trained.npz holds no tensors" in done.stderr
+    assert not (tmp_path / "tuned.onnx").exists()
+
+
 def test_damaged_files(forward, tmp_path):
     for name, content in [("a.npz", b"PK\x03\x04"), ("a.safetensors", b"\x10"), ("a.txt", b""), ("none.npz", None)]:
         if content is not None:
