@@ -54,18 +54,19 @@ impl TrainingGraph<'_> {
 
 /// A node that the file has in training mode as it is in inference mode; `None` for others, and where statistics of the batch are read.
 fn in_inference_mode(node: &NodeProto, graph: &Graph, index: &Index) -> Option<NodeProto> {
-    let mut node = node.clone();
     if node.is_onnx("BatchNormalization") && node.int("training_mode", 0) != 0 {
-        let is_read = |slot| index.output(&node, slot).is_some_and(|id| index.is_read(id));
+        let is_read = |slot| index.output(node, slot).is_some_and(|id| index.is_read(id));
         if (1..node.output.len()).any(is_read) {
             return None;
         }
-        node.attribute.retain(|attribute| attribute.name() != "training_mode");
-        node.output.truncate(1);
-        return Some(node);
+        let mut inference = node.clone();
+        inference.attribute.retain(|attribute| attribute.name() != "training_mode");
+        inference.output.truncate(1);
+        return Some(inference);
     }
-    let flag = index.input(&node, 2).filter(|_| node.is_onnx("Dropout"))?;
+    let flag = index.input(node, 2).filter(|_| node.is_onnx("Dropout"))?;
     graph.constant(index, flag)?;
-    node.input.truncate(2);
-    Some(node)
+    let mut inference = node.clone();
+    inference.input.truncate(2);
+    Some(inference)
 }
