@@ -1,6 +1,6 @@
 use super::distribution::Distribution;
 use super::loss::{Distance, Loss, Written};
-use crate::model::{Builder, Classes, Dim, Index, Model, TensorType, Types, ValueId, working_type};
+use crate::model::{Builder, Classes, Dim, Index, Model, NodeExt, TensorType, Types, ValueId, working_type};
 use crate::proto::ValueInfoProto;
 
 /// The loss as it stands in a graph.
@@ -43,6 +43,22 @@ impl Loss {
             (None, [single]) => Ok((*single).to_owned()),
             (None, _) => Err(format!("which output is the prediction (--prediction)? There are: {}", names.join(", "))),
         }
+    }
+
+    /// What speaks against this loss for this model: that the prediction has gone already through the function that the loss
+    /// begins with.
+    pub fn doubt(&self, model: &Model) -> Option<String> {
+        let Self::Labelled(labelled) = self else { return None };
+        let function = match labelled.distance {
+            Distance::CrossEntropy { .. } | Distance::SoftCrossEntropy { .. } => "Softmax",
+            Distance::BinaryCrossEntropy => "Sigmoid",
+            Distance::MeanSquaredError | Distance::L1 => return None,
+        };
+        let output = self.output(model).ok()?;
+        let maker = model.graph().nodes().iter().find(|node| node.output.contains(&output))?;
+        maker
+            .is_onnx(function)
+            .then(|| format!("'{output}' comes out of {function}, and this loss applies {function} to it"))
     }
 
     /// Appends the nodes of the loss, which is computed from this output of the model.

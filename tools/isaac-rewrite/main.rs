@@ -183,6 +183,7 @@ fn train(arguments: &Arguments, model: &Model, recipe: &Recipe) -> Result<ExitCo
     let analysis = Analysis::new(graph.model(), &[])?;
     let chosen = arguments.conditioning.choose(&analysis)?;
     let damping = Damping { lambda_a: arguments.lambda, lambda_g: arguments.lambda_g };
+    options::warn::<Arguments>(recipe.loss.doubt(model));
     arguments.finish(&analysis, &chosen, Kind::Forward, |output| {
         let edit = graph.conditioned(&chosen, arguments.conditioning.method().into(), damping)?;
         let evaluation = arguments.eval_out.as_ref().map(|_| graph.evaluation(recipe)).transpose()?;

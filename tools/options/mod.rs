@@ -24,6 +24,13 @@ pub(crate) fn failed<Arguments: CommandFactory>(error: &dyn Error, is_usage: boo
     ExitCode::from(1)
 }
 
+/// Tells what the user of the program of `Arguments` may not have meant, if there is something.
+pub(crate) fn warn<Arguments: CommandFactory>(doubt: Option<String>) {
+    if let Some(doubt) = doubt {
+        eprintln!("{}: warning: {doubt}", Arguments::command().get_name());
+    }
+}
+
 /// Lines of cells, each column as wide as its widest cell.
 pub(crate) fn aligned(rows: &[Vec<String>]) -> String {
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();

@@ -143,6 +143,19 @@ def test_own_output_is_no_forward_model(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("function, loss", [("Softmax", "cross-entropy"), ("Softmax", "soft-cross-entropy"), ("Sigmoid", "bce"), ("Softmax", "mse"), ("Sigmoid", "l1")])
+def test_a_function_that_the_loss_applies_again_is_told(function, loss, tmp_path):
+    """It may be meant: the graph is made."""
+    net = dense()
+    net.outputs.clear()
+    net.output(net.op(function, "z", into="y"), ["N", 4])
+    onnx.save(net.model(), tmp_path / "forward.onnx")
+    done = call(tmp_path / "forward.onnx", "-o", tmp_path / "train.onnx", "--loss", loss)
+    assert done.returncode == 0
+    warning = f"isaac-rewrite: warning: 'y' comes out of {function}, and this loss applies {function} to it\n"
+    assert done.stderr == ("" if loss in ("mse", "l1") else warning)
+
+
 @pytest.mark.parametrize("option", ["-o", "--eval-out", "--update-out"])
 @pytest.mark.parametrize("way", ["itself", "a detour", "a link"])
 def test_the_forward_model_is_not_overwritten(option, way, tmp_path):
