@@ -134,8 +134,11 @@ where
             return Ok(write_gradient(g.t(), a, layer, products, out)?);
         }
         write_gradient(g.t(), a, &Layer { addend: None, ..*layer }, products, out)?;
-        out.iter_mut().for_each(|value| *value *= T::from_f64(layer.alpha));
-        add(layer.addend, out);
+        let alpha = T::from_f64(layer.alpha);
+        match layer.addend {
+            Some(addend) => out.iter_mut().zip(addend).for_each(|(out, addend)| *out = alpha * *out + *addend),
+            None => out.iter_mut().for_each(|out| *out *= alpha),
+        }
         return Ok(());
     }
     let form = if layer.form == Form::Auto { shape.cheapest() } else { layer.form };

@@ -148,6 +148,30 @@ fn code(error: &Error) -> sys::OrtErrorCode {
     }
 }
 
+/// Runtimes for tests.
+#[cfg(test)]
+pub(super) mod stand_in {
+    use super::*;
+
+    /// One of this version, with the functions of `ort`'s stand-in but for what `change` puts in their place.
+    pub(crate) fn runtime(
+        version: extern "system" fn() -> *const c_char,
+        change: impl FnOnce(&mut sys::OrtApi),
+    ) -> Api {
+        extern "system" fn no_other(_: u32) -> *const sys::OrtApi {
+            ptr::null()
+        }
+        let mut functions = sys::stub::api();
+        change(&mut functions);
+        let base = sys::OrtApiBase { GetApi: no_other, GetVersionString: version };
+        Api { base: Box::leak(Box::new(base)), functions: Box::leak(Box::new(functions)) }
+    }
+
+    pub(crate) extern "system" fn some_version() -> *const c_char {
+        c"0".as_ptr()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,15 +180,10 @@ mod tests {
     fn gaps_from_1_20_on() {
         macro_rules! runtime {
             ($version:literal) => {{
-                extern "system" fn stub(_: u32) -> *const sys::OrtApi {
-                    Box::leak(Box::new(sys::stub::api()))
-                }
                 extern "system" fn version() -> *const c_char {
                     $version.as_ptr()
                 }
-                let base: &'static _ = Box::leak(Box::new(sys::OrtApiBase { GetApi: stub, GetVersionString: version }));
-                // SAFETY: the table is complete.
-                unsafe { Api::from_base(base) }.unwrap().infers_around_gaps()
+                stand_in::runtime(version, |_| {}).infers_around_gaps()
             }};
         }
         assert_eq!([runtime!(c"1.17.3"), runtime!(c"1.19.2"), runtime!(c""), runtime!(c"new")], [false; 4]);
@@ -173,15 +192,7 @@ mod tests {
 
     #[test]
     fn nothing_unwinds_out_of_a_guard() {
-        extern "system" fn stub(_: u32) -> *const sys::OrtApi {
-            Box::leak(Box::new(sys::stub::api()))
-        }
-        extern "system" fn version() -> *const c_char {
-            c"0".as_ptr()
-        }
-        let base: &'static _ = Box::leak(Box::new(sys::OrtApiBase { GetApi: stub, GetVersionString: version }));
-        // SAFETY: `ort`'s stand-in for a runtime is a complete table, which makes real statuses.
-        let api = unsafe { Api::from_base(base) }.unwrap();
+        let api = stand_in::runtime(stand_in::some_version, |_| {});
         let run = |body: fn() -> Result<(), Error>| {
             let result = api.check(api.guard(|| "node \"x\"".into(), body));
             result.map_err(|error| error.to_string())

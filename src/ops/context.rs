@@ -247,10 +247,10 @@ pub(super) unsafe fn read_info(
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::c_char;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::ops::api::stand_in;
 
     unsafe extern "system" fn one_after_the_other(
         _: *const sys::OrtKernelContext,
@@ -266,16 +266,10 @@ mod tests {
 
     #[test]
     fn a_panic_on_a_thread_is_an_error_that_says_what_it_said() {
-        extern "system" fn table(_: u32) -> *const sys::OrtApi {
-            let table = sys::OrtApi { KernelContext_ParallelFor: one_after_the_other, ..sys::stub::api() };
-            Box::leak(Box::new(table))
-        }
-        extern "system" fn version() -> *const c_char {
-            c"0".as_ptr()
-        }
-        let base: &'static _ = Box::leak(Box::new(sys::OrtApiBase { GetApi: table, GetVersionString: version }));
-        // SAFETY: the table is complete, and its ParallelFor asks nothing of the context.
-        let context = unsafe { Context::new(Api::from_base(base).unwrap(), std::ptr::null_mut()) };
+        let api =
+            stand_in::runtime(stand_in::some_version, |table| table.KernelContext_ParallelFor = one_after_the_other);
+        // SAFETY: this runtime's ParallelFor asks nothing of the context.
+        let context = unsafe { Context::new(api, std::ptr::null_mut()) };
         let done = AtomicUsize::new(0);
         let count = |_| {
             done.fetch_add(1, Ordering::Relaxed);

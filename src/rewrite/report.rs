@@ -75,7 +75,11 @@ impl Report {
             opset: analysis.model.opset(ONNX_DOMAIN),
             layers: LayerReport::all(chosen),
             rewritten: chosen.rewritten().count(),
-            trained: trained(analysis.model),
+            // An analysis has read the map before.
+            trained: training_map(analysis.model)
+                .ok()
+                .flatten()
+                .map(|map| map.parameters.into_iter().map(|parameter| parameter.name).collect()),
         }
     }
 
@@ -85,12 +89,6 @@ impl Report {
         let names = self.trained.as_ref()?.iter().map(String::as_str);
         Some(names.filter(|name| !is_conditioned(name)).collect())
     }
-}
-
-/// The names of the parameters, where the metadata have a map.
-fn trained(model: &Model) -> Option<Vec<String>> {
-    let map: TrainingMap = serde_json::from_str(model.metadata(TRAINING_METADATA)?).ok()?;
-    Some(map.parameters.into_iter().map(|parameter| parameter.name).collect())
 }
 
 impl LayerReport {
@@ -161,10 +159,12 @@ impl LayerGradient {
 
 /// The inputs that the metadata `isaac.training` of a training graph lists as parameters.
 pub(super) fn metadata_parameters(model: &Model) -> Result<Option<Vec<String>>, RewriteError> {
-    let Some(text) = model.metadata(TRAINING_METADATA) else {
-        return Ok(None);
-    };
-    let map: TrainingMap = serde_json::from_str(text)
-        .map_err(|error| RewriteError::Metadata { path: model.path().to_owned(), what: error.to_string() })?;
-    Ok(Some(map.parameters.into_iter().map(|parameter| parameter.input).collect()))
+    let inputs = |map: TrainingMap| map.parameters.into_iter().map(|parameter| parameter.input).collect();
+    Ok(training_map(model)?.map(inputs))
+}
+
+/// The metadata `isaac.training`.
+fn training_map(model: &Model) -> Result<Option<TrainingMap>, RewriteError> {
+    let map = model.metadata(TRAINING_METADATA).map(serde_json::from_str).transpose();
+    map.map_err(|error| RewriteError::Metadata { path: model.path().to_owned(), what: error.to_string() })
 }
