@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{AutodiffError, Blocked};
 use super::expand;
-use super::rules::{self, Rule};
+use super::rules::{self, Gates, Rule};
 use super::step::{Refusal, Step};
 use crate::model::{Builder, Graph, Index, Model, NodeExt, NodeId, Types, ValueId, is_float};
 use crate::proto::NodeProto;
@@ -34,6 +34,7 @@ impl<'a> Backward<'a> {
         for (value, gradient) in seeds {
             arriving.entry(*value).or_default().push(gradient.clone());
         }
+        let gates = Gates { graph: self.graph, index: self.index, types: self.types, wanted };
         let mut blocked = Vec::new();
         for &id in self.index.order().iter().rev() {
             let node = &self.graph.nodes()[id.0];
@@ -42,9 +43,9 @@ impl<'a> Backward<'a> {
             let reached =
                 outputs.iter().flatten().any(|output| arriving.contains_key(output) && depends[output.index()]);
             // With what only its subgraphs read.
-            let wanted: BTreeSet<ValueId> =
+            let reads: BTreeSet<ValueId> =
                 self.index.reads(self.graph, id).filter(|read| depends[read.index()]).collect();
-            if !reached || wanted.is_empty() {
+            if !reached || reads.is_empty() {
                 continue;
             }
             let gradients: Vec<Option<String>> =
@@ -54,7 +55,11 @@ impl<'a> Backward<'a> {
                     arriving.insert(*output, vec![gradient.clone()]);
                 }
             }
-            match self.differentiate(builder, node, gradients, &wanted) {
+            let made = match gates.ending_with(node) {
+                Some((x, gate)) => Ok(vec![(x, gate.gradient(&mut self.step(builder, node, gradients, Vec::new())))]),
+                None => self.differentiate(builder, node, gradients, &reads),
+            };
+            match made {
                 Ok(made) => {
                     for (input, gradient) in made {
                         arriving.entry(input).or_default().push(gradient);
@@ -63,7 +68,7 @@ impl<'a> Backward<'a> {
                 Err(why) => {
                     blocked.push((id, why));
                     // Go on as if all were well, to find the others.
-                    for input in wanted {
+                    for input in reads {
                         arriving.entry(input).or_default().push(String::new());
                     }
                 }
@@ -97,10 +102,20 @@ impl<'a> Backward<'a> {
         if let Some(slot) = (0..wanted.len()).find(|&slot| wanted[slot] && !inputs.contains(slot)) {
             return Err(format!("it is not differentiable with respect to its input {slot}"));
         }
-        let made = vec![None; node.input.len()];
-        let mut step = Step { graph, index, types, node, b: builder, arriving, wanted, made };
+        let mut step = self.step(builder, node, arriving, wanted);
         apply(&mut step)?;
         Ok(step.made.into_iter().enumerate().filter_map(|(slot, gradient)| Some((input(slot)?, gradient?))).collect())
+    }
+
+    fn step<'b>(
+        &self,
+        b: &'b mut Builder<'a>,
+        node: &'a NodeProto,
+        arriving: Vec<Option<String>>,
+        wanted: Vec<bool>,
+    ) -> Step<'a, 'b> {
+        let made = vec![None; node.input.len()];
+        Step { graph: self.graph, index: self.index, types: self.types, node, b, arriving, wanted, made }
     }
 
     /// By value: whether it depends on a wanted value in a way that has a gradient.
@@ -140,12 +155,8 @@ impl<'a> Backward<'a> {
     }
 }
 
+/// Two at a time: ONNX Runtime takes such a sum into the `Gemm` that makes one of the two, and a sum of more takes it longer than all of these.
 fn sum(builder: &mut Builder<'_>, terms: &[String]) -> String {
-    match terms {
-        [single] => single.clone(),
-        _ => {
-            let terms: Vec<&str> = terms.iter().map(String::as_str).collect();
-            builder.op("Sum", &terms)
-        }
-    }
+    let [first, rest @ ..] = terms else { return String::new() };
+    rest.iter().fold(first.clone(), |sum, term| builder.op("Sum", &[&sum, term]))
 }

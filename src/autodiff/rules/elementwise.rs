@@ -1,5 +1,6 @@
 //! Element by element on one input.
 
+use super::gate::Gate;
 use super::{Rule, all, first};
 use crate::autodiff::step::{Refusal, Step};
 use crate::model::NodeExt;
@@ -137,7 +138,7 @@ fn abs(s: &mut Step<'_, '_>) -> Done {
 }
 
 /// factor · exp(-x²), with the factor in the exponent: a pass less.
-fn bell(s: &mut Step<'_, '_>, x: &str, factor: f64) -> String {
+pub(super) fn bell(s: &mut Step<'_, '_>, x: &str, factor: f64) -> String {
     let squared = square(s, x);
     let logarithm = s.scalar(factor.ln());
     let exponent = s.b.op("Sub", &[&logarithm, &squared]);
@@ -152,31 +153,25 @@ fn erf(s: &mut Step<'_, '_>) -> Done {
 
 /// Φ(x) + x φ(x); of the tanh approximation, its own derivative.
 fn gelu(s: &mut Step<'_, '_>) -> Done {
-    let approximate = s.node.string("approximate", "none") == b"tanh";
+    if s.node.string("approximate", "none") != b"tanh" {
+        let gradient = Gate::of_gelu(s).gradient(s);
+        s.give(0, gradient);
+        return Ok(());
+    }
+    // y = x/2 (1 + t), t = tanh u, u = √(2/π) (x + 0.044715 x³)
     let x = s.x(0);
-    let slope = if approximate {
-        // y = x/2 (1 + t), t = tanh u, u = √(2/π) (x + 0.044715 x³)
-        let (outer, inner) = ((2.0 / std::f64::consts::PI).sqrt(), 0.044715);
-        let squared = square(s, x);
-        let cubic = affine(s, &squared, outer * inner, outer);
-        let u = s.b.op("Mul", &[x, &cubic]);
-        let t = s.b.op("Tanh", &[&u]);
-        let t_squared = square(s, &t);
-        let sech = affine(s, &t_squared, -0.5, 0.5);
-        let du = affine(s, &squared, 3.0 * outer * inner, outer);
-        let product = s.b.op("Mul", &[x, &du]);
-        let second = s.b.op("Mul", &[&sech, &product]);
-        let half = affine(s, &t, 0.5, 0.5);
-        s.b.op("Add", &[&half, &second])
-    } else {
-        let root = s.scalar(std::f64::consts::FRAC_1_SQRT_2);
-        let scaled = s.b.op("Mul", &[x, &root]);
-        let erf = s.b.op("Erf", &[&scaled]);
-        let cdf = affine(s, &erf, 0.5, 0.5);
-        let density = bell(s, &scaled, 0.5 * std::f64::consts::FRAC_2_SQRT_PI * std::f64::consts::FRAC_1_SQRT_2);
-        let second = s.b.op("Mul", &[x, &density]);
-        s.b.op("Add", &[&cdf, &second])
-    };
+    let (outer, inner) = ((2.0 / std::f64::consts::PI).sqrt(), 0.044715);
+    let squared = square(s, x);
+    let cubic = affine(s, &squared, outer * inner, outer);
+    let u = s.b.op("Mul", &[x, &cubic]);
+    let t = s.b.op("Tanh", &[&u]);
+    let t_squared = square(s, &t);
+    let sech = affine(s, &t_squared, -0.5, 0.5);
+    let du = affine(s, &squared, 3.0 * outer * inner, outer);
+    let product = s.b.op("Mul", &[x, &du]);
+    let second = s.b.op("Mul", &[&sech, &product]);
+    let half = affine(s, &t, 0.5, 0.5);
+    let slope = s.b.op("Add", &[&half, &second]);
     by_slope(s, &slope)
 }
 

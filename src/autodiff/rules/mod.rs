@@ -8,6 +8,7 @@ mod arithmetic;
 mod convolution;
 mod einsum;
 mod elementwise;
+mod gate;
 mod gather;
 mod layout;
 mod linear;
@@ -21,6 +22,8 @@ mod sampling;
 mod scatter;
 mod softmax;
 mod window;
+
+pub(super) use gate::Gates;
 
 use super::step::{Refusal, Step};
 use crate::model::NodeExt;
