@@ -149,6 +149,14 @@ impl Index {
         }
     }
 
+    /// The node that makes a value, and at which slot.
+    pub fn maker(&self, id: ValueId) -> Option<(NodeId, usize)> {
+        match self.value(id).producer {
+            Producer::Node(node, slot) => Some((node, slot)),
+            _ => None,
+        }
+    }
+
     /// The value that `node` makes at `slot`.
     pub fn output(&self, node: &NodeProto, slot: usize) -> Option<ValueId> {
         node.output.get(slot).filter(|name| !name.is_empty()).and_then(|name| self.find(name))

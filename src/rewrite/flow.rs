@@ -119,10 +119,7 @@ impl<'a> Flow<'a> {
 
     /// The node that makes a value, and which of its outputs the value is.
     pub(super) fn maker(&self, id: ValueId) -> Option<(NodeId, usize)> {
-        match self.index.value(id).producer {
-            Producer::Node(node, slot) => Some((node, slot)),
-            _ => None,
-        }
+        self.index.maker(id)
     }
 
     pub(super) fn is_leaf(&self, id: ValueId) -> bool {

@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use super::TrainingGraph;
-use crate::model::{Builder, Dim, GraphEdit, Index, NodeExt, NodeId, ONNX_DOMAIN, ParameterEntry, Producer, Types};
+use crate::model::{Builder, Dim, GraphEdit, Index, NodeExt, NodeId, ONNX_DOMAIN, ParameterEntry, Types};
 use crate::proto::NodeProto;
 use crate::rewrite::{ADDEND, DOMAIN, OPERATOR};
 
@@ -90,10 +90,7 @@ impl<'a> Fusion<'a> {
 
     /// The position of the node that makes a value.
     fn place(&self, value: &str) -> Option<NodeId> {
-        match self.index.value(self.index.find(value)?).producer {
-            Producer::Node(id, _) => Some(id),
-            _ => None,
-        }
+        Some(self.index.maker(self.index.find(value)?)?.0)
     }
 
     /// Takes out the node that makes a parameter's gradient, if it is a product, and says which of its factors is to be scaled.

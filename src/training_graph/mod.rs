@@ -36,6 +36,7 @@ mod descent;
 mod distribution;
 mod error;
 mod evaluation;
+mod layer_normalization;
 mod loss;
 mod parameters;
 mod prepare;

@@ -1,8 +1,9 @@
-//! A forward model as it runs in training: dropout drops, and batch normalization uses the batch's statistics.
+//! A forward model as it runs in training: dropout drops, batch normalization uses the batch's statistics, and layer normalization is one operator.
 
 use std::collections::BTreeMap;
 
 use super::error::TrainingGraphError;
+use super::layer_normalization;
 use super::parameters::Selection;
 use super::random::Random;
 use crate::autodiff;
@@ -22,13 +23,15 @@ pub(super) struct Prepared {
     pub(super) statistics: Vec<StateEntry>,
 }
 
-/// The model with the operators in training mode whose results differ there.
+/// The model with the operators in training mode whose results differ there, and what is made of others as its gradients need it.
 ///
 /// # Errors
 /// An operator set that is too old, or a dropout whose ratio is not constant.
 pub(super) fn prepare(model: &Model, selection: &Selection) -> Result<Prepared, TrainingGraphError> {
     let expanded = autodiff::expanded(model)?.map(|edit| model.edited(&edit)).transpose()?;
-    in_training_mode(expanded.as_ref().unwrap_or(model), selection)
+    let model = expanded.as_ref().unwrap_or(model);
+    let normalized = layer_normalization::gathered(model)?.map(|edit| model.edited(&edit)).transpose()?;
+    in_training_mode(normalized.as_ref().unwrap_or(model), selection)
 }
 
 fn in_training_mode(model: &Model, selection: &Selection) -> Result<Prepared, TrainingGraphError> {

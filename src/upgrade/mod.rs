@@ -20,9 +20,9 @@ use crate::proto::NodeProto;
 pub use error::UpgradeError;
 use step::{Change, Refusal, Step};
 
-/// The version of the default domain that models are brought to: the first in which a scatter adds, as gradients of what is taken by
-/// index do.
-pub const OPSET: i64 = 16;
+/// The version of the default domain that models are brought to: the first that has LayerNormalization, and in which a scatter adds, as
+/// gradients of what is taken by index do.
+pub const OPSET: i64 = 17;
 
 /// The oldest version that is understood: before it, operators broadcast, and kept what they had consumed, in ways of their own.
 const OLDEST: i64 = 6;

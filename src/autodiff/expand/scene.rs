@@ -1,4 +1,4 @@
-use crate::model::{Builder, Dim, Graph, Index, NodeExt, Producer, Types};
+use crate::model::{Builder, Dim, Graph, Index, NodeExt, Types};
 use crate::proto::{FunctionProto, NodeProto};
 
 /// The graph around a node that is written out.
@@ -42,7 +42,7 @@ impl<'a> Scene<'a> {
 
     /// The values that are stacked to an input, if it is the result of a Concat along `axis` of values that have one element there.
     pub(super) fn stacked(&self, node: &NodeProto, slot: usize, axis: i64) -> Option<&'a [String]> {
-        let Producer::Node(id, _) = self.index.value(self.index.input(node, slot)?).producer else { return None };
+        let (id, _) = self.index.maker(self.index.input(node, slot)?)?;
         let maker = &self.graph.nodes()[id.0];
         let is_flat = |part| self.size(maker, part, axis) == Some(1);
         let is_stack = maker.is_onnx("Concat") && maker.int("axis", 0) == axis;

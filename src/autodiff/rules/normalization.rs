@@ -3,6 +3,7 @@
 use super::{Rule, first};
 use crate::autodiff::step::{Refusal, Step};
 use crate::model::NodeExt;
+use crate::proto::tensor_proto::DataType;
 
 pub(super) const RULES: &[(&str, Rule)] = &[
     ("GroupNormalization", first(3, group)),
@@ -98,8 +99,11 @@ fn over_last_axes(s: &mut Step<'_, '_>, epsilon: f32, centred: bool) -> Done {
     }
     let axes: Vec<i64> = (axis..rank).collect();
     let epsilon = s.node.float("epsilon", epsilon).into();
-    let unit =
-        if centred { standardized(s, s.x(0), &axes, epsilon) } else { scaled_to_unit(s, s.x(0), &axes, epsilon) };
+    let unit = match statistics(s).filter(|_| centred) {
+        Some(statistics) => by_statistics(s, statistics),
+        None if centred => standardized(s, s.x(0), &axes, epsilon),
+        None => scaled_to_unit(s, s.x(0), &axes, epsilon),
+    };
     if s.wants(0) {
         let h = s.b.op("Mul", &[&s.dy(), s.x(1)]);
         let gradient = normalized_gradient(s, &h, &unit, &axes, centred);
@@ -114,6 +118,19 @@ fn over_last_axes(s: &mut Step<'_, '_>, epsilon: f32, centred: bool) -> Done {
         s.give_broadcast(2, dy)?;
     }
     Ok(())
+}
+
+/// Where the forward pass computes them, the mean and 1 / √(var + ε), in the precision of x: those of other types than float are floats too.
+fn statistics<'a>(s: &Step<'a, '_>) -> Option<[&'a str; 2]> {
+    let statistics = [1, 2].map(|slot| s.y(slot));
+    let are_of_the_same_type = s.elem(0) == DataType::Float as i32;
+    (are_of_the_same_type && statistics.iter().all(|name| !name.is_empty())).then_some(statistics)
+}
+
+/// As [`standardized`].
+fn by_statistics(s: &mut Step<'_, '_>, [mean, inverse]: [&str; 2]) -> [String; 2] {
+    let centred = s.b.op("Sub", &[s.x(0), mean]);
+    [s.b.op("Mul", &[&centred, inverse]), inverse.to_owned()]
 }
 
 /// A vector of one number a channel, as [1, channels, 1, …].

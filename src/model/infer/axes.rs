@@ -15,6 +15,14 @@ impl Call<'_> {
         Some(shape)
     }
 
+    /// The shape of a layer normalization's statistics: the axes that it goes over have become ones.
+    pub(super) fn normalized_away(&self) -> Shape {
+        let mut shape = self.shape(0)?.to_vec();
+        let axis = from_front(self.node.int("axis", -1), shape.len())?;
+        shape[axis..].fill(Dim::Known(1));
+        Some(shape)
+    }
+
     pub(super) fn slice(&self) -> Shape {
         let mut shape = self.shape(0)?.to_vec();
         let starts = self.list("starts", 1);

@@ -252,7 +252,8 @@ impl Call<'_> {
             "TopK" => self.top_k(),
             "Compress" => one(self.compress()),
             op if op.starts_with("Reduce") || op.starts_with("Arg") => one(self.reduce()),
-            "LayerNormalization" | "Dropout" => vec![first()],
+            "LayerNormalization" => vec![first(), self.normalized_away(), self.normalized_away()],
+            "Dropout" => vec![first()],
             "BatchNormalization" | "InstanceNormalization" | "GroupNormalization" | "LRN" => one(first()),
             "MeanVarianceNormalization" | "LpNormalization" => one(first()),
             "GlobalAveragePool" | "GlobalMaxPool" | "GlobalLpPool" => one(first().map(|mut shape| {

@@ -164,7 +164,7 @@ def typed(tensor):
 
 ELEMENTS = {TensorProto.FLOAT: torch.float64, TensorProto.INT64: torch.int64, TensorProto.BOOL: torch.bool}
 
-# Of the training graphs, in opset 16.
+# Of the training graphs, in opset 17.
 OF_TRAINING = OPERATORS | {
     "ArgMax": lambda a, x: x.argmax(a["axis"], keepdim=bool(a.get("keepdims", 1))),
     "Cast": lambda a, x: x.to(ELEMENTS[a["to"]]),

@@ -97,7 +97,7 @@ def test_operator(name, opset, operator, inputs, tmp_path):
     expected = onnxruntime.InferenceSession(old.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, feeds)
     training, refusal = aside.train(old, tmp_path)
     assert refusal is None, refusal
-    assert aside.opset(training) == 16
+    assert aside.opset(training) == 17
     for got, wanted in zip(aside.run(training, list(operator.output), feeds), expected):
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
 
@@ -146,7 +146,7 @@ def test_all_that_stands_in_the_way_is_named(tmp_path):
     old.graph.node.append(helper.make_node("ImageScaler", ["out0"], ["scaled"], name="scaler"))
     training, refusal = aside.train(old, tmp_path)
     assert training is None
-    assert "2 operators of opset 7 cannot be written in those of opset 16" in refusal
+    assert "2 operators of opset 7 cannot be written in those of opset 17" in refusal
     assert "BatchNormalization 'out0': statistics of single elements" in refusal
     assert "ImageScaler 'scaler': it was removed" in refusal
 

@@ -54,7 +54,7 @@ def test_model(folder, model, tmp_path):
         assert REFUSED[folder.name] in refusal
         return
     assert refusal is None, refusal
-    assert aside.opset(training) == 16
+    assert aside.opset(training) == 17
     data = folder / "test_data_set_0"
     defaults = {tensor.name for tensor in model.graph.initializer}
     inputs = [info for info in model.graph.input if info.name not in defaults]
