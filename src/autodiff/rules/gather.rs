@@ -100,12 +100,36 @@ fn gather_elements(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
 }
 
 fn gather_nd(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
-    if s.node.int("batch_dims", 0) != 0 {
-        return Err("batch_dims".into());
-    }
     need_adding(s)?;
     let zeros = zeros(s);
-    let gradient = s.b.with("ScatterND", &[&zeros, s.x(1), &s.dy()], adding);
+    let batch_dims = s.node.int("batch_dims", 0);
+    if batch_dims == 0 {
+        let gradient = s.b.with("ScatterND", &[&zeros, s.x(1), &s.dy()], adding);
+        s.give(0, gradient);
+        return Ok(());
+    }
+    // ScatterND knows no batch: its axes become one, and the place along that the first index.
+    let axes_of_indices = s.need_rank(1)? as i64 - batch_dims + 1;
+    let dy = s.dy();
+    let [zeros, indices, dy] = [&zeros, s.x(1), &dy].map(|value| with_one_batch_axis(s, value, batch_dims));
+    let count = s.b.size(&indices, 0);
+    let places = s.b.count_up(&count);
+    let places = s.b.unsqueeze(&places, &(1..axes_of_indices).collect::<Vec<_>>());
+    let shape = s.b.with("Shape", &[&indices], |node| node.with_int("end", -1));
+    let one = s.b.ints(&[1]);
+    let shape = s.b.concat(&[shape, one], 0);
+    let places = s.b.op("Expand", &[&places, &shape]);
+    let indices = s.b.concat(&[places, indices], axes_of_indices - 1);
+    let added = s.b.with("ScatterND", &[&zeros, &indices, &dy], adding);
+    let gradient = s.b.reshape_like(&added, s.x(0));
     s.give(0, gradient);
     Ok(())
+}
+
+/// `value` with its first axes, as many as there are, as one.
+fn with_one_batch_axis(s: &mut Step<'_, '_>, value: &str, axes: i64) -> String {
+    let rest = s.b.with("Shape", &[value], |node| node.with_int("start", axes));
+    let inferred = s.b.ints(&[-1]);
+    let shape = s.b.concat(&[inferred, rest], 0);
+    s.b.op("Reshape", &[value, &shape])
 }

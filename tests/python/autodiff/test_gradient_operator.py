@@ -169,6 +169,30 @@ def test_rows_gathered_twice_add_up(axis, opset, tmp_path):
     np.testing.assert_array_equal(gradient, 2 * x * (times[:, None] if axis == 0 else times))
 
 
+@pytest.mark.parametrize("batch_dims", [0, 1, 2])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_gather_nd_in_batches(depth, batch_dims, tmp_path):
+    """Rows that are taken twice, by indices that count from the end too, add up; every batch has its own."""
+    shape = (2, 3, 4, 5, 2)
+    random = np.random.default_rng(depth)
+    limits = shape[batch_dims : batch_dims + depth]
+    indices = np.stack([random.integers(-size, size, (*shape[:batch_dims], 6)) for size in limits], axis=-1)
+    indices[..., -1, :] = indices[..., 0, :]
+    nodes = [
+        helper.make_node("Constant", [], ["indices"], value=numpy_helper.from_array(indices)),
+        helper.make_node("GatherND", ["x", "indices"], ["rows"], batch_dims=batch_dims),
+        helper.make_node("Mul", ["rows", "rows"], ["y"]),
+    ]
+    x = random.integers(-9, 9, shape).astype(np.float32)
+    (gradient,) = run(model(nodes, ["x"], shape, 17), tmp_path, x)
+    times = np.zeros(shape)
+    for batch in np.ndindex(shape[:batch_dims]):
+        for index in indices[batch]:
+            times[(*batch, *index)] += 1
+    assert times.max() > 1
+    np.testing.assert_array_equal(gradient, 2 * x * times)
+
+
 @pytest.mark.parametrize("keepdims", [0, 1])
 @pytest.mark.parametrize("opset", [13, 18])
 def test_products_with_zeros(opset, keepdims, tmp_path):
