@@ -76,8 +76,8 @@ impl<'a> Gates<'a> {
     fn product(&self, scaled_x: ValueId, scaled_gate: ValueId, outer: f64) -> Option<(ValueId, Gate)> {
         let (gate, of_gate) = self.unscaled(scaled_gate);
         let [left, right] = self.operands(self.maker(gate, "Add")?)?;
-        let erf = if self.number(left) == Some(1.0) { right } else { left };
-        let is_shifted_by_one = [left, right].iter().any(|&value| value != erf && self.number(value) == Some(1.0));
+        let is_one = |value| self.number(value) == Some(1.0);
+        let erf = if is_one(left) { right } else { Some(left).filter(|_| is_one(right))? };
         let argument = self.index.input(self.maker(erf, "Erf")?, 0)?;
         let (x, slope) = self.unscaled(argument);
         let of_x = match self.unscaled(scaled_x) {
@@ -88,7 +88,7 @@ impl<'a> Gates<'a> {
         let between = [gate, scaled_gate, erf, argument, scaled_x];
         let is_wanted = between.iter().any(|&value| value != x && self.wanted.contains(&value));
         let name = |value| self.index.value(value).name.clone();
-        (is_shifted_by_one && slope > 0.0 && !is_wanted).then(|| {
+        (slope > 0.0 && !is_wanted).then(|| {
             let factor = outer * of_gate * of_x;
             (x, Gate { x: name(x), argument: name(argument), gate: name(gate), slope, factor })
         })
