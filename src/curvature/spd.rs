@@ -204,34 +204,50 @@ impl<T: Scalar> pulp::WithSimd for Estimate<'_, T> {
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, _: S) -> Norms {
         let Self { matrix, vector, product } = self;
-        // Any fixed vector to start from is orthogonal to some matrix's eigenvector. The longest row can't be: it is as
-        // long as the eigenvalue times the largest element of the eigenvector at least.
-        let (mut longest, mut largest, mut squares) = (&[][..], 0.0, 0.0);
-        for row in matrix.chunks_exact(vector.len()) {
-            let square = sum_of_squares(row);
-            squares += square;
-            if square > largest {
-                (longest, largest) = (row, square);
-            }
-        }
+        let squares = sum_of_squares(matrix);
         if !squares.is_finite() {
             return Norms { spectral: squares, squares };
         }
-        let mut spectral = largest.sqrt();
-        vector.copy_from_slice(longest);
+        // Any fixed vector to start from is orthogonal to some matrix's eigenvector. The longest row can't be: it is as
+        // long as the eigenvalue times the largest element of the eigenvector at least. Rows are columns, whose sums are
+        // made side by side.
+        sum_rows(matrix, product, |_, element, sum| element.mul_add(element, sum));
+        let longest =
+            (1..product.len()).fold(0, |longest, row| if product[row] > product[longest] { row } else { longest });
+        vector.copy_from_slice(&matrix[longest * vector.len()..][..vector.len()]);
+        let mut spectral = sum_of_squares(vector).sqrt();
         for _ in 0..2 {
             let scale = T::from_f64(1.0 / spectral);
             vector.iter_mut().for_each(|element| *element *= scale);
-            product.fill(T::default());
-            for (row, factor) in matrix.chunks_exact(vector.len()).zip(&*vector) {
-                for (sum, element) in product.iter_mut().zip(row) {
-                    *sum = factor.mul_add(*element, *sum);
-                }
-            }
+            sum_rows(matrix, product, |row, element, sum| vector[row].mul_add(element, sum));
             spectral = sum_of_squares(product).sqrt();
             vector.copy_from_slice(product);
         }
         Norms { spectral, squares }
+    }
+}
+
+/// Sums what `add` makes of each row and its elements, beginning with zeros. As long as there are, four rows at a time: what a row adds has to
+/// wait until the sums with the row before are in memory.
+#[inline(always)]
+fn sum_rows<T: Scalar>(matrix: &[T], sums: &mut [T], add: impl Fn(usize, T, T) -> T) {
+    sums.fill(T::default());
+    let order = sums.len();
+    let mut fours = matrix.chunks_exact(4 * order);
+    let mut first = 0;
+    for four in &mut fours {
+        let (a, rest) = four.split_at(order);
+        let (b, rest) = rest.split_at(order);
+        let (c, d) = rest.split_at(order);
+        for ((((sum, a), b), c), d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+            *sum = add(first + 3, *d, add(first + 2, *c, add(first + 1, *b, add(first, *a, *sum))));
+        }
+        first += 4;
+    }
+    for (row, elements) in fours.remainder().chunks_exact(order).enumerate() {
+        for (sum, element) in sums.iter_mut().zip(elements) {
+            *sum = add(first + row, *element, *sum);
+        }
     }
 }
 

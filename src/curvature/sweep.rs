@@ -66,7 +66,8 @@ fn start(row: usize) -> usize {
     row * (row + 1) / 2
 }
 
-/// The work, in the form in which `pulp` compiles it for each kind of processor; all that it calls must be inlined.
+/// The work, in the form in which `pulp` compiles it for each kind of processor; all that it calls must be inlined, which
+/// `array::map` is not.
 struct Elimination<'a, T> {
     matrix: &'a mut [T],
     order: usize,
@@ -193,7 +194,9 @@ fn product<T: Scalar>(left: &Block<T>, right: &Block<T>) -> Block<T> {
 
 #[inline(always)]
 fn negated<T: Scalar>(block: &Block<T>) -> Block<T> {
-    block.map(|row| row.map(|value| -value))
+    let mut negated = *block;
+    negated.as_flattened_mut().iter_mut().for_each(|value| *value = -*value);
+    negated
 }
 
 /// sum + leftᵀ·right
@@ -239,23 +242,40 @@ fn invert_block<T: Scalar>(block: Block<T>) -> Result<Block<T>, usize> {
 
 /// One step of Gauss-Jordan elimination, or the pivot's index if it is not positive.
 #[inline(always)]
-fn eliminate_one<T: Scalar, const INDEX: usize>(mut block: Block<T>) -> Result<Block<T>, usize> {
+fn eliminate_one<T: Scalar, const INDEX: usize>(block: Block<T>) -> Result<Block<T>, usize> {
     let pivot = block[INDEX][INDEX];
     let is_positive = pivot > T::default(); // and not NaN
     if !is_positive {
         return Err(INDEX);
     }
     let reciprocal = T::from_f64(1.0) / pivot;
-    let mut pivot_row = block[INDEX].map(|value| value * reciprocal);
+    let mut pivot_row = block[INDEX];
+    pivot_row.iter_mut().for_each(|value| *value *= reciprocal);
     pivot_row[INDEX] = reciprocal;
-    for (other, row) in block.iter_mut().enumerate() {
-        if other == INDEX {
-            *row = pivot_row;
-        } else {
-            let factor = -row[INDEX];
-            row[INDEX] = T::default();
-            *row = add_multiple(*row, factor, &pivot_row);
-        }
+    // Not in a loop, which would be compiled to gather the rows' factors from memory.
+    let [a, b, c, d, e, f, g, h] = block;
+    Ok([
+        without_pivot::<T, INDEX, 0>(a, &pivot_row),
+        without_pivot::<T, INDEX, 1>(b, &pivot_row),
+        without_pivot::<T, INDEX, 2>(c, &pivot_row),
+        without_pivot::<T, INDEX, 3>(d, &pivot_row),
+        without_pivot::<T, INDEX, 4>(e, &pivot_row),
+        without_pivot::<T, INDEX, 5>(f, &pivot_row),
+        without_pivot::<T, INDEX, 6>(g, &pivot_row),
+        without_pivot::<T, INDEX, 7>(h, &pivot_row),
+    ])
+}
+
+/// What the elimination of pivot `INDEX` makes of row `ROW`.
+#[inline(always)]
+fn without_pivot<T: Scalar, const INDEX: usize, const ROW: usize>(
+    mut row: [T; BLOCK],
+    pivot_row: &[T; BLOCK],
+) -> [T; BLOCK] {
+    if ROW == INDEX {
+        return *pivot_row;
     }
-    Ok(block)
+    let factor = -row[INDEX];
+    row[INDEX] = T::default();
+    add_multiple(row, factor, pivot_row)
 }
