@@ -9,7 +9,7 @@ use isaac::model::{Model, NodeExt};
 use prost::Message;
 use serde_json::Value;
 
-use common::{fixture, model, tensor};
+use common::{export, fixture, model, tensor};
 
 const MLP: &str = "mlp_gemm_ts17/training_model.onnx";
 const GPT2: &str = "gpt2_hf_ts15/training_model.onnx";
@@ -142,6 +142,23 @@ fn explain_gives_reasons() {
     let (output, _) = rewrite(&fixture("lora_merged_ts17/training_model.onnx"), &["--explain", "--json"]);
     assert!(serde_json::from_slice::<Value>(&output.stdout).is_ok());
     assert!(text(&output.stderr).contains("1 0.A: left alone (derived)"));
+}
+
+/// An LSTM is written out: a product in every step, and of its backward pass one more.
+#[test]
+fn explain_says_once_what_holds_for_every_step_of_a_sequence() {
+    for name in ["lstm_ts17", "gru_ts13"] {
+        let (output, _) = rewrite(&export(name), &["--loss", "cross-entropy", "--explain"]);
+        let explanation = text(&output.stdout);
+        let near_misses: Vec<&str> = explanation.lines().filter(|line| line.contains(": not taken: ")).collect();
+        let layers = explanation.lines().filter(|line| line.contains(": rewritten (")).count();
+        assert!(layers > 1 && near_misses.len() <= layers, "{explanation}");
+        let what = ": not taken: it is the gradient of a layer's input: a weight times the gradient of the output";
+        assert!(near_misses.iter().all(|line| line.ends_with(what)), "{explanation}");
+        let several =
+            near_misses.iter().filter(|line| line.contains(" products with '") && line.contains("', MatMul '"));
+        assert!(several.count() > 0, "{explanation}");
+    }
 }
 
 #[test]

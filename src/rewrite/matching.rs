@@ -39,6 +39,17 @@ pub(super) struct Layer {
     pub(super) weight: Operand,
 }
 
+/// Products with the same factor that look like weight gradients and are none.
+#[derive(Debug)]
+pub(super) struct NearMiss {
+    /// The products, in file order.
+    pub(super) nodes: Vec<NodeId>,
+    /// The factor that they share with each other and with an earlier product; of a weight, the parameter.
+    pub(super) factor: ValueId,
+    /// What they are.
+    pub(super) what: &'static str,
+}
+
 /// What was found in a graph.
 pub(super) struct Matching {
     pub(super) products: Vec<Product>,
@@ -46,8 +57,8 @@ pub(super) struct Matching {
     pub(super) trained: BTreeSet<ValueId>,
     /// The inputs that change from batch to batch.
     pub(super) data: LeafSet,
-    /// Products that look like weight gradients and are none, with what they are.
-    pub(super) near_misses: Vec<(NodeId, &'static str)>,
+    /// Products that look like weight gradients and are none.
+    pub(super) near_misses: Vec<NearMiss>,
 }
 
 impl Matching {
@@ -307,29 +318,46 @@ impl Search<'_> {
             .any(|(reader, _)| self.tails[&product].contains(reader) && self.flow.node(*reader).is_onnx("Mul"))
     }
 
-    /// What each product is that shares a factor with an earlier one like a weight gradient does, and was not taken.
-    fn near_misses(&self, data: &LeafSet, products: &[Product]) -> Vec<(NodeId, &'static str)> {
+    /// What the products are that share a factor with an earlier one like a weight gradient does, and were not taken. A layer that is
+    /// applied in every step of a sequence is one such earlier product after the other, and has a gradient of its input for each.
+    fn near_misses(&self, data: &LeafSet, products: &[Product]) -> Vec<NearMiss> {
         let mut found = BTreeMap::new();
         let weights: Vec<ValueId> = products
             .iter()
             .flat_map(|product| &product.layers)
             .map(|layer| self.flow.root(layer.weight.value))
             .collect();
+        let parameter = |weight| {
+            let leaves = weight_leaves(self.flow, weight);
+            leaves.into_iter().find(|(_, via)| *via == Via::Layout).map(|(leaf, _)| leaf)
+        };
         for pair in self.pairs {
             let node = self.contractions[pair.product].node;
-            if products.iter().any(|product| product.contraction.node == node) {
+            let is_taken = |product: &Product| {
+                product.contraction.node == node || product.layers.iter().any(|layer| layer.node == node)
+            };
+            if products.iter().any(is_taken) {
                 continue;
             }
             let factor = self.contractions[pair.product].roots[pair.input];
-            let what = if weights.iter().any(|&weight| self.flow.equal(weight, factor)) {
+            let is_weight = weights.iter().any(|&weight| self.flow.equal(weight, factor));
+            let subject = parameter(factor).filter(|_| is_weight).unwrap_or(factor);
+            let what = if is_weight {
                 "it is the gradient of a layer's input: a weight times the gradient of the output"
             } else if self.flow.leaves(self.weight_side(pair)).intersects(data) {
                 "it is the gradient of a product of two activations: no factor of that is made of parameters alone"
             } else {
                 "it is the gradient of arithmetic among weights, or part of the forward pass"
             };
-            found.entry(node).or_insert(what);
+            found.entry(node).or_insert((subject, what));
         }
-        found.into_iter().collect()
+        let mut grouped: Vec<NearMiss> = Vec::new();
+        for (node, (factor, what)) in found {
+            match grouped.iter_mut().find(|miss| miss.what == what && self.flow.equal(miss.factor, factor)) {
+                Some(miss) => miss.nodes.push(node),
+                None => grouped.push(NearMiss { nodes: vec![node], factor, what }),
+            }
+        }
+        grouped
     }
 }

@@ -70,7 +70,18 @@ pub struct Analysis<'a> {
 #[derive(Debug)]
 struct GraphAnalysis {
     index: Index,
-    near_misses: Vec<(NodeId, &'static str)>,
+    near_misses: Vec<matching::NearMiss>,
+}
+
+/// Products that look like weight gradients and are none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NearMiss<'a> {
+    /// What they are called.
+    pub products: Vec<String>,
+    /// The factor that they share.
+    pub factor: &'a str,
+    /// What they are.
+    pub what: &'static str,
 }
 
 /// Which layers to rewrite.
@@ -146,11 +157,15 @@ impl<'a> Analysis<'a> {
         &self.layers
     }
 
-    /// Products that look like weight gradients and are none: what each is called, and what it is.
-    pub fn near_misses(&self) -> impl Iterator<Item = (String, &'static str)> {
-        self.model.graphs().flat_map(|(id, graph)| {
-            let nodes = self.graphs.get(&id).into_iter().flat_map(|analysis| &analysis.near_misses);
-            nodes.map(|&(node, what)| (graph.nodes()[node.0].label(), what))
+    /// Products that look like weight gradients and are none, those with the same factor together.
+    pub fn near_misses(&self) -> impl Iterator<Item = NearMiss<'_>> {
+        self.graphs.iter().flat_map(|(id, analysis)| {
+            let label = |node: &NodeId| self.model.graph_of(*id).nodes()[node.0].label();
+            analysis.near_misses.iter().map(move |miss| NearMiss {
+                products: miss.nodes.iter().map(label).collect(),
+                factor: &analysis.index.value(miss.factor).name,
+                what: miss.what,
+            })
         })
     }
 

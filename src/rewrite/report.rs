@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::error::RewriteError;
-use super::{Analysis, Chosen, LayerGradient, Refusal};
+use super::{Analysis, Chosen, LayerGradient, NearMiss, Refusal};
 use crate::model::{Dim, Model, ONNX_DOMAIN, TRAINING_METADATA, TrainingMap};
 
 /// The object that `isaac-rewrite --json` prints.
@@ -139,8 +139,13 @@ impl fmt::Display for Explanation<'_> {
                 }
             }
         }
-        for (node, what) in self.0.near_misses() {
-            writeln!(f, "{node}: not taken: {what}")?;
+        for NearMiss { products, factor, what } in self.0.near_misses() {
+            match products.as_slice() {
+                [product] => writeln!(f, "{product}: not taken: {what}")?,
+                several => {
+                    writeln!(f, "{} products with '{factor}', {} …: not taken: {what}", several.len(), several[0])?
+                }
+            }
         }
         Ok(())
     }
