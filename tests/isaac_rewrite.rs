@@ -101,6 +101,33 @@ fn list_writes_nothing() {
 }
 
 #[test]
+fn what_is_meant_otherwise_is_doubted() {
+    let doubts = |arguments: &[&str]| {
+        let (output, written) = rewrite(&fixture(MLP), arguments);
+        assert_eq!((status(&output), written.is_some()), (0, true), "{arguments:?}");
+        text(&output.stderr)
+    };
+    for arguments in
+        [&["--layers", "first:3"][..], &["--layers", "last:1"], &["--method", "gradient"], &["--lambda", "2"]]
+    {
+        assert_eq!(doubts(arguments), "", "{arguments:?}");
+    }
+    for (selector, expected) in [("first:99", "3 of 3"), ("last:4", "3 of 3")] {
+        let said = doubts(&["--layers", selector, "--layers", "1"]);
+        let warning = format!("warning: --layers '{selector}' takes all layers, of which there are 3\n");
+        assert_eq!(said, format!("isaac-rewrite: {warning}"));
+        let (output, _) = rewrite(&fixture(MLP), &["--layers", selector]);
+        assert!(text(&output.stdout).starts_with(expected));
+    }
+    let said =
+        doubts(&["--method", "gradient", "--layers", "first:99", "--with-bias", "--allow", "derived", "--lambda", "1"]);
+    let warnings = ["--layers", "--allow", "--with-bias", "--lambda"].map(|option| {
+        format!("isaac-rewrite: warning: {option} has no effect: --method gradient conditions no layer\n")
+    });
+    assert_eq!(said, warnings.concat());
+}
+
+#[test]
 fn layers_are_selected_and_allowed() {
     let rewritten = |fixture_name: &str, arguments: &[&str]| {
         let (output, _) = rewrite(&fixture(fixture_name), &[arguments, &["--json"]].concat());

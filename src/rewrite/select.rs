@@ -87,6 +87,16 @@ impl std::fmt::Display for Selector {
 }
 
 impl Selector {
+    /// What speaks against this selector for a model of so many layers: that it counts further than they go.
+    pub fn doubt(&self, count: usize) -> Option<String> {
+        match self {
+            Self::First(k) | Self::Last(k) if *k > count => {
+                Some(format!("--layers '{self}' takes all layers, of which there are {count}"))
+            }
+            _ => None,
+        }
+    }
+
     fn fits(&self, index: usize, count: usize, weight: &str) -> bool {
         match self {
             Self::All => true,

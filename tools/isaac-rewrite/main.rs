@@ -34,9 +34,9 @@ struct Arguments {
     /// Where to write the rewritten graph.
     #[arg(short, long, value_name = "OUT", required_unless_present = "list")]
     output: Option<PathBuf>,
-    /// The damping λ of ζ*: > 0; inf gives the plain gradient.
-    #[arg(long, value_name = "LAMBDA", default_value = "1.0", allow_negative_numbers = true, value_parser = damping)]
-    lambda: f32,
+    /// The damping λ of ζ*: > 0; inf gives the plain gradient. [default: 1]
+    #[arg(long, value_name = "LAMBDA", allow_negative_numbers = true, value_parser = damping)]
+    lambda: Option<f32>,
     /// The damping λg of ζ; K-FAC takes --lambda for both factors.
     #[arg(long, value_name = "LAMBDA", default_value = "inf", allow_negative_numbers = true, value_parser = damping)]
     lambda_g: f32,
@@ -73,6 +73,9 @@ struct Arguments {
     #[arg(long, value_name = "FILE", requires = "objective")]
     eval_out: Option<PathBuf>,
 }
+
+/// The damping λ, if none is given.
+const LAMBDA: f32 = 1.0;
 
 /// What keeps the tool from doing what it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -160,8 +163,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
                 .into(),
         ));
     }
-    let chosen = arguments.conditioning.choose(&analysis)?;
-    let direction = Direction::Fixed { lambda_a: arguments.lambda };
+    let chosen = arguments.choose(&analysis)?;
+    let direction = Direction::Fixed { lambda_a: arguments.lambda() };
     arguments.finish(&analysis, &chosen, Kind::TrainingGraph, |output| {
         Ok(model.save(&chosen.edit(&direction)?.and(updates), output)?)
     })
@@ -181,8 +184,8 @@ fn train(arguments: &Arguments, model: &Model, recipe: &Recipe) -> Result<ExitCo
     let model = newer.as_ref().unwrap_or(model);
     let graph = TrainingGraph::new(model, recipe)?;
     let analysis = Analysis::new(graph.model(), &[])?;
-    let chosen = arguments.conditioning.choose(&analysis)?;
-    let damping = Damping { lambda_a: arguments.lambda, lambda_g: arguments.lambda_g };
+    let chosen = arguments.choose(&analysis)?;
+    let damping = Damping { lambda_a: arguments.lambda(), lambda_g: arguments.lambda_g };
     options::warn::<Arguments>(recipe.loss.doubt(model));
     arguments.finish(&analysis, &chosen, Kind::Forward, |output| {
         let edit = graph.conditioned(&chosen, arguments.conditioning.method().into(), damping)?;
@@ -218,6 +221,18 @@ impl Arguments {
             return Err(Failure::Usage("--lambda-g belongs to --method zeta; kfac has one damping, --lambda".into()));
         }
         Ok(())
+    }
+
+    fn lambda(&self) -> f32 {
+        self.lambda.unwrap_or(LAMBDA)
+    }
+
+    /// Decides which layers are rewritten.
+    fn choose<'a>(&self, analysis: &'a Analysis<'_>) -> Result<Chosen<'a>, RewriteError> {
+        let chosen = self.conditioning.choose(analysis)?;
+        let dampings = [("--lambda", self.lambda.is_some())];
+        options::warn::<Self>(self.conditioning.doubts(analysis.layers().len(), &dampings));
+        Ok(chosen)
     }
 
     /// Where files are to be written, each with one path for all ways to say it.

@@ -47,6 +47,7 @@ impl Plan {
         let method = conditioning.method().into();
         let (program, layers) =
             isaac::train::program(model, &recipe, method, |analysis| conditioning.choose(analysis))?;
+        warn::<Arguments>(conditioning.doubts(layers.len(), &[]));
         let labels = match &recipe.loss {
             Loss::Labelled(labelled) => Some(labelled.distance.into()),
             Loss::Output(_) => None,

@@ -67,6 +67,21 @@ impl Conditioning {
         let is_plain = self.method() == MethodName::Gradient;
         Ok(if is_plain { chosen.none("--method gradient keeps the plain product") } else { chosen })
     }
+
+    /// What of these options the user may not have meant, for a model of so many layers, and of `more`: each whether it is given, of those
+    /// that conditioned layers alone have a use for.
+    pub(crate) fn doubts(&self, layers: usize, more: &[(&str, bool)]) -> Vec<String> {
+        if self.method() != MethodName::Gradient {
+            return self.layers.iter().filter_map(|selector| selector.doubt(layers)).collect();
+        }
+        let own = [
+            ("--layers", !self.layers.is_empty()),
+            ("--allow", !self.allow.is_empty()),
+            ("--with-bias", self.with_bias),
+        ];
+        let given = own.iter().chain(more).filter(|(_, is_given)| *is_given);
+        given.map(|(option, _)| format!("{option} has no effect: --method gradient conditions no layer")).collect()
+    }
 }
 
 /// Whether another command line would help against a refusal to rewrite: it names what is not there.

@@ -25,8 +25,8 @@ pub(crate) fn failed<Arguments: CommandFactory>(error: &dyn Error, is_usage: boo
 }
 
 /// Tells what the user of the program of `Arguments` may not have meant, if there is something.
-pub(crate) fn warn<Arguments: CommandFactory>(doubt: Option<String>) {
-    if let Some(doubt) = doubt {
+pub(crate) fn warn<Arguments: CommandFactory>(doubts: impl IntoIterator<Item = String>) {
+    for doubt in doubts {
         eprintln!("{}: warning: {doubt}", Arguments::command().get_name());
     }
 }
