@@ -101,6 +101,19 @@ fn list_writes_nothing() {
 }
 
 #[test]
+fn the_plain_gradient_has_no_extra_cost() {
+    for arguments in [&["--list", "--batch", "8"][..], &["--list"]] {
+        let (output, _) = rewrite(&fixture(GPT2), &[arguments, &["--method", "gradient"]].concat());
+        let table = text(&output.stdout);
+        assert_eq!(status(&output), 0);
+        assert!(!table.contains("extra cost") && !table.contains('%') && !table.contains("--batch"), "{table}");
+        assert!(table.contains("(--method gradient costs nothing beyond the plain products)\n"), "{table}");
+        let first = table.lines().nth(1).unwrap();
+        assert!(first.contains(" unk__0*7 ") && first.ends_with(" not-selected"), "{first}");
+    }
+}
+
+#[test]
 fn what_is_meant_otherwise_is_doubted() {
     let doubts = |arguments: &[&str]| {
         let (output, written) = rewrite(&fixture(MLP), arguments);

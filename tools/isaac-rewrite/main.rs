@@ -285,7 +285,8 @@ impl Arguments {
         let mut text = if self.json {
             serde_json::to_string_pretty(report).expect("a report is plain data") + "\n"
         } else if self.list {
-            Table { chosen, batch: self.batch, plain: report.plain() }.to_string()
+            let has_costs = self.conditioning.method() != MethodName::Gradient;
+            Table { chosen, batch: self.batch, has_costs, plain: report.plain() }.to_string()
         } else if let Some(output) = &report.output {
             let before = match analysis.conditioned() {
                 0 => String::new(),

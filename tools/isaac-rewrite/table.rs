@@ -8,20 +8,25 @@ use isaac::rewrite::{Chosen, LayerGradient};
 
 use crate::options::aligned;
 
+const HEAD: [&str; 8] = ["#", "weight", "pattern", "in", "out", "rows", "extra cost", "status"];
+/// The column of the extra cost.
+const COST: usize = 6;
+
 /// One line for each layer, with its estimated extra cost at a batch size.
 pub(crate) struct Table<'a> {
     /// The layers and the decision.
     pub(crate) chosen: &'a Chosen<'a>,
     /// The batch size.
     pub(crate) batch: Option<u64>,
+    /// Whether there are extra costs: the plain gradient has none.
+    pub(crate) has_costs: bool,
     /// Trained tensors that keep their plain gradient, where it is known which are trained.
     pub(crate) plain: Option<Vec<&'a str>>,
 }
 
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = ["#", "weight", "pattern", "in", "out", "rows", "extra cost", "status"];
-        let mut lines = vec![head.map(String::from).to_vec()];
+        let mut lines = vec![HEAD.map(String::from).to_vec()];
         lines.extend(self.chosen.layers().map(|(layer, refusal)| {
             let size = |size: Option<u64>| size.map_or("?".into(), |size| size.to_string());
             let count = layer.product_outputs.len();
@@ -36,8 +41,13 @@ impl fmt::Display for Table<'_> {
                 refusal.map_or("rewritten".into(), |refusal| refusal.reason.code().into()),
             ]
         }));
+        if !self.has_costs {
+            lines.iter_mut().for_each(|line| drop(line.remove(COST)));
+        }
         f.write_str(&aligned(&lines))?;
-        if self.batch.is_none() {
+        if !self.has_costs {
+            writeln!(f, "(--method gradient costs nothing beyond the plain products)")?;
+        } else if self.batch.is_none() {
             writeln!(f, "(--batch B estimates the extra cost: flops beyond the plain product, relative to it)")?;
         }
         if let Some(plain) = self.plain.as_ref().filter(|plain| !plain.is_empty()) {
