@@ -49,6 +49,16 @@ pub enum ModelError {
         /// What is wrong with it.
         source: IndexError,
     },
+    /// A tensor is not what the file says that it is.
+    #[error("{}: tensor '{tensor}': {what}", path.display())]
+    Tensor {
+        /// The model file.
+        path: PathBuf,
+        /// The tensor; that of a Constant, by its output.
+        tensor: String,
+        /// What does not fit.
+        what: String,
+    },
     /// A tensor's external data cannot be used.
     #[error("{}: external data of tensor '{tensor}': {what}", path.display())]
     ExternalData {

@@ -16,10 +16,13 @@ struct Reference {
     location: PathBuf,
     offset: u64,
     length: Option<u64>,
+    /// What its dims and type say of its length.
+    size: Option<u64>,
 }
 
 impl Reference {
-    fn parse(entries: &[StringStringEntryProto]) -> Result<Self, String> {
+    /// Reads the entries of a tensor whose payload has `size` bytes, as far as that is known.
+    fn parse(entries: &[StringStringEntryProto], size: Option<u64>) -> Result<Self, String> {
         let get = |key: &str| entries.iter().find(|entry| entry.key() == key).map(|entry| entry.value());
         let number = |key: &str| match get(key) {
             None => Ok(None),
@@ -29,7 +32,8 @@ impl Reference {
         if !location.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir)) {
             return Err(format!("the location '{}' leaves the model's folder", location.display()));
         }
-        Ok(Self { location, offset: number("offset")?.unwrap_or(0), length: number("length")? })
+        let length = number("length")?.or(size);
+        Ok(Self { location, offset: number("offset")?.unwrap_or(0), length, size })
     }
 
     /// The payload.
@@ -54,6 +58,11 @@ impl Reference {
         if end > size {
             return Err(format!("it ends at byte {end}, but {} has {size} bytes", path.display()));
         }
+        if let (Some(length), Some(size)) = (self.length, self.size)
+            && length != size
+        {
+            return Err(format!("it is said to have {length} bytes, and its dims and type take {size}"));
+        }
         Ok(())
     }
 }
@@ -62,9 +71,9 @@ fn references(model: &Model) -> Result<Vec<(String, Reference)>, ModelError> {
     let mut found = Vec::new();
     let mut failed = None;
     for (_, graph) in model.graphs() {
-        graph.for_each_external(&mut |tensor, entries| match Reference::parse(entries) {
-            Ok(reference) => found.push((tensor.to_owned(), reference)),
-            Err(what) => failed = failed.take().or(Some((tensor.to_owned(), what))),
+        graph.for_each_external(&mut |tensor| match Reference::parse(tensor.entries, tensor.size) {
+            Ok(reference) => found.push((tensor.name.to_owned(), reference)),
+            Err(what) => failed = failed.take().or(Some((tensor.name.to_owned(), what))),
         });
     }
     match failed {
@@ -92,7 +101,7 @@ pub(super) fn embedded(model: &Model) -> Result<GraphEdit, ModelError> {
             let (path, tensor) = (model.path.clone(), initializer.name().to_owned());
             ModelError::ExternalData { path, tensor, what }
         };
-        let reference = Reference::parse(entries).map_err(unusable)?;
+        let reference = Reference::parse(entries, initializer.byte_size()).map_err(unusable)?;
         let payload = reference.read(folder).map_err(|error| unusable(error.to_string()))?;
         edit.initializers.insert(at, tensor.with_payload(payload.into()));
     }

@@ -3,6 +3,7 @@ use std::path::Path;
 use bytes::Bytes;
 use prost::Message;
 
+use super::check::byte_size;
 use super::types::TensorType;
 use super::wire::{self, Field};
 use super::{ModelError, NodeExt};
@@ -65,12 +66,30 @@ impl Initializer {
         &self.record
     }
 
+    pub(super) fn elem(&self) -> i32 {
+        self.head.data_type()
+    }
+
+    pub(super) fn dims(&self) -> &[i64] {
+        &self.head.dims
+    }
+
+    /// How many bytes its data have, where that is known.
+    pub(super) fn byte_size(&self) -> Option<u64> {
+        byte_size(self.head.data_type(), &self.head.dims)
+    }
+
+    /// Whether it is dense, and its data are in the file.
+    pub(super) fn is_inline(&self) -> bool {
+        !self.sparse && self.external_data().is_none()
+    }
+
     pub(super) fn external_data(&self) -> Option<&[StringStringEntryProto]> {
         is_external(self.head.data_location()).then_some(&self.head.external_data)
     }
 }
 
-fn is_external(location: i32) -> bool {
+pub(super) fn is_external(location: i32) -> bool {
     location == crate::proto::tensor_proto::DataLocation::External as i32
 }
 
@@ -174,11 +193,11 @@ impl Graph {
         &self.input_records
     }
 
-    /// Calls `visit` with the name and the external-data entries of every tensor that has its payload outside the file.
-    pub(super) fn for_each_external(&self, visit: &mut impl FnMut(&str, &[StringStringEntryProto])) {
+    /// Calls `visit` for every tensor that has its payload outside the file.
+    pub(super) fn for_each_external(&self, visit: &mut impl FnMut(External<'_>)) {
         for initializer in &self.initializers {
             if let Some(entries) = initializer.external_data() {
-                visit(initializer.name(), entries);
+                visit(External { name: initializer.name(), size: initializer.byte_size(), entries });
             }
         }
         for node in &self.nodes {
@@ -187,10 +206,24 @@ impl Graph {
     }
 }
 
-fn external_of_node(node: &NodeProto, visit: &mut impl FnMut(&str, &[StringStringEntryProto])) {
+/// A tensor whose payload lies outside the file.
+pub(super) struct External<'a> {
+    pub(super) name: &'a str,
+    /// How many bytes its payload has, where that is known.
+    pub(super) size: Option<u64>,
+    pub(super) entries: &'a [StringStringEntryProto],
+}
+
+impl<'a> External<'a> {
+    fn of(name: &'a str, tensor: &'a TensorProto) -> Self {
+        Self { name, size: byte_size(tensor.data_type(), &tensor.dims), entries: &tensor.external_data }
+    }
+}
+
+fn external_of_node(node: &NodeProto, visit: &mut impl FnMut(External<'_>)) {
     for tensor in node.attribute.iter().flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors)) {
         if is_external(tensor.data_location() as i32) {
-            visit(node.output.first().map_or("", String::as_str), &tensor.external_data);
+            visit(External::of(node.output.first().map_or("", String::as_str), tensor));
         }
     }
     for graph in node.subgraphs() {
@@ -198,10 +231,10 @@ fn external_of_node(node: &NodeProto, visit: &mut impl FnMut(&str, &[StringStrin
     }
 }
 
-fn external_of_subgraph(graph: &GraphProto, visit: &mut impl FnMut(&str, &[StringStringEntryProto])) {
+fn external_of_subgraph(graph: &GraphProto, visit: &mut impl FnMut(External<'_>)) {
     for tensor in &graph.initializer {
         if is_external(tensor.data_location() as i32) {
-            visit(tensor.name(), &tensor.external_data);
+            visit(External::of(tensor.name(), tensor));
         }
     }
     for node in &graph.node {

@@ -70,6 +70,18 @@ pub enum IndexError {
         /// Who reads it.
         by: String,
     },
+    /// A node in front of one that it needs.
+    #[error(
+        "{node} reads '{name}', which only {maker} makes, and that stands behind it: ONNX has nodes in an order in which they can be executed"
+    )]
+    Unsorted {
+        /// The reader.
+        node: String,
+        /// The value.
+        name: String,
+        /// The node that makes it.
+        maker: String,
+    },
     /// Nodes that wait for each other.
     #[error("the graph has a cycle through {node}")]
     Cycle {

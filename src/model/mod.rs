@@ -19,6 +19,7 @@
 //! ```
 
 mod builder;
+mod check;
 mod constant;
 mod digest;
 mod edit;
@@ -112,11 +113,12 @@ impl Model {
     /// Maps the file at `path` and decodes its structure. Tensor payloads are neither read nor copied.
     ///
     /// # Errors
-    /// A file that cannot be read, is no ONNX model, or refers to external data that is missing, too short, or outside the
-    /// model's folder.
+    /// A file that cannot be read, is no ONNX model, holds tensors whose data are not of their shapes or nodes that are not in an order of
+    /// execution, or refers to external data that is missing, of another size, or outside the model's folder.
     pub fn load(path: &Path) -> Result<Self, ModelError> {
         let (file, bytes) = map(path).map_err(|source| ModelError::Read { path: path.into(), source })?;
         let model = Self { file: Some(file), ..Self::decode(path, bytes)? };
+        check::check(&model)?;
         external::check(&model)?;
         Ok(model)
     }
