@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::SeekFrom;
 
-use super::{GraphEdit, Model, ModelError};
+use super::{Edit, GraphEdit, Model, ModelError};
 use crate::proto::StringStringEntryProto;
 use crate::replace::{folder, replace};
 
@@ -67,11 +67,13 @@ impl Reference {
     }
 }
 
-fn references(model: &Model) -> Result<Vec<(String, Reference)>, ModelError> {
+/// The references to external data that are left after `edit`.
+fn references(model: &Model, edit: &Edit) -> Result<Vec<(String, Reference)>, ModelError> {
     let mut found = Vec::new();
     let mut failed = None;
-    for (_, graph) in model.graphs() {
-        graph.for_each_external(&mut |tensor| match Reference::parse(tensor.entries, tensor.size) {
+    for (id, graph) in model.graphs() {
+        let replaced = edit.graphs.get(&id).map(|edit| edit.initializers.keys().copied().collect()).unwrap_or_default();
+        graph.for_each_external(&replaced, &mut |tensor| match Reference::parse(tensor.entries, tensor.size) {
             Ok(reference) => found.push((tensor.name.to_owned(), reference)),
             Err(what) => failed = failed.take().or(Some((tensor.name.to_owned(), what))),
         });
@@ -85,7 +87,7 @@ fn references(model: &Model) -> Result<Vec<(String, Reference)>, ModelError> {
 /// Checks every reference of `model` to external data.
 pub(super) fn check(model: &Model) -> Result<(), ModelError> {
     let folder = folder(&model.path);
-    for (tensor, reference) in references(model)? {
+    for (tensor, reference) in references(model, &Edit::default())? {
         reference.check(folder).map_err(|what| ModelError::ExternalData { path: model.path.clone(), tensor, what })?;
     }
     Ok(())
@@ -108,18 +110,18 @@ pub(super) fn embedded(model: &Model) -> Result<GraphEdit, ModelError> {
     Ok(edit)
 }
 
-/// The data files of `model`, relative to its folder.
-pub(super) fn locations(model: &Model) -> Result<BTreeSet<PathBuf>, ModelError> {
-    Ok(references(model)?.into_iter().map(|(_, reference)| reference.location).collect())
+/// The data files of `model` that it needs after `edit`, relative to its folder.
+pub(super) fn locations(model: &Model, edit: &Edit) -> Result<BTreeSet<PathBuf>, ModelError> {
+    Ok(references(model, edit)?.into_iter().map(|(_, reference)| reference.location).collect())
 }
 
-/// The data files of `model` that the folder of `target` lacks, each with its place there.
+/// The data files of `model` with `edit` that the folder of `target` lacks, each with its place there.
 ///
 /// # Errors
 /// Another file in such a place.
-pub(super) fn missing(model: &Model, target: &Path) -> Result<Vec<(PathBuf, PathBuf)>, ModelError> {
+pub(super) fn missing(model: &Model, edit: &Edit, target: &Path) -> Result<Vec<(PathBuf, PathBuf)>, ModelError> {
     let (source, target) = (folder(&model.path), folder(target));
-    let locations = locations(model)?;
+    let locations = locations(model, edit)?;
     if locations.is_empty() || same_folder(source, target) {
         return Ok(Vec::new());
     }
@@ -140,9 +142,9 @@ pub(super) fn missing(model: &Model, target: &Path) -> Result<Vec<(PathBuf, Path
     Ok(missing)
 }
 
-/// Copies the data files of `model` to the folder of `target`, where that is another folder.
-pub(super) fn bring_along(model: &Model, target: &Path) -> Result<(), ModelError> {
-    for (from, to) in missing(model, target)? {
+/// Copies the data files of `model` with `edit` to the folder of `target`, where that is another folder.
+pub(super) fn bring_along(model: &Model, edit: &Edit, target: &Path) -> Result<(), ModelError> {
+    for (from, to) in missing(model, edit, target)? {
         copy(&from, &to).map_err(|error| ModelError::CopyData { from, to, what: error.to_string() })?;
     }
     Ok(())

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -193,10 +194,10 @@ impl Graph {
         &self.input_records
     }
 
-    /// Calls `visit` for every tensor that has its payload outside the file.
-    pub(super) fn for_each_external(&self, visit: &mut impl FnMut(External<'_>)) {
-        for initializer in &self.initializers {
-            if let Some(entries) = initializer.external_data() {
+    /// Calls `visit` for every tensor that has its payload outside the file, but for the initializers at the positions `without`.
+    pub(super) fn for_each_external(&self, without: &BTreeSet<usize>, visit: &mut impl FnMut(External<'_>)) {
+        for (at, initializer) in self.initializers.iter().enumerate() {
+            if let Some(entries) = initializer.external_data().filter(|_| !without.contains(&at)) {
                 visit(External { name: initializer.name(), size: initializer.byte_size(), entries });
             }
         }

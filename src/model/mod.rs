@@ -30,6 +30,7 @@ mod graph;
 mod index;
 mod infer;
 mod node;
+mod outside;
 mod training_map;
 mod types;
 mod wire;
@@ -57,6 +58,7 @@ pub use types::{Dim, TensorType, is_float, name_of};
 
 use crate::proto::{FunctionProto, OperatorSetIdProto, StringStringEntryProto};
 use crate::replace::Written;
+use outside::Outside;
 use wire::Field;
 
 /// The default operator domain, `ai.onnx`, as files write it.
@@ -247,7 +249,8 @@ impl Model {
     }
 
     /// Writes the model with `edit` applied to `path`: to a temporary file beside it first, which is then renamed, so that
-    /// `path` holds the old file or the whole new one, never a part. External data that lies in another folder is copied along.
+    /// `path` holds the old file or the whole new one, never a part. External data that lies in another folder is copied along, and new data of
+    /// an initializer that has external ones go to a file of their own, `<path>.data`.
     ///
     /// # Errors
     /// Failing input or output, or a file in the target folder that holds other external data under the same name.
@@ -260,17 +263,31 @@ impl Model {
     /// # Errors
     /// Those of [`Model::save`]; then no file is changed, unless it is one of the renames at the end that fails.
     pub fn save_all(files: &[(&Self, &Edit, &Path)]) -> Result<(), ModelError> {
-        for (model, _, path) in files {
-            external::bring_along(model, path)?;
+        let taken: Vec<Option<(Edit, Outside)>> =
+            files.iter().map(|(model, edit, path)| Outside::take(model, edit, path)).collect::<Result<_, _>>()?;
+        for (model, edit, path) in files {
+            external::bring_along(model, edit, path)?;
         }
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| ModelError::Write { path, source }
         };
+        let data: Vec<(Written, &Outside)> = taken
+            .iter()
+            .flatten()
+            .map(|(_, outside)| Ok((outside.write()?, outside)))
+            .collect::<Result<_, ModelError>>()?;
         let written: Vec<Written> = files
             .iter()
-            .map(|(model, edit, path)| edit.write(model, path).map_err(failed(path)))
+            .zip(&taken)
+            .map(|((model, edit, path), taken)| {
+                let edit = taken.as_ref().map_or(*edit, |(edit, _)| edit);
+                edit.write(model, path).map_err(failed(path))
+            })
             .collect::<Result<_, _>>()?;
+        for (written, outside) in data {
+            written.put().map_err(outside.failed())?;
+        }
         for (written, (_, _, path)) in written.into_iter().zip(files) {
             written.put().map_err(failed(path))?;
         }
@@ -283,15 +300,18 @@ impl Model {
     /// References that cannot be followed.
     pub fn data_files(&self) -> Result<Vec<PathBuf>, ModelError> {
         let folder = crate::replace::folder(&self.path);
-        Ok(external::locations(self)?.into_iter().map(|location| folder.join(location)).collect())
+        Ok(external::locations(self, &Edit::default())?.into_iter().map(|location| folder.join(location)).collect())
     }
 
-    /// The files that [`Model::save`] to `path` would put beside it: external data that is not there yet.
+    /// The files that [`Model::save`] to `path` may put beside it: external data that is not there yet, and new ones.
     ///
     /// # Errors
     /// A file in the target folder that holds other external data under the same name.
-    pub fn data_files_to_copy(&self, path: &Path) -> Result<Vec<PathBuf>, ModelError> {
-        Ok(external::missing(self, path)?.into_iter().map(|(_, to)| to).collect())
+    pub fn data_files_to_write(&self, path: &Path) -> Result<Vec<PathBuf>, ModelError> {
+        let copied = external::missing(self, &Edit::default(), path)?.into_iter().map(|(_, to)| to);
+        let is_external = self.graph.initializers().iter().any(|initializer| initializer.external_data().is_some());
+        let new = is_external.then(|| outside::place(self, path)).transpose()?;
+        Ok(copied.chain(new).collect())
     }
 
     /// The model with `edit` applied, in memory.

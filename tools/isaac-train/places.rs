@@ -19,7 +19,7 @@ pub(crate) fn check(arguments: &Arguments, model: &Model) -> Result<(), Failure>
     let files = files(output);
     let folder = output.tensorboard.iter().map(|path| ("--tensorboard", path.clone()));
     let beside = match &output.out {
-        Some(path) => model.data_files_to_copy(path)?,
+        Some(path) => model.data_files_to_write(path)?,
         None => Vec::new(),
     };
     let beside = beside.into_iter().map(|path| ("the external data of --out", path));

@@ -2,6 +2,7 @@
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from networks import network, stored
 from onnx import numpy_helper
@@ -48,6 +49,79 @@ def test_weights_that_do_not_fit(forward, name, array, message, tmp_path):
     done = call(forward[1], "--weights", tmp_path / "trained.npz", "-o", tmp_path / "tuned.onnx")
     assert done.returncode == 1 and message in done.stderr, done.stderr
     assert not (tmp_path / "tuned.onnx").exists()
+
+
+def externalise(model, folder, location="weights.bin"):
+    """The file of a model whose tensors lie in another."""
+    folder.mkdir(exist_ok=True)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    onnx.save(copy, folder / "forward.onnx", save_as_external_data=True, location=location, size_threshold=0)
+    return folder / "forward.onnx"
+
+
+def files(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def locations(path):
+    """By initializer: the file of its data, None where they are in the model."""
+    tensors = onnx.load(path, load_external_data=False).graph.initializer
+    return {tensor.name: {entry.key: entry.value for entry in tensor.external_data}.get("location") for tensor in tensors}
+
+
+def arrays(path):
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("which", ["all", "some"])
+def test_external_data_stays_external(forward, which, elsewhere, tmp_path):
+    """New data go to a file of their own; the old one is brought along if something still refers to it."""
+    model, _ = forward
+    source = externalise(model, tmp_path / "source")
+    before = (source.parent / "weights.bin").read_bytes()
+    target = tmp_path / "target" / "tuned.onnx" if elsewhere else tmp_path / "source" / "tuned.onnx"
+    target.parent.mkdir(exist_ok=True)
+    old = arrays(source)
+    new = {name: old[name] + 1 for name in (old if which == "all" else ["fc0.weight", "fc1.bias"])}
+    np.savez(tmp_path / "trained.npz", **new)
+    for _ in range(2):
+        done = call(source, "--weights", tmp_path / "trained.npz", "-o", target)
+        assert done.returncode == 0, done.stderr
+        assert locations(target) == {name: "tuned.onnx.data" if name in new else "weights.bin" for name in old}
+        got = arrays(target)
+        assert all(np.array_equal(got[name], new.get(name, old[name])) for name in old)
+        kept = {"weights.bin"} if which == "some" else set()
+        assert files(target.parent) == {"tuned.onnx", "tuned.onnx.data"} | (kept if elsewhere else {"forward.onnx", "weights.bin"})
+    assert (source.parent / "weights.bin").read_bytes() == before
+    session = onnxruntime.InferenceSession(target, providers=["CPUExecutionProvider"])
+    onnx.checker.check_model(target, full_check=True)
+    assert session.run(None, {"x": np.zeros((2, 6), np.float32)})[0].shape == (2, 4)
+
+
+def test_the_data_of_the_source_are_never_written_over(forward, tmp_path):
+    """Not even where they have the name of the new ones, and the model is written to itself."""
+    source = externalise(forward[0], tmp_path / "source", "forward.onnx.data")
+    before = (source.parent / "forward.onnx.data").read_bytes()
+    old = arrays(source)
+    np.savez(tmp_path / "trained.npz", **{"fc0.weight": old["fc0.weight"] + 1})
+    done = call(source, "--weights", tmp_path / "trained.npz", "-o", source)
+    assert done.returncode == 0, done.stderr
+    expected = {name: "forward.onnx.data" for name in old} | {"fc0.weight": "forward.onnx.1.data"}
+    assert locations(source) == expected and (source.parent / "forward.onnx.data").read_bytes() == before
+    assert np.array_equal(arrays(source)["fc0.weight"], old["fc0.weight"] + 1)
+    assert np.array_equal(arrays(source)["fc1.weight"], old["fc1.weight"])
+
+
+def test_new_data_that_cannot_be_written_leave_the_old_model(forward, tmp_path):
+    source = externalise(forward[0], tmp_path / "source")
+    np.savez(tmp_path / "trained.npz", **arrays(source))
+    (tmp_path / "tuned.onnx").write_text("old")
+    (tmp_path / "tuned.onnx.data").mkdir()
+    done = call(source, "--weights", tmp_path / "trained.npz", "-o", tmp_path / "tuned.onnx")
+    assert done.returncode == 1 and "tuned.onnx.data; nothing was changed" in done.stderr, done.stderr
+    assert (tmp_path / "tuned.onnx").read_text() == "old"
 
 
 def test_a_file_without_tensors(forward, tmp_path):

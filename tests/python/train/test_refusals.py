@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import onnx
 import pytest
-from runs import Task, call, command
+from runs import Task, call, command, weights
 
 
 @pytest.fixture
@@ -189,6 +189,7 @@ OVER_EACH_OTHER = {
     "evaluation": (["--eval", "data2.npz", "--checkpoint", "data2.npz"], "--checkpoint", "--eval"),
     "external data": (["--weights-out", "forward.bin"], "--weights-out", "the external data of MODEL"),
     "copied data": (["--out", "x/out.onnx", "--csv", "x/forward.bin"], "the external data of --out", "--csv"),
+    "new data": (["--out", "x/out.onnx", "--csv", "x/out.onnx.data"], "the external data of --out", "--csv"),
 }
 
 
@@ -220,11 +221,24 @@ def contents(folder):
 def test_external_data_in_a_folder_of_its_own_is_brought_along(task):
     (task.folder / "weights").mkdir()
     (task.folder / "x").mkdir()
+    old = weights(task.model)
     externalise(task, "weights/forward.bin")
-    done = call(*task.arguments("--lr", 0.1, "--out", task.folder / "x" / "out.onnx"))
+    done = call(*task.arguments("--lr", 0.1, "--freeze", "fc0.*", "--out", task.folder / "x" / "out.onnx"))
     assert done.returncode == 0, done.stderr
     assert (task.folder / "x" / "weights" / "forward.bin").is_file()
-    onnx.load(task.folder / "x" / "out.onnx")
+    new = weights(task.folder / "x" / "out.onnx")
+    assert {name for name in old if not np.array_equal(old[name], new[name])} == {"fc1.weight", "fc1.bias"}
+
+
+def test_new_external_data_are_all_that_is_written_where_all_of_it_is_trained(task):
+    (task.folder / "x").mkdir()
+    old = weights(task.model)
+    externalise(task)
+    done = call(*task.arguments("--lr", 0.1, "--out", task.folder / "x" / "out.onnx"))
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (task.folder / "x").iterdir()} == {"out.onnx", "out.onnx.data"}
+    new = weights(task.folder / "x" / "out.onnx")
+    assert not any(np.array_equal(old[name], new[name]) for name in old)
 
 
 def test_other_external_data_of_the_same_name_is_told_before_training(task):
