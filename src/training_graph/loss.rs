@@ -10,6 +10,9 @@ use crate::proto::{NodeProto, TensorProto, ValueInfoProto};
 
 const INT64: i32 = DataType::Int64 as i32;
 
+/// What no axis has as its size, and no runtime takes for one.
+const NO_SIZE: i64 = -2;
+
 /// What is to be made small.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Loss {
@@ -138,7 +141,8 @@ impl Writer<'_, '_, '_> {
         let classes = self.classes(class_axis)?;
         let mut shape = self.tensor.shape.clone().unwrap_or_default();
         shape.remove(classes.axis as usize);
-        let labels = self.input("labels", &TensorType { elem: INT64, shape: Some(shape) });
+        let axes: Vec<i64> = (0..=shape.len() as i64).filter(|&axis| axis != classes.axis).collect();
+        let labels = self.fed("labels", &TensorType { elem: INT64, shape: Some(shape) }, Some(&axes));
         let mut index = labels.clone();
         if let Some(ignored) = ignore_index {
             let [ignored, zero] = [ignored, 0].map(|label| self.b.int(label));
@@ -240,16 +244,38 @@ impl Writer<'_, '_, '_> {
         self.tensor.shape.clone().ok_or_else(|| format!("the number of axes of '{}' is not known", self.name))
     }
 
-    fn input(&mut self, name: &str, tensor: &TensorType) -> String {
-        let name = self.b.named(name);
+    /// An input that has the prediction's sizes along `axes`, or along all of them. A size that is known is declared, and who runs the graph
+    /// refuses others. Others are looked at when it runs, or a batch of one label would be compared with every example.
+    fn fed(&mut self, role: &str, tensor: &TensorType, axes: Option<&[i64]>) -> String {
+        let name = self.b.named(role);
         self.inputs.push(tensor.declare(&name));
-        name
+        let open = tensor.shape.as_ref().map(|shape| shape.iter().filter(|dim| dim.known().is_none()).count());
+        if open == Some(0) {
+            return name;
+        }
+        let mut sizes = self.b.op("Shape", &[&self.z]);
+        if let Some(axes) = axes {
+            let axes = self.b.ints(axes);
+            sizes = self.b.op("Gather", &[&sizes, &axes]);
+        }
+        // Where another number of elements is another shape, this operator says so already.
+        let what = format!("loss/{role}_have_the_sizes_of_the_prediction");
+        if open == Some(1) {
+            return self.b.with("Reshape", &[&name, &sizes], |node| node.named(&what));
+        }
+        let own = self.b.op("Shape", &[&name]);
+        let is_same = self.b.op("Equal", &[&own, &sizes]);
+        let none = self.b.int(NO_SIZE);
+        let checked = self.b.op("Where", &[&is_same, &sizes, &none]);
+        let fed = self.b.with("Reshape", &[&name, &checked], |node| node.named(&what));
+        // For what is known of the sizes.
+        self.b.op("Reshape", &[&fed, &sizes])
     }
 
     /// Labels of the prediction's shape and type.
     fn labels_like_prediction(&mut self) -> String {
         let tensor = self.tensor.clone();
-        let labels = self.input("labels", &tensor);
+        let labels = self.fed("labels", &tensor, None);
         self.b.converted(&labels, tensor.elem, self.working)
     }
 
@@ -258,7 +284,7 @@ impl Writer<'_, '_, '_> {
         let shape = self.shape()?;
         let examples = shape.first().cloned().ok_or("a prediction without axes has no examples")?;
         let weights = TensorType { elem: self.working, shape: Some(vec![examples]) };
-        let weights = self.input("example_weights", &weights);
+        let weights = self.fed("example_weights", &weights, Some(&[0]));
         let rank = shape.len() as i64 - i64::from(compared.reduced.is_some());
         let axes: Vec<i64> = (1..rank).collect();
         Ok(if axes.is_empty() { weights } else { self.b.unsqueeze(&weights, &axes) })

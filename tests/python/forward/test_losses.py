@@ -2,6 +2,7 @@
 
 import losses
 import numpy as np
+import onnx
 import pytest
 from graphs import Training, make, relative_error
 from net import Net
@@ -16,10 +17,12 @@ SHAPES = [(5, 4), (3, 4, 6), (3, 4, 2, 5)]
 
 
 def prediction(z, element, is_dynamic):
-    """A model that looks each element of its prediction up in a parameter: their gradients are the same numbers."""
+    """A model that looks each element of its prediction up in a parameter: their gradients are the same numbers. Dynamic are all of its
+    sizes, or that of the "batch"."""
     net = Net(opset=17, element=DOUBLE if element == DOUBLE else FLOAT)
     places = np.arange(z.size).reshape(z.shape)
-    shape = ["N", *(f"d{axis}" for axis in range(1, z.ndim))] if is_dynamic else list(z.shape)
+    sizes = [f"d{axis}" for axis in range(1, z.ndim)] if is_dynamic is True else z.shape[1:]
+    shape = ["N" if is_dynamic else len(z), *sizes]
     net.data("places", shape, places, element=TensorProto.INT64)
     net.constant("w", z.astype(np.float64 if element == DOUBLE else np.float32).ravel())
     net.op("Gather", "w", "places", into="w.z")
@@ -156,6 +159,53 @@ def test_a_label_that_is_no_class_is_an_error(label, ignored, tmp_path):
     labels = np.array([0, 1, 2, label, -2 if ignored else 1, 3])
     with pytest.raises(Exception, match="labels_are_from_0_to_below_the_number_of_classes"):
         case.training.run({**case.feeds, "labels": labels})
+
+
+# By loss: shapes of predictions, and of labels that would be compared with each of several.
+MISFITS = {
+    "cross-entropy": [((6, 4), (1,)), ((6, 4), (3,)), ((2, 6, 4), (2, 1)), ((2, 6, 4), (1, 6)), ((4, 2), (1,))],
+    **dict.fromkeys(
+        ["soft-cross-entropy", "mse", "l1", "bce"],
+        [((6, 4), (1, 4)), ((6, 4), (6, 1)), ((6, 1), (1, 1)), ((6, 1), (6,)), ((6, 1), (1, 6)), ((2, 3, 4), (3, 2, 4))],
+    ),
+}
+
+
+@pytest.mark.parametrize("is_dynamic", [False, True, "batch"])
+@pytest.mark.parametrize("loss, shape, of_labels", [(loss, *shapes) for loss in MISFITS for shapes in MISFITS[loss]])
+def test_labels_of_another_shape_are_an_error(loss, shape, of_labels, is_dynamic, tmp_path):
+    case = Case(tmp_path, shape, "--loss", loss, is_dynamic=is_dynamic)
+    element = np.int64 if loss == "cross-entropy" else np.float32
+    case.training.run({**case.feeds, "labels": np.zeros(shape[:-1] if loss == "cross-entropy" else shape, element)})
+    with pytest.raises(Exception, match="labels_have_the_sizes_of_the_prediction|invalid dimensions|Invalid rank"):
+        case.training.run({**case.feeds, "labels": np.zeros(of_labels, element)})
+
+
+@pytest.mark.parametrize("ignored", [[], ["--ignore-index", -1]])
+@pytest.mark.parametrize("is_dynamic", [False, True, "batch"])
+@pytest.mark.parametrize("loss", ["cross-entropy", "mse"])
+def test_weights_of_other_examples_are_an_error(loss, is_dynamic, ignored, tmp_path):
+    more = ignored if loss == "cross-entropy" else []
+    case = Case(tmp_path, (6, 4), "--loss", loss, "--example-weights", *more, is_dynamic=is_dynamic)
+    feeds = {**case.feeds, "labels": case.classes(1) if loss == "cross-entropy" else np.zeros((6, 4), np.float32)}
+    case.training.run({**feeds, "example_weights": np.ones(6, np.float32)})
+    with pytest.raises(Exception, match="example_weights_have_the_sizes_of_the_prediction|invalid dimensions"):
+        case.training.run({**feeds, "example_weights": np.ones(1, np.float32)})
+
+
+@pytest.mark.parametrize("loss", ["mse", "bce", "l1"])
+def test_labels_of_a_prediction_whose_axes_are_not_known(loss, tmp_path):
+    net = Net(opset=17)
+    net.data("x", [5, 6])
+    net.weight("w", 6, 4)
+    net.data("sizes", ["rank"], np.array([5, 4]), element=TensorProto.INT64)
+    net.op("Reshape", net.op("MatMul", "x", "w", into="y"), "sizes", into="z")
+    net.outputs.append(onnx.helper.make_tensor_value_info("z", TensorProto.FLOAT, None))
+    training = Training(make(net.model(), tmp_path, "--loss", loss, "--optimizer", "none", "--method", "gradient"))
+    training.run({**net.feeds, "labels": np.zeros((5, 4), np.float32)})
+    for shape in [(1, 4), (5, 1), (4,), (4, 5), (1, 5, 4), ()]:
+        with pytest.raises(Exception, match="labels_have_the_sizes_of_the_prediction|Equal|broadcast"):
+            training.run({**net.feeds, "labels": np.zeros(shape, np.float32)})
 
 
 @pytest.mark.parametrize("element", TYPES)
