@@ -31,6 +31,7 @@
 //! ```
 
 mod condition;
+mod constants;
 mod deliver;
 mod descent;
 mod distribution;
@@ -56,6 +57,7 @@ use prepare::{Prepared, prepare};
 use random::Random;
 
 pub use condition::{Damping, Method};
+pub use constants::ConstantWeights;
 pub use error::TrainingGraphError;
 pub use loss::{Distance, Labelled, Loss};
 pub use parameters::Selection;
@@ -127,8 +129,9 @@ impl<'a> TrainingGraph<'a> {
             &candidates,
         )?;
         if gradients.is_empty() {
+            let doubt = ConstantWeights::of(model)?.doubt().map(|doubt| format!("; {doubt}")).unwrap_or_default();
             return Err(request(format!(
-                "the loss '{}' depends on no floating-point initializer that is trained",
+                "the loss '{}' depends on no floating-point initializer that is trained{doubt}",
                 target.loss
             )));
         }

@@ -9,7 +9,7 @@ use isaac::autodiff::{self, AutodiffError};
 use isaac::model::{Edit, Model, ModelError};
 use isaac::optimizer::{self, OptimizerError, Update};
 use isaac::rewrite::{Analysis, Chosen, Direction, Explanation, Kind, Report, RewriteError};
-use isaac::training_graph::{Damping, Recipe, TrainingGraph, TrainingGraphError};
+use isaac::training_graph::{ConstantWeights, Damping, Recipe, TrainingGraph, TrainingGraphError};
 use isaac::upgrade::{UpgradeError, upgraded};
 use isaac::weights::{Weights, WeightsError};
 
@@ -165,7 +165,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
     }
     let chosen = arguments.choose(&analysis)?;
     let direction = Direction::Fixed { lambda_a: arguments.lambda() };
-    arguments.finish(&analysis, &chosen, Kind::TrainingGraph, |output| {
+    arguments.finish(&analysis, &chosen, Kind::TrainingGraph, &[], |output| {
         Ok(model.save(&chosen.edit(&direction)?.and(updates), output)?)
     })
 }
@@ -187,7 +187,12 @@ fn train(arguments: &Arguments, model: &Model, recipe: &Recipe) -> Result<ExitCo
     let chosen = arguments.choose(&analysis)?;
     let damping = Damping { lambda_a: arguments.lambda(), lambda_g: arguments.lambda_g };
     options::warn::<Arguments>(recipe.loss.doubt(model));
-    arguments.finish(&analysis, &chosen, Kind::Forward, |output| {
+    let constants = options::constant_weights(recipe, model)?;
+    if !arguments.prints_table() {
+        options::warn::<Arguments>(constants.as_ref().and_then(ConstantWeights::doubt));
+    }
+    let constants = constants.as_ref().map_or(&[][..], ConstantWeights::names);
+    arguments.finish(&analysis, &chosen, Kind::Forward, constants, |output| {
         let edit = graph.conditioned(&chosen, arguments.conditioning.method().into(), damping)?;
         let evaluation = arguments.eval_out.as_ref().map(|_| graph.evaluation(recipe)).transpose()?;
         let update = separate.map(|(_, update)| graph.separate_update(update)).transpose()?;
@@ -255,12 +260,17 @@ impl Arguments {
         Ok(Some((path, update)))
     }
 
-    /// Writes the edited model and the report, if --expect is met.
+    fn prints_table(&self) -> bool {
+        self.list && !self.json
+    }
+
+    /// Writes the edited model and the report, if --expect is met. `constants` are weights that Constant nodes hold.
     fn finish(
         &self,
         analysis: &Analysis<'_>,
         chosen: &Chosen<'_>,
         kind: Kind,
+        constants: &[String],
         write: impl FnOnce(&Path) -> Result<(), Failure>,
     ) -> Result<ExitCode, Failure> {
         let count = chosen.rewritten().count();
@@ -270,7 +280,7 @@ impl Arguments {
             write(output)?;
         }
         let report = Report::new(analysis, chosen, kind, output);
-        std::io::stdout().write_all(self.text(analysis, chosen, &report).as_bytes())?;
+        std::io::stdout().write_all(self.text(analysis, chosen, constants, &report).as_bytes())?;
         if let Some(expected) = self.expect.filter(|_| !met) {
             eprintln!(
                 "isaac-rewrite: {count} layers are to be rewritten, --expect says {expected}; nothing was written"
@@ -281,12 +291,12 @@ impl Arguments {
     }
 
     /// What goes to standard output.
-    fn text(&self, analysis: &Analysis<'_>, chosen: &Chosen<'_>, report: &Report) -> String {
-        let mut text = if self.json {
-            serde_json::to_string_pretty(report).expect("a report is plain data") + "\n"
-        } else if self.list {
+    fn text(&self, analysis: &Analysis<'_>, chosen: &Chosen<'_>, constants: &[String], report: &Report) -> String {
+        let mut text = if self.prints_table() {
             let has_costs = self.conditioning.method() != MethodName::Gradient;
-            Table { chosen, batch: self.batch, has_costs, plain: report.plain() }.to_string()
+            Table { chosen, batch: self.batch, has_costs, plain: report.plain(), constants }.to_string()
+        } else if self.json {
+            serde_json::to_string_pretty(report).expect("a report is plain data") + "\n"
         } else if let Some(output) = &report.output {
             let before = match analysis.conditioned() {
                 0 => String::new(),

@@ -22,6 +22,8 @@ pub(crate) struct Table<'a> {
     pub(crate) has_costs: bool,
     /// Trained tensors that keep their plain gradient, where it is known which are trained.
     pub(crate) plain: Option<Vec<&'a str>>,
+    /// Weights that are not trained, because Constant nodes hold them.
+    pub(crate) constants: &'a [String],
 }
 
 impl fmt::Display for Table<'_> {
@@ -52,6 +54,9 @@ impl fmt::Display for Table<'_> {
         }
         if let Some(plain) = self.plain.as_ref().filter(|plain| !plain.is_empty()) {
             writeln!(f, "trained with the plain gradient: {}", plain.join(", "))?;
+        }
+        if !self.constants.is_empty() {
+            writeln!(f, "not trained, because Constant nodes hold them: {}", self.constants.join(", "))?;
         }
         Ok(())
     }

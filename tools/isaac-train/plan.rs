@@ -10,7 +10,7 @@ use isaac::upgrade::upgraded;
 
 use crate::arguments::{Arguments, Run};
 use crate::failure::Failure;
-use crate::options::{Conditioning, warn};
+use crate::options::{Conditioning, constant_weights, warn};
 
 /// A program, and what is known of its model.
 pub(crate) struct Plan {
@@ -43,6 +43,7 @@ impl Plan {
         let newer = upgraded(model)?;
         let model = newer.as_ref().unwrap_or(model);
         warn::<Arguments>(recipe.loss.doubt(model));
+        warn::<Arguments>(constant_weights(&recipe, model)?.and_then(|weights| weights.doubt()));
         let conditioning = &arguments.conditioning;
         let method = conditioning.method().into();
         let (program, layers) =

@@ -10,7 +10,7 @@ use clap::CommandFactory;
 use clap::error::ErrorKind;
 
 pub(crate) use conditioning::Conditioning;
-pub(crate) use objective::Objective;
+pub(crate) use objective::{Objective, constant_weights};
 
 /// Tells why the program of `Arguments` failed, and gives the status that it ends with: 2 if another command line would help, or else 1.
 pub(crate) fn failed<Arguments: CommandFactory>(error: &dyn Error, is_usage: bool) -> ExitCode {

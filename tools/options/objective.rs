@@ -1,10 +1,10 @@
 //! What a training graph is to do: its loss and its update rule.
 
 use clap::{Args, ValueEnum};
-use isaac::model::Model;
+use isaac::model::{Model, ModelError};
 use isaac::optimizer::{Moments, Optimizer, Update};
 use isaac::rewrite::is_marked_for_training;
-use isaac::training_graph::{Distance, Labelled, Loss, Recipe, Selection};
+use isaac::training_graph::{ConstantWeights, Distance, Labelled, Loss, Recipe, Selection};
 
 /// Options that say which training graph to make of a forward model. clap shows them under a heading of their own.
 #[derive(Args)]
@@ -80,6 +80,14 @@ enum OptimizerName {
     Adam,
     /// Adam with decoupled weight decay.
     Adamw,
+}
+
+/// The weights of `model` that are not trained because Constant nodes hold them, unless the user said what is.
+///
+/// # Errors
+/// A graph that cannot be executed.
+pub(crate) fn constant_weights(recipe: &Recipe, model: &Model) -> Result<Option<ConstantWeights>, ModelError> {
+    recipe.selection.trained.is_empty().then(|| ConstantWeights::of(model)).transpose()
 }
 
 impl Objective {

@@ -196,12 +196,12 @@ fn train_tests() -> Result<Command, String> {
     Ok(command)
 }
 
-/// Both runtimes compute; only the newest one looks at files and refusals, which are the rewriter's alone.
+/// Both runtimes compute; only the newest one looks at files, warnings and refusals, which are the rewriter's alone.
 fn forward_tests(environment: Environment, other: Environment) -> Result<Command, String> {
     let mut command = pytest("forward", environment)?;
     command.env("ISAAC_OTHER_PYTHON", other.python());
     if environment == Environment::StockOldest {
-        for name in ["files", "refusals", "ill_formed"] {
+        for name in ["files", "refusals", "ill_formed", "constants"] {
             command.args(["--ignore-glob", &format!("*/test_{name}.py")]);
         }
     }
