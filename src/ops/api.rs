@@ -24,13 +24,7 @@ pub(super) struct Api {
 pub(super) struct Functions18 {
     before: sys::OrtApi,
     append_vitis_ai: *const c_void,
-    /// `KernelContext_GetScratchBuffer`
-    pub(super) scratch_buffer: unsafe extern "system" fn(
-        *const sys::OrtKernelContext,
-        *const sys::OrtMemoryInfo,
-        usize,
-        *mut *mut c_void,
-    ) -> sys::OrtStatusPtr,
+    scratch_buffer: *const c_void,
     /// `KernelInfoGetAllocator`
     pub(super) allocator: unsafe extern "system" fn(
         *const sys::OrtKernelInfo,
@@ -39,7 +33,7 @@ pub(super) struct Functions18 {
     ) -> sys::OrtStatusPtr,
 }
 
-// SAFETY: the table is constant; the pointer in it is to code.
+// SAFETY: the table is constant; the pointers in it are to code.
 unsafe impl Sync for Functions18 {}
 
 const _: () = assert!(sys::ORT_API_VERSION == 17, "what follows the table of `ort::sys` is version 18");

@@ -1,4 +1,4 @@
-//! The CUDA driver, as far as a node needs it. It is loaded when the first node is created, and never waited for.
+//! The CUDA driver, as far as a node needs it. It is loaded when the first node is created.
 #![allow(unsafe_code)]
 
 use std::collections::HashMap;
@@ -73,6 +73,21 @@ impl Device {
         // SAFETY: the context is valid.
         unsafe { result::ctx::set_current(self.context)? };
         Ok(())
+    }
+
+    /// Whether what is put on the stream is not done, but becomes part of a CUDA graph.
+    ///
+    /// # Safety
+    /// The device must be bound, and the stream be one of its streams.
+    pub(super) unsafe fn is_capturing(&self, stream: *mut c_void) -> Result<bool, Error> {
+        // SAFETY: by this function's contract.
+        let status = unsafe { result::stream::is_capturing(stream.cast())? };
+        Ok(status != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
+    }
+
+    /// Waits until the device, which must be bound, has done everything.
+    pub(super) fn synchronize(&self) -> Result<(), Error> {
+        Ok(result::ctx::synchronize()?)
     }
 
     /// Starts a kernel behind whatever else is on the stream.

@@ -43,7 +43,7 @@ pub(in crate::ops) struct CudaKernel<E> {
     description: String,
     attributes: Attributes,
     device: &'static Device,
-    memory: DeviceMemory,
+    memory: Arc<DeviceMemory>,
     record: Record,
     /// The product of conditioned operands, which are floats.
     single: Gemm,
@@ -60,8 +60,8 @@ impl<E: DeviceElement> NodeKernel for CudaKernel<E> {
 
     fn new(info: &KernelInfo<'_>, _: Arc<()>) -> Result<Self, Error> {
         let attributes = Attributes::read(info)?;
-        let memory = DeviceMemory::new(info)?;
-        let device = Device::get(memory.device()?)?;
+        let memory = DeviceMemory::of(info)?;
+        let device = memory.device();
         let form = form(&attributes);
         Ok(Self {
             description: info.describe(),
@@ -92,9 +92,10 @@ impl<E: DeviceElement> NodeKernel for CudaKernel<E> {
         let planner = Planner { call: &call, element: E::KIND, output };
         let mut needed = Bump::new(0);
         planner.steps(&mut needed)?;
-        let scratch = self.memory.scratch(&context, needed.needed)?;
         self.device.bind()?;
         let stream = context.stream()?;
+        // SAFETY: the device is bound, and the stream one of its streams.
+        let scratch = unsafe { self.memory.scratch(stream, needed.needed)? };
         let steps = planner.steps(&mut Bump::new(scratch.as_ref().map_or(0, Scratch::address)))?;
         steps.iter().try_for_each(|step| self.submit(step, &context, stream))
     }

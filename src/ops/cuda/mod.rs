@@ -9,12 +9,15 @@
 //! | `kernel` | a node: what a call does, on the runtime's stream and in the runtime's memory |
 //! | `steps` | from a call to its launches and products |
 //! | `plan` | from sizes and layouts to launches of our kernels |
-//! | `memory` | scratch memory from the runtime |
+//! | `memory`, `allocator` | scratch memory, from the runtime's allocator |
+//! | `event` | when the device is done with it |
 //! | `driver` | the driver: a module per device, launches, and the record of a failed factorisation |
 
+mod allocator;
 #[cfg(test)]
 mod book;
 mod driver;
+mod event;
 mod kernel;
 mod memory;
 mod plan;

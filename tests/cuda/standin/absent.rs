@@ -51,7 +51,6 @@ absent! {
     cublasSscal_v2
     cudaEventElapsedTime
     cudaEventRecordWithFlags
-    cudaFreeAsync
     cudaFuncGetAttributes
     cudaGetDriverEntryPointByVersion
     cudaGraphDestroy
@@ -64,12 +63,7 @@ absent! {
     cudaLibraryGetKernel
     cudaLibraryLoadData
     cudaLibraryUnload
-    cudaMallocFromPoolAsync
-    cudaMemPoolCreate
-    cudaMemPoolDestroy
     cudaMemPoolGetAttribute
-    cudaMemPoolSetAttribute
-    cudaMemPoolTrimTo
     cudaMemcpy2DAsync
     cudaMemcpyFromSymbol
     cudaOccupancyMaxActiveBlocksPerMultiprocessorWithFlags

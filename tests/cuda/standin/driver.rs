@@ -1,13 +1,26 @@
-//! libcuda: what the operator asks the driver for. Kernels are run by the interpreter of PTX. There is no function that waits for
-//! the device: the operator has none to call.
+//! libcuda: what the operator asks the driver for. Kernels are run by the interpreter of PTX.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::slice;
 
-use crate::entry::{INVALID_PTX, INVALID_VALUE, LAUNCH_FAILED, NOT_FOUND, NOT_SUPPORTED, OUT_OF_MEMORY, Status};
+use crate::entry::{
+    CAPTURE_UNSUPPORTED, INVALID_PTX, INVALID_VALUE, LAUNCH_FAILED, NOT_FOUND, NOT_READY, NOT_SUPPORTED, OUT_OF_MEMORY,
+    Status,
+};
 use crate::memory::{self, Kind};
 use crate::ptx::{Kernel, Launch, Memory, Module, Order};
-use crate::stream::submit;
+use crate::stream::{self, Event, submit};
+
+/// Set: streams say that they are being captured, and no event may be used. Work is done all the same.
+const CAPTURE: &str = "ISAAC_STANDIN_CAPTURE";
+
+fn is_capturing() -> bool {
+    std::env::var_os(CAPTURE).is_some()
+}
+
+fn not_capturing() -> Result<(), Status> {
+    if is_capturing() { Err(CAPTURE_UNSUPPORTED) } else { Ok(()) }
+}
 
 /// `CUdevice_attribute`, and `cudaDeviceAttr` with the same numbers.
 const MULTIPROCESSOR_COUNT: c_int = 16;
@@ -34,6 +47,38 @@ exported! {
         *context = c"the only context".as_ptr();
     }
     fn cuCtxSetCurrent(_context: *const c_char) {}
+    fn cuCtxSynchronize() {
+        not_capturing()?;
+        stream::synchronize_all()?;
+    }
+    fn cuStreamIsCapturing(stream: *mut c_void, status: *mut c_int) {
+        stream::of(stream)?;
+        *status = is_capturing().into();
+    }
+    fn cuStreamWaitEvent(stream: *mut c_void, event: *const Event, _flags: c_uint) {
+        not_capturing()?;
+        (*event).hold(stream)?;
+    }
+    fn cuEventCreate(event: *mut *mut Event, _flags: c_uint) {
+        *event = Box::into_raw(Box::default());
+    }
+    fn cuEventDestroy_v2(event: *mut Event) {
+        drop(Box::from_raw(event));
+    }
+    fn cuEventRecord(event: *mut Event, stream: *mut c_void) {
+        not_capturing()?;
+        *event = Event::record(stream)?;
+    }
+    fn cuEventQuery(event: *const Event) {
+        not_capturing()?;
+        if !(*event).is_over() {
+            return Err(NOT_READY);
+        }
+    }
+    fn cuEventSynchronize(event: *const Event) {
+        not_capturing()?;
+        (*event).wait()?;
+    }
     fn cuMemHostAlloc(address: *mut usize, size: usize, _flags: c_uint) {
         *address = memory::allocate(size, Kind::Pinned)?;
     }
@@ -110,6 +155,10 @@ fn describe(status: Status) -> (&'static CStr, &'static CStr) {
         NOT_SUPPORTED => (c"CUDA_ERROR_NOT_SUPPORTED", c"operation not supported"),
         INVALID_PTX => (c"CUDA_ERROR_INVALID_PTX", c"a PTX JIT compilation failed"),
         NOT_FOUND => (c"CUDA_ERROR_NOT_FOUND", c"named symbol not found"),
+        NOT_READY => (c"CUDA_ERROR_NOT_READY", c"device not ready"),
+        CAPTURE_UNSUPPORTED => {
+            (c"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED", c"operation not permitted when stream is capturing")
+        }
         _ => (c"CUDA_ERROR_UNKNOWN", c"unknown error"),
     }
 }

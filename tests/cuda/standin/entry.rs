@@ -12,8 +12,10 @@ pub(crate) const INVALID_VALUE: Status = 1;
 pub(crate) const OUT_OF_MEMORY: Status = 2;
 pub(crate) const INVALID_PTX: Status = 218;
 pub(crate) const NOT_FOUND: Status = 500;
+pub(crate) const NOT_READY: Status = 600;
 pub(crate) const LAUNCH_FAILED: Status = 719;
 pub(crate) const NOT_SUPPORTED: Status = 801;
+pub(crate) const CAPTURE_UNSUPPORTED: Status = 900;
 const UNKNOWN: Status = 999;
 
 /// Names a function that is to fail, as `cuLaunchKernel`, or the count of the call that is, as `cuLaunchKernel:2`. Counting

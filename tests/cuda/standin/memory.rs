@@ -9,6 +9,9 @@ use crate::entry::{INVALID_VALUE, OUT_OF_MEMORY, Status, lock};
 /// What CUDA guarantees, and its kernels rely on.
 const ALIGNMENT: usize = 256;
 
+/// Set: as many bytes are all that the device has.
+const LIMIT: &str = "ISAAC_STANDIN_MEMORY";
+
 /// Fills fresh memory: read as floats of any width it is NaN, so that reading it before writing shows in the result.
 const FRESH: u8 = 0xFF;
 
@@ -26,6 +29,10 @@ fn layout(size: usize) -> Result<Layout, Status> {
 }
 
 pub(crate) fn allocate(size: usize, kind: Kind) -> Result<usize, Status> {
+    let limit = std::env::var(LIMIT).ok().and_then(|limit| limit.parse().ok()).unwrap_or(usize::MAX);
+    if kind == Kind::Device && isaac_standin_bytes() + size > limit {
+        return Err(OUT_OF_MEMORY);
+    }
     // SAFETY: the layout is not empty; the new block has its size.
     let address = unsafe {
         let block = alloc(layout(size)?);
@@ -51,6 +58,13 @@ pub(crate) fn free(address: usize, expected: Kind) -> Result<(), Status> {
         }
         _ => Err(INVALID_VALUE),
     }
+}
+
+/// Bytes of the device that are in use; for the tests.
+#[unsafe(no_mangle)]
+extern "C" fn isaac_standin_bytes() -> usize {
+    let of_device = |(size, kind): &(usize, Kind)| if *kind == Kind::Device { *size } else { 0 };
+    lock(&BLOCKS).values().map(of_device).sum()
 }
 
 /// The allocation that `size` bytes at `address` lie in: its address, size and kind.

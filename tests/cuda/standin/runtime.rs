@@ -71,6 +71,19 @@ exported! {
         stream::synchronize_all()?;
         memory::free(address, Kind::Device)?;
     }
+    fn cudaMemPoolCreate(pool: *mut *const c_char, _properties: *const c_void) {
+        *pool = c"the only pool, which keeps nothing".as_ptr();
+    }
+    fn cudaMemPoolDestroy(_pool: *const c_char) {}
+    fn cudaMemPoolSetAttribute() {}
+    fn cudaMemPoolTrimTo() {}
+    fn cudaMallocFromPoolAsync(address: *mut usize, size: usize, _pool: *const c_char, stream: *mut c_void) {
+        stream::of(stream)?;
+        *address = memory::allocate(size, Kind::Device)?;
+    }
+    fn cudaFreeAsync(address: usize, stream: *mut c_void) {
+        submit(stream, Box::new(move || memory::free(address, Kind::Device)))?;
+    }
     fn cudaMallocHost(address: *mut usize, size: usize) {
         *address = memory::allocate(size, Kind::Pinned)?;
     }

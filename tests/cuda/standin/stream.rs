@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::ffi::c_void;
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex, Weak};
 
 use crate::entry::{INVALID_VALUE, Status, lock};
 
@@ -68,6 +68,42 @@ impl Stream {
             result = result.and_then(|()| job());
         }
         result
+    }
+}
+
+/// What a `CUevent` points to: over when the stream no longer has the piece of work that was put behind all others then.
+#[derive(Default)]
+pub(crate) struct Event {
+    work: Weak<()>,
+    stream: usize,
+}
+
+impl Event {
+    pub(crate) fn record(handle: *mut c_void) -> Result<Self, Status> {
+        let work = Arc::new(());
+        let event = Self { work: Arc::downgrade(&work), stream: handle.expose_provenance() };
+        submit(
+            handle,
+            Box::new(move || {
+                drop(work);
+                Ok(())
+            }),
+        )?;
+        Ok(event)
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.work.strong_count() == 0
+    }
+
+    pub(crate) fn wait(&self) -> Result<(), Status> {
+        if self.is_over() { Ok(()) } else { of(std::ptr::with_exposed_provenance_mut(self.stream))?.synchronize() }
+    }
+
+    /// Puts waiting for the event on a stream.
+    pub(crate) fn hold(&self, handle: *mut c_void) -> Result<(), Status> {
+        let event = Self { work: self.work.clone(), stream: self.stream };
+        submit(handle, Box::new(move || event.wait()))
     }
 }
 

@@ -116,6 +116,7 @@ def test_a_device_that_cannot_be_used(function):
 def test_the_device_is_not_waited_for(calls):
     """A run waits for its stream as often as a run of the plain product does."""
     waits = ["cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize", "cudaFree", "cudaMemcpy"]
+    waits += ["cuEventSynchronize", "cuCtxSynchronize"]
     g, a = example()
 
     def waited(node):
