@@ -171,6 +171,8 @@ fn conversions() {
 #[test]
 fn comparisons() {
     comparison("eq.s32", |a, b| a == b);
+    comparison("eq.b32", |a, b| a == b);
+    comparison("ne.b32", |a, b| a != b);
     comparison("ne.s32", |a, b| a != b);
     comparison("lt.u32", |a, b| a < b);
     comparison("le.u32", |a, b| a <= b);

@@ -276,6 +276,7 @@ fn what_is_not_known_is_not_run() {
         "fma.rz.f32 %f1, %f2, %f3, %f4;",
         "ld.local.u32 %r4, [%rd1];",
         "ld.shared.v2.f32 {%f1, %f2}, [%rd1];",
+        "setp.lt.b32 %p1, %r4, %r5;",
         "add.s32 %r4, %r5;",
         "add.s32 %r4, %r5, %r16;",
         "add.s32 %r4, %r5, 4294967296;",

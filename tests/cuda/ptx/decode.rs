@@ -279,6 +279,7 @@ impl Decoder {
         let (relation, of) = rest.split_once('.')?;
         let kind = match of {
             "u32" | "u64" => Kind::Unsigned,
+            "b32" if matches!(relation, "eq" | "ne") => Kind::Unsigned,
             "s32" | "s64" => Kind::Signed,
             "f32" | "f64" => Kind::Float,
             _ => return None,

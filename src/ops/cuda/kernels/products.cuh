@@ -48,6 +48,9 @@ template <typename Real> __device__ void gram(const View<float> &s, Real scale, 
         y -= works && row_start(y) > mine;
         y += works && row_start(y + 1) <= mine;
         u32 x = works ? mine - row_start(y) : 0;
+        // Every other row is taken from its end on: then the threads of a warp read elements that are next to each other, which lie in different
+        // banks, also where one row ends and the next begins.
+        x = y % 2 ? y - x : x;
         Sums<Real> sums;
 #pragma unroll 1
         for (u32 start = 0; start < s.cols; start += DEPTH) {
