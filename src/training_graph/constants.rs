@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::{Graph, GraphId, Index, Model, ModelError, NodeExt, NodeId, Producer, TensorType, ValueId};
+use crate::model::{Graph, GraphId, Index, Model, ModelError, NodeExt, NodeId, TensorType, ValueId};
 use crate::proto::NodeProto;
 
 /// How many a message names.
@@ -99,8 +99,8 @@ impl<'a> Search<'a> {
     }
 
     fn is_product(&self, value: Option<ValueId>) -> bool {
-        let producer = value.map(|value| self.index.value(value).producer);
-        matches!(producer, Some(Producer::Node(maker, _)) if self.graph.nodes()[maker.0].is_onnx("MatMul"))
+        let maker = value.and_then(|value| self.index.maker(value));
+        maker.is_some_and(|(maker, _)| self.graph.nodes()[maker.0].is_onnx("MatMul"))
     }
 }
 
