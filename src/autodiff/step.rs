@@ -1,5 +1,11 @@
+use std::collections::BTreeSet;
+
 use crate::model::{Builder, Dim, Graph, Index, NodeExt, ONNX_DOMAIN, Types, ValueId, from_front};
 use crate::proto::{NodeProto, TensorProto};
+
+/// Operators whose gradients are sums of parts of what arrives, or fractions of it.
+const LINEAR: &[&str] =
+    &["Add", "AveragePool", "Flatten", "GlobalAveragePool", "MaxPool", "Relu", "Reshape", "Sum", "Transpose"];
 
 /// One node of the forward pass at its turn in the backward pass: what a rule sees of it.
 pub(crate) struct Step<'a, 'b> {
@@ -114,18 +120,20 @@ impl<'a> Step<'a, '_> {
         self.graph.constant_bools(self.index, self.value(slot)?)?.first().copied()
     }
 
-    /// Whether the first output goes into products of matrices only, perhaps pooled or in another layout.
+    /// Whether the first output goes into products of matrices only, perhaps added up, pooled or in another layout. Then a gradient that arrives is
+    /// infinite only where a product has made it so.
     pub(crate) fn is_read_by_products(&self) -> bool {
         let mut pending: Vec<ValueId> = self.index.output(self.node, 0).into_iter().collect();
-        while let Some(value) = pending.pop() {
-            let value = self.index.value(value);
+        let mut seen: BTreeSet<ValueId> = BTreeSet::new();
+        while let Some(id) = pending.pop() {
+            let value = self.index.value(id);
             if value.is_output || !value.captured_by.is_empty() {
                 return false;
             }
             for node in value.consumers.iter().map(|(node, _)| &self.graph.nodes()[node.0]) {
                 let is_any = |op_types: &[&str]| op_types.iter().any(|op_type| node.is(ONNX_DOMAIN, op_type));
-                if is_any(&["Flatten", "MaxPool", "Reshape", "Transpose"]) {
-                    pending.extend(self.index.output(node, 0));
+                if is_any(LINEAR) {
+                    pending.extend(self.index.output(node, 0).filter(|output| seen.insert(*output)));
                 } else if !is_any(&["Gemm", "MatMul", "Conv"]) {
                     return false;
                 }

@@ -118,6 +118,32 @@ def test_relu_before_a_product(between, tmp_path):
     np.testing.assert_allclose(got, np.where(x > 0, expected, 0), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("is_given_out", [False, True])
+def test_relu_in_residual_blocks(is_given_out, tmp_path):
+    """r = relu x, s = relu (r w + r): the sum of s v. Masks are products where all goes into products, and else a Where each."""
+    x = np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32)
+    w, v = (np.random.default_rng(seed).standard_normal((4, 4)).astype(np.float32) for seed in (1, 2))
+    nodes = [helper.make_node("Constant", [], [name], value=numpy_helper.from_array(value)) for name, value in (("w", w), ("v", v))]
+    nodes += [
+        helper.make_node("Relu", ["x"], ["r"]),
+        helper.make_node("MatMul", ["r", "w"], ["p"]),
+        helper.make_node("Add", ["p", "r"], ["a"]),
+        helper.make_node("Relu", ["a"], ["s"]),
+        helper.make_node("MatMul", ["s", "v"], ["y"]),
+    ]
+    proto = model(nodes, ["x"], x.shape)
+    if is_given_out:
+        proto.graph.output.append(helper.make_tensor_value_info("s", TensorProto.FLOAT, None))
+    path, refusal = suite.lower(proto, tmp_path)
+    assert refusal is None, refusal
+    masks = [node.op_type for node in onnx.load(path).graph.node if node.op_type == "Where"]
+    assert masks == (["Where", "Where"] if is_given_out else [])
+    got = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(["dx"], {"x": x})[0]
+    relu = np.maximum(x.astype(np.float64), 0)
+    inner = np.where(relu @ w + relu > 0, v.sum(axis=1), 0)
+    np.testing.assert_allclose(got, np.where(x > 0, inner @ w.T + inner, 0), rtol=1e-5, atol=1e-5)
+
+
 def test_uses_of_a_value_add_up(tmp_path):
     """y = x tanh(x) + x²: the gradient is tanh x + x (1 - tanh² x) + 2x."""
     nodes = [
