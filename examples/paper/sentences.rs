@@ -23,7 +23,7 @@ const RATINGS: Goal =
 const BATCH: usize = 8;
 const LAMBDA: f64 = 1.0;
 const RATES_OF_ADAM: [f64; 4] = [1e-5, 3e-5, 1e-4, 3e-4];
-const RATES_OF_MOMENTUM: [f64; 5] = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2];
+const RATES_OF_MOMENTUM: [f64; 6] = [1e-4, 3e-4, 6e-4, 1e-3, 3e-3, 1e-2];
 
 /// An update with one direction, and the learning rates that it is tried at.
 struct Variant {

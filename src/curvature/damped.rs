@@ -10,7 +10,7 @@ use faer::{Accum, MatMut};
 
 use super::products::{Threads, mirror, multiply_lower, write_product};
 use super::scalar::Limits;
-use super::spd::{Breakdown, Inverted, Inverter, resized};
+use super::spd::{Breakdown, Inverter, resized};
 use super::{Error, Matrix, ProductError, Scalar};
 
 /// Columns that are widened at a time: such a panel of a usual batch stays in the cache.
@@ -163,34 +163,48 @@ impl<T: Scalar> Damper<T> {
         let lower = MatMut::from_row_major_slice_mut(gram, order, order);
         multiply_lower(lower, Accum::Replace, [x.view(), x.view().transpose()], T::from_f64(1.0), threads)?;
         mirror(gram, order, order);
-        let quality = self.narrow.damp(order, damping.scale()).and_then(|damped| {
-            let inverted = if damped.norm <= limits.norm {
-                self.narrow.invert_quickly(order, threads)?
-            } else {
-                self.invert_in_double(order, threads)?
-            };
-            Ok((damped, inverted))
-        });
-        let (damped, inverted) = match quality {
-            Ok(quality) => quality,
-            Err(Breakdown::NotFinite | Breakdown::Pivot(_)) => return Ok(false),
-            Err(Breakdown::Product(error)) => return Err(error.into()),
-        };
+        match self.invert_narrow(order, damping.scale(), limits, threads) {
+            Ok(is_accurate) => Ok(is_accurate),
+            Err(Breakdown::NotFinite | Breakdown::Pivot(_)) => Ok(false),
+            Err(Breakdown::Product(error)) => Err(error.into()),
+        }
+    }
+
+    /// From the Gram matrix to the inverse, and whether that is accurate enough.
+    fn invert_narrow(
+        &mut self,
+        order: usize,
+        scale: f64,
+        limits: Limits,
+        threads: &impl Threads,
+    ) -> Result<bool, Breakdown> {
+        let damped = self.narrow.damp(order, scale)?;
+        let is_inverted_in_double = damped.norm > limits.norm;
+        if is_inverted_in_double {
+            self.invert_in_double(order, threads)?;
+        } else {
+            self.narrow.invert_quickly(order, threads)?;
+        }
+        // A product's own error grows with the number of its terms, if these are alike.
+        let tolerable = limits.magnification.min((limits.magnification * ALIKE / order as f64).max(2.0));
+        // As the norm of the inverse is one at most, this bounds the condition number.
+        if damped.norm <= tolerable.min(limits.condition) {
+            return Ok(true);
+        }
+        let inverted = if is_inverted_in_double { self.wide.inverted(order) } else { self.narrow.inverted(order) };
         let condition = damped.norm * inverted.norm;
         // Where rounding leaves nothing of the remainder, the condition number still is a bound.
         let magnification = (inverted.norm * (damped.trace / inverted.remainder).sqrt()).min(condition);
-        // A product's own error grows with the number of its terms, if these are alike.
-        let tolerable = limits.magnification.min((limits.magnification * ALIKE / order as f64).max(2.0));
         Ok(condition <= limits.condition && magnification <= tolerable)
     }
 
-    fn invert_in_double(&mut self, order: usize, threads: &impl Threads) -> Result<Inverted, Breakdown> {
+    fn invert_in_double(&mut self, order: usize, threads: &impl Threads) -> Result<(), Breakdown> {
         let (narrow, wide) = (self.narrow.matrix_mut(order), self.wide.matrix_mut(order));
         wide.iter_mut().zip(&*narrow).for_each(|(wide, narrow)| *wide = narrow.to_f64());
-        let inverted = self.wide.invert_quickly(order, threads)?;
+        self.wide.invert_quickly(order, threads)?;
         let (narrow, wide) = (self.narrow.matrix_mut(order), self.wide.matrix(order));
         narrow.iter_mut().zip(wide.data()).for_each(|(narrow, wide)| *narrow = T::from_f64(*wide));
-        Ok(inverted)
+        Ok(())
     }
 
     /// The inverse after [`Prepared::Narrow`].
