@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::graph::{for_each_tensor, is_external};
 use super::index::captured;
 use super::{Graph, IndexError, Initializer, Model, ModelError, NodeExt, TensorType, wire};
 use crate::proto::tensor_proto::DataType;
@@ -81,26 +82,17 @@ fn check_tensors(graph: &Graph) -> Result<(), Misfit> {
         check_size(initializer.elem(), initializer.dims(), held)
             .map_err(|what| (initializer.name().to_owned(), what))?;
     }
-    graph.nodes().iter().try_for_each(check_tensors_of_node)
-}
-
-/// Those in attributes, and those of subgraphs.
-fn check_tensors_of_node(node: &NodeProto) -> Result<(), Misfit> {
-    for tensor in node.attribute.iter().flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors)) {
-        let name = || node.output.first().cloned().unwrap_or_default();
-        check_tensor(tensor).map_err(|what| (name(), what))?;
-    }
-    for graph in node.subgraphs() {
-        for tensor in &graph.initializer {
-            check_tensor(tensor).map_err(|what| (tensor.name().to_owned(), what))?;
+    let mut checked = Ok(());
+    for_each_tensor(graph.nodes(), &mut |name, tensor| {
+        if checked.is_ok() {
+            checked = check_tensor(tensor).map_err(|what| (name.to_owned(), what));
         }
-        graph.node.iter().try_for_each(check_tensors_of_node)?;
-    }
-    Ok(())
+    });
+    checked
 }
 
 fn check_tensor(tensor: &TensorProto) -> Result<(), String> {
-    if super::graph::is_external(tensor.data_location() as i32) {
+    if is_external(tensor.data_location() as i32) {
         return Ok(());
     }
     check_size(tensor.data_type(), &tensor.dims, |list| held_by_tensor(tensor, list))

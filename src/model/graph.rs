@@ -8,7 +8,7 @@ use super::check::byte_size;
 use super::types::TensorType;
 use super::wire::{self, Field};
 use super::{ModelError, NodeExt};
-use crate::proto::{GraphProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
+use crate::proto::{NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto};
 
 /// The head of a `TensorProto`: what it is, without its payload. The decoder steps over the fields that are not named here.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -201,9 +201,11 @@ impl Graph {
                 visit(External { name: initializer.name(), size: initializer.byte_size(), entries });
             }
         }
-        for node in &self.nodes {
-            external_of_node(node, visit);
-        }
+        for_each_tensor(&self.nodes, &mut |name, tensor| {
+            if is_external(tensor.data_location() as i32) {
+                visit(External::of(name, tensor));
+            }
+        });
     }
 }
 
@@ -221,24 +223,19 @@ impl<'a> External<'a> {
     }
 }
 
-fn external_of_node(node: &NodeProto, visit: &mut impl FnMut(External<'_>)) {
-    for tensor in node.attribute.iter().flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors)) {
-        if is_external(tensor.data_location() as i32) {
-            visit(External::of(node.output.first().map_or("", String::as_str), tensor));
+/// Calls `visit` with each tensor that `nodes` hold in attributes and subgraphs, and what it is called; that of an attribute as the node's first
+/// output.
+pub(super) fn for_each_tensor<'a>(nodes: &'a [NodeProto], visit: &mut impl FnMut(&'a str, &'a TensorProto)) {
+    for node in nodes {
+        let name = node.output.first().map_or("", String::as_str);
+        for tensor in node.attribute.iter().flat_map(|attribute| attribute.t.iter().chain(&attribute.tensors)) {
+            visit(name, tensor);
         }
-    }
-    for graph in node.subgraphs() {
-        external_of_subgraph(graph, visit);
-    }
-}
-
-fn external_of_subgraph(graph: &GraphProto, visit: &mut impl FnMut(External<'_>)) {
-    for tensor in &graph.initializer {
-        if is_external(tensor.data_location() as i32) {
-            visit(External::of(tensor.name(), tensor));
+        for graph in node.subgraphs() {
+            for tensor in &graph.initializer {
+                visit(tensor.name(), tensor);
+            }
+            for_each_tensor(&graph.node, visit);
         }
-    }
-    for node in &graph.node {
-        external_of_node(node, visit);
     }
 }

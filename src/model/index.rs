@@ -169,6 +169,23 @@ impl Index {
         }
     }
 
+    /// The node of the default domain's `op_type`, among the graph's `nodes`, that makes a value.
+    pub fn made_by<'n>(
+        &self,
+        nodes: &'n [NodeProto],
+        value: ValueId,
+        op_type: &str,
+    ) -> Option<(NodeId, &'n NodeProto)> {
+        let (id, _) = self.maker(value)?;
+        let node = &nodes[id.0];
+        node.is_onnx(op_type).then_some((id, node))
+    }
+
+    /// The first two values that `node` reads; `None` where one is absent.
+    pub fn operands(&self, node: &NodeProto) -> Option<[ValueId; 2]> {
+        Some([self.input(node, 0)?, self.input(node, 1)?])
+    }
+
     /// The value that `node` makes at `slot`.
     pub fn output(&self, node: &NodeProto, slot: usize) -> Option<ValueId> {
         node.output.get(slot).filter(|name| !name.is_empty()).and_then(|name| self.find(name))

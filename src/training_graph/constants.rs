@@ -99,8 +99,7 @@ impl<'a> Search<'a> {
     }
 
     fn is_product(&self, value: Option<ValueId>) -> bool {
-        let maker = value.and_then(|value| self.index.maker(value));
-        maker.is_some_and(|(maker, _)| self.graph.nodes()[maker.0].is_onnx("MatMul"))
+        value.is_some_and(|value| self.index.made_by(self.graph.nodes(), value, "MatMul").is_some())
     }
 }
 

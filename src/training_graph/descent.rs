@@ -83,9 +83,7 @@ impl<'a> Fusion<'a> {
 
     /// The node that makes a value, if it is of this operator.
     fn maker(&self, value: &str, op_type: &str) -> Option<(NodeId, &'a NodeProto)> {
-        let id = self.place(value)?;
-        let node = &self.nodes[id.0];
-        node.is_onnx(op_type).then_some((id, node))
+        self.index.made_by(self.nodes, self.index.find(value)?, op_type)
     }
 
     /// The position of the node that makes a value.

@@ -82,7 +82,7 @@ impl<'a> Search<'a> {
         let (product, node) = self.made_by(scaled, "Mul")?;
         let (unit, scale) = self.operands(node, "Mul").find(|(value, _)| self.made_by(*value, "Div").is_some())?;
         let (quotient, node) = self.made_by(unit, "Div")?;
-        let [centred, deviation] = self.both(node)?;
+        let [centred, deviation] = self.index.operands(node)?;
         let (root, node) = self.made_by(deviation, "Sqrt")?;
         let (shift, node) = self.made_by(self.index.input(node, 0)?, "Add")?;
         let (variance, epsilon) = self
@@ -92,7 +92,7 @@ impl<'a> Search<'a> {
         let axis = self.first_of_last_axes(node)?;
         let square = self.square_of(self.index.input(node, 0)?, centred)?;
         let (difference, node) = self.made_by(centred, "Sub")?;
-        let [x, mean] = self.both(node)?;
+        let [x, mean] = self.index.operands(node)?;
         let (average, node) = self.made_by(mean, "ReduceMean")?;
         let is_the_same = self.index.input(node, 0) == Some(x) && self.first_of_last_axes(node) == Some(axis);
         let normalized = self.types.shape(x)?.get(axis..)?;
@@ -113,9 +113,7 @@ impl<'a> Search<'a> {
 
     /// The node of this operator that makes a value.
     fn made_by(&self, value: ValueId, op_type: &str) -> Option<(NodeId, &'a NodeProto)> {
-        let (id, _) = self.index.maker(value)?;
-        let node = &self.graph.nodes()[id.0];
-        node.is_onnx(op_type).then_some((id, node))
+        self.index.made_by(self.graph.nodes(), value, op_type)
     }
 
     /// The node that makes `square`, if that is the square of `value`.
@@ -124,17 +122,14 @@ impl<'a> Search<'a> {
             let exponent = self.index.input(node, 1).and_then(|slot| self.graph.constant_scalar(self.index, slot));
             exponent == Some(2.0) && self.index.input(node, 0) == Some(value)
         });
-        let product = || self.made_by(square, "Mul").filter(|(_, node)| self.both(node) == Some([value, value]));
+        let product =
+            || self.made_by(square, "Mul").filter(|(_, node)| self.index.operands(node) == Some([value, value]));
         Some(power.or_else(product)?.0)
-    }
-
-    fn both(&self, node: &NodeProto) -> Option<[ValueId; 2]> {
-        Some([self.index.input(node, 0)?, self.index.input(node, 1)?])
     }
 
     /// The operands of a node, if it is of this operator, in either order.
     fn operands(&self, node: &NodeProto, op_type: &str) -> impl Iterator<Item = (ValueId, ValueId)> {
-        let both = self.both(node).filter(|_| node.is_onnx(op_type));
+        let both = self.index.operands(node).filter(|_| node.is_onnx(op_type));
         both.into_iter().flat_map(|[left, right]| [(left, right), (right, left)])
     }
 

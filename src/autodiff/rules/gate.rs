@@ -64,7 +64,7 @@ impl<'a> Gates<'a> {
     pub(in crate::autodiff) fn ending_with(&self, node: &NodeProto) -> Option<(ValueId, Gate)> {
         let output = self.index.output(node, 0)?;
         let (product, outer) = self.unscaled(output);
-        let [first, second] = self.operands(self.maker(product, "Mul")?)?;
+        let [first, second] = self.index.operands(self.maker(product, "Mul")?)?;
         let one_way = |x, gate| self.product(x, gate, outer);
         let (x, gate) = one_way(first, second).or_else(|| one_way(second, first))?;
         let shape = self.types.shape(x)?;
@@ -75,7 +75,7 @@ impl<'a> Gates<'a> {
     /// The product of (scaled) x and its (scaled) gate.
     fn product(&self, scaled_x: ValueId, scaled_gate: ValueId, outer: f64) -> Option<(ValueId, Gate)> {
         let (gate, of_gate) = self.unscaled(scaled_gate);
-        let [left, right] = self.operands(self.maker(gate, "Add")?)?;
+        let [left, right] = self.index.operands(self.maker(gate, "Add")?)?;
         let is_one = |value| self.number(value) == Some(1.0);
         let erf = if is_one(left) { right } else { Some(left).filter(|_| is_one(right))? };
         let argument = self.index.input(self.maker(erf, "Erf")?, 0)?;
@@ -99,7 +99,7 @@ impl<'a> Gates<'a> {
         let multiple = || {
             let (id, _) = self.index.maker(value)?;
             let node = &self.graph.nodes()[id.0];
-            let [left, right] = self.operands(node)?;
+            let [left, right] = self.index.operands(node)?;
             if node.is_onnx("Div") {
                 return Some((left, 1.0 / self.number(right)?));
             }
@@ -119,11 +119,6 @@ impl<'a> Gates<'a> {
     }
 
     fn maker(&self, value: ValueId, op_type: &str) -> Option<&'a NodeProto> {
-        let (id, _) = self.index.maker(value)?;
-        Some(&self.graph.nodes()[id.0]).filter(|node| node.is_onnx(op_type))
-    }
-
-    fn operands(&self, node: &NodeProto) -> Option<[ValueId; 2]> {
-        Some([self.index.input(node, 0)?, self.index.input(node, 1)?])
+        Some(self.index.made_by(self.graph.nodes(), value, op_type)?.1)
     }
 }
