@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::descent::Rate;
 use crate::model::{
     Builder, Graph, GraphEdit, Index, ParameterEntry, StateEntry, TensorType, TrainingMap, ValueId, rename,
 };
@@ -91,17 +92,22 @@ impl Trained {
     }
 
     /// Makes the parameters after the step outputs, and what the optimizer carries inputs and outputs.
-    pub(super) fn update(self, b: &mut Builder<'_>, update: &Update, edit: &mut GraphEdit, map: &mut TrainingMap) {
-        let rate = b.named("lr");
-        edit.more_inputs.push(TensorType::scalar(DataType::Float as i32).declare(&rate));
-        map.scalars.insert("lr".into(), rate.clone());
+    pub(super) fn update(
+        self,
+        b: &mut Builder<'_>,
+        update: &Update,
+        rate: Rate,
+        edit: &mut GraphEdit,
+        map: &mut TrainingMap,
+    ) {
+        edit.more_inputs.push(TensorType::scalar(DataType::Float as i32).declare(&rate.input));
         let typed: Vec<(String, i32)> =
             self.0.iter().map(|parameter| (parameter.gradient.clone(), parameter.tensor.elem)).collect();
         let gradients = match update.clip_norm {
             Some(limit) => clipped(b, typed, limit),
             None => typed.into_iter().map(|(gradient, _)| gradient).collect(),
         };
-        let mut updates = Updates::new(b, update, &rate);
+        let mut updates = Updates::new(b, update, &rate.input);
         let mut names = HashMap::new();
         let mut updated_output = |b: &mut Builder<'_>, name: &str, updated: String| {
             let output = b.named(&format!("{name}.updated"));
@@ -109,7 +115,11 @@ impl Trained {
             output
         };
         for (Parameter { name, tensor, .. }, gradient) in self.0.into_iter().zip(gradients) {
-            let updated = updates.parameter(b, &name, &tensor, &gradient);
+            let updated = if rate.is_in_gradients {
+                b.op("Sub", &[&name, &gradient])
+            } else {
+                updates.parameter(b, &name, &tensor, &gradient)
+            };
             let output = updated_output(b, &name, updated);
             edit.more_outputs.push(tensor.declare(&output));
             map.parameters.push(ParameterEntry { input: name.clone(), name, gradient: None, updated: Some(output) });
@@ -122,6 +132,7 @@ impl Trained {
             edit.add_input(&name, carried.start);
             map.state.push(StateEntry { input: name.clone(), name, updated, statistic: false });
         }
+        map.scalars.insert("lr".into(), rate.input);
         b.rename(&names);
     }
 }

@@ -52,6 +52,7 @@ use crate::model::{Builder, Edit, GraphEdit, GraphId, Model, ONNX_DOMAIN, TRAINI
 use crate::optimizer::Update;
 use crate::proto::NodeProto;
 use deliver::Trained;
+use descent::Rate;
 use distribution::Distribution;
 use prepare::{Prepared, prepare};
 use random::Random;
@@ -89,7 +90,7 @@ pub struct TrainingGraph<'a> {
     backward_start: usize,
     /// The nodes of the backward pass.
     backward: Vec<NodeProto>,
-    /// The gradient of the loss with respect to the prediction, from which the backward pass begins.
+    /// The gradient of the loss with respect to the prediction, or that times the learning rate: what the backward pass begins with.
     seed: String,
     /// The output of the forward model that the loss is computed from.
     prediction: String,
@@ -118,7 +119,9 @@ impl<'a> TrainingGraph<'a> {
         candidates.retain(|&value| statistics.iter().all(|state| state.name != index.value(value).name));
 
         let mut b = Builder::new(&index, opset, "loss/");
-        let target = recipe.loss.target(&mut b, &output, &index, &types).map_err(request)?;
+        let mut target = recipe.loss.target(&mut b, &output, &index, &types).map_err(request)?;
+        let rated =
+            recipe.update.as_ref().map(|update| (update, Rate::new(&mut b, update, &index, &types, &mut target.seed)));
         let mut edit = GraphEdit { more_nodes: b.into_nodes(), ..GraphEdit::default() };
         let backward_start = graph.nodes().len() + edit.more_nodes.len();
 
@@ -147,9 +150,9 @@ impl<'a> TrainingGraph<'a> {
             ..TrainingMap::default()
         };
         let mut b = Builder::new(&index, opset, "update/");
-        match &recipe.update {
+        match rated {
             None => trained.deliver(&mut b, &mut backward, &mut edit, &mut map),
-            Some(update) => trained.update(&mut b, update, &mut edit, &mut map),
+            Some((update, rate)) => trained.update(&mut b, update, rate, &mut edit, &mut map),
         }
         if let Some(random) = &random {
             map.scalars.insert("seed".into(), random.seed().to_owned());

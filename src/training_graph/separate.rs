@@ -1,6 +1,7 @@
 //! The update as a graph of its own, for gradients that are accumulated or averaged outside.
 
 use super::deliver::Trained;
+use super::descent::Rate;
 use super::error::TrainingGraphError;
 use super::{IR_VERSION, TrainingGraph};
 use crate::model::{Builder, Edit, GraphEdit, GraphId, Model, ONNX_DOMAIN, TRAINING_METADATA, TrainingMap};
@@ -29,7 +30,8 @@ impl TrainingGraph<'_> {
         let mut map = TrainingMap::default();
         let mut b = Builder::new(&index, opset, "update/");
         let trained = Trained::delivered(&self.map, self.model.graph(), &mut edit);
-        trained.update(&mut b, update, &mut edit, &mut map);
+        let rate = Rate::apart(&mut b);
+        trained.update(&mut b, update, rate, &mut edit, &mut map);
         for (entry, delivered) in map.parameters.iter_mut().zip(&self.map.parameters) {
             entry.gradient.clone_from(&delivered.gradient);
         }
