@@ -8,8 +8,11 @@ use crate::model::NodeExt;
 pub(super) const RULES: &[(&str, Rule)] =
     &[("Conv", all(conv)), ("ConvTranspose", all(conv_transpose)), ("Col2Im", first(1, col2im))];
 
-/// With fewer, the matrices of [`products_by_tap`] would be too narrow.
+/// With fewer, the matrices of [`weight_by_tap`] and [`image_by_tap`] would be too narrow.
 const FEWEST_CHANNELS: i64 = 8;
+
+/// An image of as many positions is wide enough for a product of its own.
+const WIDE: i64 = 64;
 
 /// Kernels of more elements are not written out.
 const MOST_TAPS: i64 = 64;
@@ -20,7 +23,7 @@ fn conv(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     let group = s.node.int("group", 1);
     let dy = s.dy();
     if s.wants(0) {
-        let gradient = window.spread(s, [&dy, s.x(1), s.x(0)], group);
+        let gradient = image_by_tap(s, &window, &dy).unwrap_or_else(|| window.spread(s, [&dy, s.x(1), s.x(0)], group));
         s.give(0, gradient);
     }
     if s.wants(1) {
@@ -55,28 +58,58 @@ fn conv_transpose(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
 
 /// The sum over all windows of an image [N, group·c, …] and their values [N, m, …] of window times value: [m, c, …kernel].
 fn weight_gradient(s: &mut Step<'_, '_>, window: &Window, image: &str, values: &str) -> String {
-    products_by_tap(s, window, image, values).unwrap_or_else(|| windows_convolved(s, window, image, values))
+    weight_by_tap(s, window, image, values).unwrap_or_else(|| windows_convolved(s, window, image, values))
 }
 
-/// [`weight_gradient`] as a product of matrices for each element of the kernel, a tap: of the values with what it meets in the image.
-/// ONNX Runtime takes half the time for them that it takes for the convolution. `None` for groups, few channels or many
-/// taps, and where it is not known where the last window ends.
-fn products_by_tap(s: &mut Step<'_, '_>, window: &Window, image: &str, values: &str) -> Option<String> {
-    let channels = i64::try_from(s.shape(1)?.get(1)?.known()?).ok()?;
-    if s.node.int("group", 1) != 1 || channels < FEWEST_CHANNELS {
+/// The gradient of the image of a convolution as a sum of products of matrices, one for each element of the kernel, a tap: of what it meets in dy,
+/// with its weight. ONNX Runtime makes of the transposed convolution a product for each image, with a column for each of its positions: where these
+/// are few, it takes up to three times as long. `None` for wide images, groups, strides, few channels or many taps.
+fn image_by_tap(s: &mut Step<'_, '_>, window: &Window, dy: &str) -> Option<String> {
+    let sizes: Vec<i64> = window.sizes(s.shape(0)).into_iter().collect::<Option<_>>()?;
+    let is_small =
+        sizes.iter().try_fold(1, |count: i64, &size| count.checked_mul(size)).is_some_and(|count| count < WIDE);
+    let channels = channels(s)?;
+    if !is_small || window.strides.iter().any(|&stride| stride != 1) {
         return None;
     }
+    let taps = window.taps(MOST_TAPS)?;
+    let spatial = sizes.len();
+    // A position is met by windows that begin up to an extent before it.
+    let around = |pads: &[i64]| (0..spatial).map(|i| window.extent(i) - 1 - pads[i]).collect::<Vec<_>>();
+    let (before, after) = (around(&window.begins), around(&window.ends));
+    if before.iter().chain(&after).any(|&pad| pad < 0) {
+        return None;
+    }
+    let dy = channels_last(s, dy, &before, &after);
+    let taps_first: Vec<i64> = (2..spatial as i64 + 2).chain([0, 1]).collect();
+    let weights = s.b.transpose(s.x(1), &taps_first);
+    let matrix = s.b.ints(&[-1, channels[1]]);
+    let weights = s.b.op("Reshape", &[&weights, &matrix]);
+    let weights = if taps.len() == 1 { vec![weights] } else { s.b.split(&weights, 0, &vec![channels[0]; taps.len()]) };
+    let rows = s.b.ints(&[-1, channels[0]]);
+    let mut sum: Option<String> = None;
+    for (tap, weight) in taps.iter().zip(&weights) {
+        let from_end: Vec<i64> = tap.iter().zip(&window.kernel).map(|(at, size)| size - 1 - at).collect();
+        let met = met_by(s, window, &from_end, &vec![0; spatial], &dy);
+        let met = s.b.op("Reshape", &[&met, &rows]);
+        let factors: Vec<&str> = [met.as_str(), weight].into_iter().chain(sum.as_deref()).collect();
+        sum = Some(s.b.op("Gemm", &factors));
+    }
+    let shape = [&[-1], sizes.as_slice(), &[channels[1]]].concat();
+    let shape = s.b.ints(&shape);
+    let image = s.b.op("Reshape", &[&sum?, &shape]);
+    Some(channels_second(s, &image, spatial))
+}
+
+/// [`weight_gradient`] as a product of matrices for each tap: of the values with what it meets in the image.
+/// ONNX Runtime takes half the time for them that it takes for the convolution. `None` for groups, few channels or many
+/// taps, and where it is not known where the last window ends.
+fn weight_by_tap(s: &mut Step<'_, '_>, window: &Window, image: &str, values: &str) -> Option<String> {
+    let [_, channels] = channels(s)?;
     let rest: Vec<i64> = window.rest.iter().copied().collect::<Option<_>>()?;
     let taps = window.taps(MOST_TAPS)?;
     let spatial = window.kernel.len();
-    let last = spatial as i64 + 1;
-    let channels_last: Vec<i64> = [0].into_iter().chain(2..=last).chain([1]).collect();
-    let mut image = s.b.transpose(image, &channels_last);
-    if window.begins.iter().chain(&window.ends).any(|&pad| pad != 0) {
-        let pads = [&[0], window.begins.as_slice(), &[0, 0], &window.ends, &[0]].concat();
-        let pads = s.b.ints(&pads);
-        image = s.b.op("Pad", &[&image, &pads]);
-    }
+    let image = channels_last(s, image, &window.begins, &window.ends);
     let values = first_axes_swapped(s, values, spatial + 2);
     let [all_values, all_positions] = [[0, -1], [-1, channels]].map(|shape| s.b.ints(&shape));
     let values = s.b.op("Reshape", &[&values, &all_values]);
@@ -92,8 +125,33 @@ fn products_by_tap(s: &mut Step<'_, '_>, window: &Window, image: &str, values: &
     let shape = [&[0], window.kernel.as_slice(), &[channels]].concat();
     let shape = s.b.ints(&shape);
     let product = s.b.op("Reshape", &[&product, &shape]);
-    let channels_second: Vec<i64> = [0, last].into_iter().chain(1..last).collect();
-    Some(s.b.transpose(&product, &channels_second))
+    Some(channels_second(s, &product, spatial))
+}
+
+/// The first sizes of a weight without groups, the second of which is not small.
+fn channels(s: &Step<'_, '_>) -> Option<[i64; 2]> {
+    let size = |axis: usize| i64::try_from(s.shape(1)?.get(axis)?.known()?).ok();
+    let sizes = [size(0)?, size(1)?];
+    (s.node.int("group", 1) == 1 && sizes[1] >= FEWEST_CHANNELS).then_some(sizes)
+}
+
+/// An image [N, c, …] as [N, …, c], padded.
+fn channels_last(s: &mut Step<'_, '_>, image: &str, before: &[i64], after: &[i64]) -> String {
+    let order: Vec<i64> = [0].into_iter().chain(spatial_axes(before.len())).chain([1]).collect();
+    let image = s.b.transpose(image, &order);
+    if before.iter().chain(after).all(|&pad| pad == 0) {
+        return image;
+    }
+    let pads = [&[0], before, &[0, 0], after, &[0]].concat();
+    let pads = s.b.ints(&pads);
+    s.b.op("Pad", &[&image, &pads])
+}
+
+/// [N, …, c] as [N, c, …].
+fn channels_second(s: &mut Step<'_, '_>, value: &str, spatial: usize) -> String {
+    let last = spatial as i64 + 1;
+    let order: Vec<i64> = [0, last].into_iter().chain(1..last).collect();
+    s.b.transpose(value, &order)
 }
 
 /// What a tap meets in all windows of a padded image [N, …, c].

@@ -5,6 +5,7 @@ compared with differences of a function in double precision.
 """
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import suite
@@ -196,6 +197,33 @@ def test_depthwise_conv_over_one_and_three_axes(shape, kernel, tmp_path):
 def test_conv_with_many_channels(shape, kernel, stride, tmp_path):
     feeds = {"x": values(shape), "w": values((3, shape[1], *kernel), 1)}
     one("Conv", feeds, 17, step=1, strides=[stride] * len(kernel)).check(tmp_path, 1e-4)
+
+
+# Windows that move by one element.
+MOVED_BY_ONE = {
+    "plain": {},
+    "padded": {"pads": [2, 0, 1, 1]},
+    "dilated": {"dilations": [2, 3], "pads": [1, 2, 3, 0]},
+    "same": {"auto_pad": "SAME_LOWER"},
+    # A window that sees nothing but padding.
+    "far": {"pads": [3, 1, 0, 2]},
+}
+
+
+@pytest.mark.parametrize("sizes, kernel, is_wide", [((7, 9), (3, 2), False), ((8, 8), (3, 2), True), ((5, 4), (1, 1), False)])
+@pytest.mark.parametrize("window", MOVED_BY_ONE.values(), ids=MOVED_BY_ONE)
+def test_conv_over_small_images(window, sizes, kernel, is_wide, tmp_path):
+    """Their gradient is a sum of products, whatever the batch, and that of wide ones a transposed convolution."""
+    if kernel == (1, 1) and "pads" in window:
+        window = {"pads": [1, 1, 1, 1]}
+    feeds = {"x": values((3, 9, *sizes)), "w": values((5, 9, *kernel), 1)}
+    chain = one("Conv", feeds, 17, step=1, **window)
+    chain.forward.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
+    chain.check(tmp_path, 1e-4)
+    operators = [node.op_type for path in tmp_path.iterdir() for node in onnx.load(path).graph.node]
+    is_far = window.get("pads", [0])[0] >= kernel[0]
+    assert ("ConvTranspose" in operators) == (is_wide or is_far)
+    assert ("Gemm" in operators) != (is_wide or is_far)
 
 
 TRANSPOSED = CONVOLUTIONS | SAME | {
