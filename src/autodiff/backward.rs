@@ -119,7 +119,7 @@ impl<'a> Backward<'a> {
     }
 
     /// By value: whether it depends on a wanted value in a way that has a gradient.
-    fn dependent(&self, wanted: &BTreeSet<ValueId>) -> Vec<bool> {
+    pub(crate) fn dependent(&self, wanted: &BTreeSet<ValueId>) -> Vec<bool> {
         let mut depends = vec![false; self.index.values().count()];
         for value in wanted {
             depends[value.index()] = true;

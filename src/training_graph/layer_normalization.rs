@@ -4,44 +4,12 @@
 //! can, but not where a gradient needs what lies between. LayerNormalization has the mean and the deviation as results, which are all
 //! that its gradient needs beside its input.
 
-use crate::model::{
-    Builder, Edit, Graph, GraphEdit, GraphId, Index, Model, ModelError, NodeExt, NodeId, ONNX_DOMAIN, Types, ValueId,
-    from_front,
-};
+use crate::model::{Builder, Graph, Index, NodeExt, NodeId, Types, ValueId, from_front};
 use crate::proto::NodeProto;
 use crate::proto::tensor_proto::DataType;
 
 /// The first version of the default domain that has the operator.
 const SINCE: i64 = 17;
-
-/// The changes that make one operator of each layer normalization in float, with all of its results.
-///
-/// # Errors
-/// A graph that cannot be executed.
-pub(super) fn gathered(model: &Model) -> Result<Option<Edit>, ModelError> {
-    let opset = model.opset(ONNX_DOMAIN).unwrap_or(1);
-    if opset < SINCE {
-        return Ok(None);
-    }
-    let graph = model.graph();
-    let index = model.index(GraphId::Main)?;
-    let types = Types::infer(graph, &index);
-    let search = Search { graph, index: &index, types: &types };
-    let mut b = Builder::new(&index, opset, "training/");
-    let mut edit = GraphEdit::default();
-    for (at, node) in graph.nodes().iter().enumerate().filter(|(_, node)| search.is_of_floats(node)) {
-        let one = if node.is_onnx("LayerNormalization") {
-            node.clone()
-        } else if let Some(written_out) = search.written_out(NodeId(at), node) {
-            edit.nodes.extend(written_out.inner.iter().map(|inner| (inner.0, Vec::new())));
-            written_out.operator
-        } else {
-            continue;
-        };
-        edit.nodes.insert(at, vec![with_statistics(one, &mut b)]);
-    }
-    Ok((!edit.nodes.is_empty()).then(|| edit.into()))
-}
 
 /// The operator with results for its mean and deviation.
 fn with_statistics(mut operator: NodeProto, b: &mut Builder<'_>) -> NodeProto {
@@ -54,20 +22,35 @@ fn with_statistics(mut operator: NodeProto, b: &mut Builder<'_>) -> NodeProto {
     operator
 }
 
-/// A layer normalization in several operators.
-struct WrittenOut {
-    /// All but the last.
-    inner: Vec<NodeId>,
-    operator: NodeProto,
+/// A layer normalization with all of its results.
+pub(super) struct Normalization {
+    pub(super) operator: NodeProto,
+    /// The nodes before the last that it takes the place of.
+    pub(super) inner: Vec<NodeId>,
 }
 
-struct Search<'a> {
-    graph: &'a Graph,
-    index: &'a Index,
-    types: &'a Types,
+/// Finds layer normalizations in float.
+pub(super) struct Search<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) index: &'a Index,
+    pub(super) types: &'a Types,
 }
 
 impl<'a> Search<'a> {
+    /// The layer normalization that a node is or ends, from the opset on that has the operator.
+    pub(super) fn ending_with(&self, id: NodeId, node: &'a NodeProto, b: &mut Builder<'_>) -> Option<Normalization> {
+        if b.opset() < SINCE || !self.is_of_floats(node) {
+            return None;
+        }
+        let mut found = if node.is_onnx("LayerNormalization") {
+            Normalization { operator: node.clone(), inner: Vec::new() }
+        } else {
+            self.written_out(id, node)?
+        };
+        found.operator = with_statistics(found.operator, b);
+        Some(found)
+    }
+
     fn is_of_floats(&self, node: &NodeProto) -> bool {
         self.index.output(node, 0).and_then(|output| self.types.elem(output)) == Some(DataType::Float as i32)
     }
@@ -77,7 +60,7 @@ impl<'a> Search<'a> {
     /// ```text
     /// d = x - mean x,  y = d / √(mean d² + ε) · scale + bias
     /// ```
-    fn written_out(&self, last: NodeId, node: &'a NodeProto) -> Option<WrittenOut> {
+    fn written_out(&self, last: NodeId, node: &'a NodeProto) -> Option<Normalization> {
         let (scaled, bias) = self.operands(node, "Add").find(|(value, _)| self.made_by(*value, "Mul").is_some())?;
         let (product, node) = self.made_by(scaled, "Mul")?;
         let (unit, scale) = self.operands(node, "Mul").find(|(value, _)| self.made_by(*value, "Div").is_some())?;
@@ -108,7 +91,7 @@ impl<'a> Search<'a> {
             .named(self.graph.nodes()[last.0].name())
             .with_int("axis", axis as i64)
             .with_float("epsilon", epsilon as f32);
-        Some(WrittenOut { inner, operator })
+        Some(Normalization { operator, inner })
     }
 
     /// The node of this operator that makes a value.

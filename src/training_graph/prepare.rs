@@ -1,18 +1,22 @@
-//! A forward model as it runs in training: dropout drops, batch normalization uses the batch's statistics, and layer normalization is one operator.
+//! A forward model as it runs in training: dropout drops, and batch normalization uses the batch's statistics. Where gradients need what an operator
+//! can tell of its work, it does: layer normalization, which is one operator here, its statistics, and pooling the places of what it took.
 
 use std::collections::BTreeMap;
 
 use super::error::TrainingGraphError;
-use super::layer_normalization;
+use super::layer_normalization::{self, Normalization};
 use super::parameters::Selection;
 use super::random::Random;
-use crate::autodiff;
-use crate::model::{Builder, GraphEdit, GraphId, Index, Model, NodeExt, ONNX_DOMAIN, StateEntry, Types};
+use crate::autodiff::{self, Backward};
+use crate::model::{Builder, GraphEdit, GraphId, Index, Model, NodeExt, NodeId, ONNX_DOMAIN, StateEntry, Types};
 use crate::proto::tensor_proto::DataType;
 use crate::proto::{NodeProto, TensorProto};
 
 /// The oldest version of the default domain in whose operators training graphs are written.
 const OLDEST_OPSET: i64 = 14;
+
+/// The first version of the default domain whose scatters add, which the places of pooling are for.
+const SCATTERS_ADD: i64 = 16;
 
 /// A model that is ready to be differentiated.
 pub(super) struct Prepared {
@@ -30,11 +34,6 @@ pub(super) struct Prepared {
 pub(super) fn prepare(model: &Model, selection: &Selection) -> Result<Prepared, TrainingGraphError> {
     let expanded = autodiff::expanded(model)?.map(|edit| model.edited(&edit)).transpose()?;
     let model = expanded.as_ref().unwrap_or(model);
-    let normalized = layer_normalization::gathered(model)?.map(|edit| model.edited(&edit)).transpose()?;
-    in_training_mode(normalized.as_ref().unwrap_or(model), selection)
-}
-
-fn in_training_mode(model: &Model, selection: &Selection) -> Result<Prepared, TrainingGraphError> {
     let path = model.path();
     let opset = model.opset(ONNX_DOMAIN).unwrap_or(1);
     if opset < OLDEST_OPSET {
@@ -43,6 +42,9 @@ fn in_training_mode(model: &Model, selection: &Selection) -> Result<Prepared, Tr
     let graph = model.graph();
     let index = model.index(GraphId::Main)?;
     let types = Types::infer(graph, &index);
+    let trained =
+        selection.candidates(graph, &index).map_err(|what| TrainingGraphError::Name { path: path.to_owned(), what })?;
+    let depends = Backward::new(model, graph, &index, &types).dependent(&trained);
     let mut preparation = Preparation {
         model,
         index: &index,
@@ -54,14 +56,15 @@ fn in_training_mode(model: &Model, selection: &Selection) -> Result<Prepared, Tr
     };
     for &id in index.order() {
         let node = &graph.nodes()[id.0];
-        let done = if node.is_onnx("Dropout") {
-            preparation.dropout(id.0, node)
+        if node.is_onnx("Dropout") {
+            preparation
+                .dropout(id.0, node)
+                .map_err(|what| TrainingGraphError::Request { path: path.to_owned(), what })?;
         } else if node.is_onnx("BatchNormalization") {
-            preparation.batch_normalization(id.0, node, selection)
-        } else {
-            Ok(())
-        };
-        done.map_err(|what| TrainingGraphError::Request { path: path.to_owned(), what })?;
+            preparation.batch_normalization(id.0, node, selection);
+        } else if index.output(node, 0).is_some_and(|output| depends[output.index()]) {
+            preparation.tell_its_gradient(id, node);
+        }
     }
     let statistics = preparation.declare_statistics();
     let Preparation { edit, random, .. } = preparation;
@@ -123,12 +126,12 @@ impl Preparation<'_> {
     }
 
     /// Normalizes with the statistics of the batch, and updates the running ones, where those are initializers that are not frozen.
-    fn batch_normalization(&mut self, at: usize, node: &NodeProto, selection: &Selection) -> Result<(), String> {
+    fn batch_normalization(&mut self, at: usize, node: &NodeProto, selection: &Selection) {
         let statistics = [3, 4].map(|slot| node.input_name(slot).unwrap_or_default());
         let initializers = self.model.graph().initializers();
         let is_stored = |name: &&str| initializers.iter().any(|i| i.name() == *name) && !selection.is_frozen(name);
         if !statistics.iter().all(is_stored) {
-            return Ok(());
+            return;
         }
         let mut training = node.clone();
         training.attribute.retain(|attribute| attribute.name() != "training_mode");
@@ -142,7 +145,40 @@ impl Preparation<'_> {
             training.output.push(updated);
         }
         self.edit.nodes.insert(at, vec![training.with_int("training_mode", 1)]);
-        Ok(())
+    }
+
+    /// Has an operator tell what its gradient needs.
+    fn tell_its_gradient(&mut self, id: NodeId, node: &NodeProto) {
+        let search = layer_normalization::Search { graph: self.model.graph(), index: self.index, types: self.types };
+        if let Some(Normalization { operator, inner }) = search.ending_with(id, node, &mut self.b) {
+            self.edit.nodes.extend(inner.iter().map(|inner| (inner.0, Vec::new())));
+            self.edit.nodes.insert(id.0, vec![operator]);
+        } else if node.is_onnx("MaxPool") && node.output.len() == 1 && self.b.opset() >= SCATTERS_ADD {
+            self.max_pool(id, node);
+        }
+    }
+
+    /// Pools before a Relu that nobody else reads, whose largest values are where those that it reads are: fewer numbers are compared with zero, on the way
+    /// back too.
+    fn max_pool(&mut self, id: NodeId, node: &NodeProto) {
+        let mut pool = node.clone();
+        // The order in which places count.
+        pool.attribute.retain(|attribute| attribute.name() != "storage_order");
+        pool.output.push(self.b.fresh("places"));
+        let rectified = self.index.input(node, 0).filter(|&x| self.index.only_reader(x).is_some());
+        let relu = rectified.and_then(|x| self.index.made_by(self.model.graph().nodes(), x, "Relu"));
+        let strides = node.ints("strides").unwrap_or_default();
+        let nodes = match relu.filter(|_| strides.iter().any(|&stride| stride > 1)) {
+            None => vec![pool],
+            Some((at, relu)) => {
+                self.edit.nodes.insert(at.0, Vec::new());
+                let mut relu = relu.clone();
+                pool.input[0] = std::mem::replace(&mut relu.input[0], self.b.fresh("pooled"));
+                relu.output[0] = std::mem::replace(&mut pool.output[0], relu.input[0].clone());
+                vec![pool, relu]
+            }
+        };
+        self.edit.nodes.insert(id.0, nodes);
     }
 
     /// Makes inputs of the statistics and outputs of their newest values.

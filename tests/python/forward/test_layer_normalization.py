@@ -130,6 +130,15 @@ def test_stays_written_out(case, tmp_path):
     assert not found
 
 
+def test_what_no_gradient_goes_through_stays_written_out(tmp_path):
+    net = network()
+    net.nodes[-1].output[0] = "features"
+    net.op("Mul", "features", parameter(net, "last", np.ones(SHAPE[-1], np.float32)), into="y")
+    frozen = [option for name in ("w", "scale", "bias") for option in ("--freeze", name)]
+    model = make(net.model(), tmp_path, "--loss", "mse", "--method", "gradient", *frozen)
+    assert not any(node.op_type == "LayerNormalization" for node in model.graph.node)
+
+
 @pytest.mark.parametrize("value", ["Sub", "Sqrt", "Div", "Mul"])
 def test_an_intermediate_value_that_is_read(value, tmp_path):
     """A graph that gives one of them out keeps all of them."""
