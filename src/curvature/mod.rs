@@ -14,11 +14,12 @@
 //! host's ([`Products`]); those that condition it are shared between the host's threads. What is not a product is sequential.
 //!
 //! Data flows through `gradient` (one layer), `sampled` (the second factor of ζ), `damped` (an inverse, in the precision
-//! that it needs), `spd` with `sweep` (quick inverses) or `cholesky` (accurate ones), and `products`.
+//! that it needs), `spd` with `sweep` (quick inverses) or `cholesky` (accurate ones), and `products` with `dots` (those of long rows).
 
 mod cholesky;
 pub mod cost;
 mod damped;
+mod dots;
 mod gradient;
 #[cfg(test)]
 mod identities;

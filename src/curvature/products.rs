@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use faer::linalg::matmul::matmul;
 use faer::{Accum, MatMut, MatRef, Par};
 
+use super::dots::LongRows;
 use super::{Matrix, Scalar};
 
 /// Why the host could not multiply, or run what it was given.
@@ -117,7 +118,10 @@ pub(super) fn multiply_lower<T: Scalar>(
     parts.compute(threads, |Part { out, start: [row, col] }| {
         let (left, right) = (left.subrows(row, out.nrows()), right.subcols(col, out.ncols()));
         if row == col {
-            multiply_by_strips(out, accum, [left, right], alpha);
+            match LongRows::of(left, right) {
+                Some(rows) => rows.multiply_lower(out, accum, alpha),
+                None => multiply_by_strips(out, accum, [left, right], alpha),
+            }
         } else {
             matmul(out, accum, left, right, alpha, Par::Seq);
         }

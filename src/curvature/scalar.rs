@@ -1,5 +1,7 @@
 //! The element types that the mathematics is done in.
 
+use pulp::Simd;
+
 /// When to leave a precision for a better one; all of these are numbers that rounding errors are multiplied by.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -32,6 +34,12 @@ pub trait Scalar: faer::traits::RealField + Copy + Default + Send + Sync + 'stat
 
     /// `self * factor + summand`, rounded once.
     fn mul_add(self, factor: Self, summand: Self) -> Self;
+
+    /// As many elements as fill registers, and the rest.
+    fn registers<S: Simd>(elements: &[Self]) -> (&[Self::SimdVec<S>], &[Self]);
+
+    /// A register with elements that do not fill it, and zeros behind them.
+    fn partial_register<S: Simd>(simd: S, elements: &[Self]) -> Self::SimdVec<S>;
 }
 
 impl Scalar for f32 {
@@ -49,6 +57,16 @@ impl Scalar for f32 {
     fn mul_add(self, factor: Self, summand: Self) -> Self {
         f32::mul_add(self, factor, summand)
     }
+
+    #[inline(always)]
+    fn registers<S: Simd>(elements: &[Self]) -> (&[S::f32s], &[Self]) {
+        S::as_simd_f32s(elements)
+    }
+
+    #[inline(always)]
+    fn partial_register<S: Simd>(simd: S, elements: &[Self]) -> S::f32s {
+        simd.partial_load_f32s(elements)
+    }
 }
 
 impl Scalar for f64 {
@@ -65,5 +83,15 @@ impl Scalar for f64 {
     #[inline(always)]
     fn mul_add(self, factor: Self, summand: Self) -> Self {
         f64::mul_add(self, factor, summand)
+    }
+
+    #[inline(always)]
+    fn registers<S: Simd>(elements: &[Self]) -> (&[S::f64s], &[Self]) {
+        S::as_simd_f64s(elements)
+    }
+
+    #[inline(always)]
+    fn partial_register<S: Simd>(simd: S, elements: &[Self]) -> S::f64s {
+        simd.partial_load_f64s(elements)
     }
 }

@@ -24,11 +24,16 @@ const BLOCK: usize = 8;
 
 type Block<T> = [[T; BLOCK]; BLOCK];
 
+/// A block in memory, whose rows lie in one line of the cache each.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Tile<T>(Block<T>);
+
 /// Buffers, which only grow.
 #[derive(Default)]
 pub(super) struct Sweep<T> {
     /// The tiles on and below the diagonal, row by row; those of the last row are filled up with an identity's.
-    tiles: Vec<Block<T>>,
+    tiles: Vec<Tile<T>>,
     pivots: Vec<Pivots<T>>,
 }
 
@@ -36,9 +41,9 @@ pub(super) struct Sweep<T> {
 #[derive(Clone, Copy)]
 struct Pivots<T> {
     /// M_ki
-    row: Block<T>,
+    row: Tile<T>,
     /// M_kk⁻¹ M_ki
-    solved: Block<T>,
+    solved: Tile<T>,
 }
 
 impl<T: Scalar> Sweep<T> {
@@ -48,7 +53,7 @@ impl<T: Scalar> Sweep<T> {
     /// On failure the index of the first pivot that is not positive is returned, and the matrix is left as it was.
     pub(super) fn invert(&mut self, matrix: &mut [T], [order, stride]: [usize; 2]) -> Result<(), usize> {
         let rows = order.div_ceil(BLOCK);
-        let zero = [[T::default(); BLOCK]; BLOCK];
+        let zero = Tile([[T::default(); BLOCK]; BLOCK]);
         self.tiles.resize(start(rows), zero);
         self.pivots.resize(rows, Pivots { row: zero, solved: zero });
         pulp::Arch::new().dispatch(Elimination {
@@ -72,7 +77,7 @@ struct Elimination<'a, T> {
     matrix: &'a mut [T],
     order: usize,
     stride: usize,
-    tiles: &'a mut [Block<T>],
+    tiles: &'a mut [Tile<T>],
     pivots: &'a mut [Pivots<T>],
 }
 
@@ -95,7 +100,7 @@ impl<T: Scalar> Elimination<'_, T> {
     fn load(&mut self) {
         for row in 0..self.pivots.len() {
             for col in 0..=row {
-                let tile = &mut self.tiles[start(row) + col];
+                let Tile(tile) = &mut self.tiles[start(row) + col];
                 *tile = [[T::default(); BLOCK]; BLOCK];
                 for (index, target) in (row * BLOCK..self.order).zip(&mut *tile) {
                     let source = &self.matrix[index * self.stride..index * self.stride + self.order][col * BLOCK..];
@@ -105,7 +110,7 @@ impl<T: Scalar> Elimination<'_, T> {
                     }
                 }
             }
-            let diagonal = &mut self.tiles[start(row) + row];
+            let Tile(diagonal) = &mut self.tiles[start(row) + row];
             let lower = *diagonal;
             for (row, target) in diagonal.iter_mut().enumerate() {
                 for (col, value) in target.iter_mut().enumerate().skip(row + 1) {
@@ -121,34 +126,38 @@ impl<T: Scalar> Elimination<'_, T> {
     /// One step, with the pivots of this row of tiles.
     #[inline(always)]
     fn eliminate(&mut self, pivot: usize) -> Result<(), usize> {
-        let inverse = invert_block(self.tiles[start(pivot) + pivot])?;
-        for (index, Pivots { row, solved }) in self.pivots.iter_mut().enumerate().filter(|(index, _)| *index != pivot) {
+        let inverse = invert_block(self.tiles[start(pivot) + pivot].0)?;
+        for (index, Pivots { row: Tile(row), solved: Tile(solved) }) in
+            self.pivots.iter_mut().enumerate().filter(|(index, _)| *index != pivot)
+        {
             if index < pivot {
-                let tile = &mut self.tiles[start(pivot) + index];
+                let Tile(tile) = &mut self.tiles[start(pivot) + index];
                 *row = *tile;
                 *solved = product(&inverse, row);
                 *tile = *solved;
             } else {
-                let tile = &mut self.tiles[start(index) + pivot];
+                let Tile(tile) = &mut self.tiles[start(index) + pivot];
                 *row = transposed(tile);
                 *solved = product(&inverse, row);
                 *tile = product(row, &inverse);
             }
         }
         let mut tiles = &mut *self.tiles;
-        for (index, Pivots { solved, .. }) in self.pivots.iter().enumerate() {
+        for (index, Pivots { solved: Tile(solved), .. }) in self.pivots.iter().enumerate() {
             let (of_row, rest) = tiles.split_at_mut(index + 1);
             tiles = rest;
             if index != pivot {
                 let factors = negated(solved);
-                for (col, (tile, Pivots { row, .. })) in of_row.iter_mut().zip(&*self.pivots).enumerate() {
+                for (col, (Tile(tile), Pivots { row: Tile(row), .. })) in
+                    of_row.iter_mut().zip(&*self.pivots).enumerate()
+                {
                     if col != pivot {
                         *tile = add_product(tile, &factors, row);
                     }
                 }
             }
         }
-        self.tiles[start(pivot) + pivot] = negated(&inverse);
+        self.tiles[start(pivot) + pivot] = Tile(negated(&inverse));
         Ok(())
     }
 
@@ -156,7 +165,7 @@ impl<T: Scalar> Elimination<'_, T> {
     fn store(&mut self) {
         for row in 0..self.pivots.len() {
             for col in 0..=row {
-                let tile = negated(&self.tiles[start(row) + col]);
+                let tile = negated(&self.tiles[start(row) + col].0);
                 self.store_tile(&tile, row, col);
                 if row != col {
                     self.store_tile(&transposed(&tile), col, row);
