@@ -139,7 +139,7 @@ impl<T: Scalar> Elimination<'_, T> {
                 let Tile(tile) = &mut self.tiles[start(index) + pivot];
                 *row = transposed(tile);
                 *solved = product(&inverse, row);
-                *tile = product(row, &inverse);
+                *tile = transposed(solved);
             }
         }
         let mut tiles = &mut *self.tiles;
@@ -187,12 +187,32 @@ impl<T: Scalar> Elimination<'_, T> {
     }
 }
 
-/// The transpose, as a product with the identity: element by element it would take longer.
+/// The transpose: halves of rows change places, then quarters, then elements.
 #[inline(always)]
 fn transposed<T: Scalar>(block: &Block<T>) -> Block<T> {
-    let mut identity = [[T::default(); BLOCK]; BLOCK];
-    identity.iter_mut().enumerate().for_each(|(index, row)| row[index] = T::from_f64(1.0));
-    product(block, &identity)
+    let [a, b, c, d, e, f, g, h] = *block;
+    let ([a, e], [b, f], [c, g], [d, h]) = (by_halves(a, e), by_halves(b, f), by_halves(c, g), by_halves(d, h));
+    let ([a, c], [b, d], [e, g], [f, h]) = (by_quarters(a, c), by_quarters(b, d), by_quarters(e, g), by_quarters(f, h));
+    let ([a, b], [c, d], [e, f], [g, h]) = (by_elements(a, b), by_elements(c, d), by_elements(e, f), by_elements(g, h));
+    [a, b, c, d, e, f, g, h]
+}
+
+// What of one row changes places with what of the other, said of each element: so it becomes a shuffle of registers, and
+// a loop would not.
+
+#[inline(always)]
+fn by_halves<T>([a0, a1, a2, a3, a4, a5, a6, a7]: [T; 8], [b0, b1, b2, b3, b4, b5, b6, b7]: [T; 8]) -> [[T; 8]; 2] {
+    [[a0, a1, a2, a3, b0, b1, b2, b3], [a4, a5, a6, a7, b4, b5, b6, b7]]
+}
+
+#[inline(always)]
+fn by_quarters<T>([a0, a1, a2, a3, a4, a5, a6, a7]: [T; 8], [b0, b1, b2, b3, b4, b5, b6, b7]: [T; 8]) -> [[T; 8]; 2] {
+    [[a0, a1, b0, b1, a4, a5, b4, b5], [a2, a3, b2, b3, a6, a7, b6, b7]]
+}
+
+#[inline(always)]
+fn by_elements<T>([a0, a1, a2, a3, a4, a5, a6, a7]: [T; 8], [b0, b1, b2, b3, b4, b5, b6, b7]: [T; 8]) -> [[T; 8]; 2] {
+    [[a0, b0, a2, b2, a4, b4, a6, b6], [a1, b1, a3, b3, a5, b5, a7, b7]]
 }
 
 /// leftᵀ·right
