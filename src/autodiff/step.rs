@@ -130,11 +130,14 @@ impl<'a> Step<'a, '_> {
             if value.is_output || !value.captured_by.is_empty() {
                 return false;
             }
-            for node in value.consumers.iter().map(|(node, _)| &self.graph.nodes()[node.0]) {
+            for &(node, slot) in &value.consumers {
+                let node = &self.graph.nodes()[node.0];
                 let is_any = |op_types: &[&str]| op_types.iter().any(|op_type| node.is(ONNX_DOMAIN, op_type));
+                // The third operand is added.
+                let is_factor = is_any(&["Gemm", "MatMul", "Conv"]) && slot < 2;
                 if is_any(LINEAR) {
                     pending.extend(self.index.output(node, 0).filter(|output| seen.insert(*output)));
-                } else if !is_any(&["Gemm", "MatMul", "Conv"]) {
+                } else if !is_factor {
                     return false;
                 }
             }

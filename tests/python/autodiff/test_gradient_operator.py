@@ -79,9 +79,16 @@ def run(proto, folder, x):
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"]).run(None, {"x": x})
 
 
-def test_relu_stops_an_infinite_gradient(tmp_path):
-    """y = sqrt(relu(x)): dy/dx is 0 below zero, although that of the root is infinite there."""
-    nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Sqrt", ["r"], ["y"])]
+@pytest.mark.parametrize("is_bias", [False, True])
+def test_relu_stops_an_infinite_gradient(is_bias, tmp_path):
+    """y = sqrt(relu(x)), or sqrt(0 + relu(x)) in a Gemm: dy/dx is 0 below zero, although that of the root is infinite there."""
+    nodes = [helper.make_node("Relu", ["x"], ["r"])]
+    if is_bias:
+        shapes = {"a": (1, 3), "b": (3, 2)}
+        zeros = {name: numpy_helper.from_array(np.zeros(shape, np.float32)) for name, shape in shapes.items()}
+        nodes += [helper.make_node("Constant", [], [name], value=value) for name, value in zeros.items()]
+        nodes.append(helper.make_node("Gemm", ["a", "b", "r"], ["s"]))
+    nodes.append(helper.make_node("Sqrt", ["s" if is_bias else "r"], ["y"]))
     x = np.array([[-1.0, 4.0]], np.float32)
     [got] = run(model(nodes, ["x"], x.shape), tmp_path, x)
     np.testing.assert_array_equal(got, [[0, 0.25]])
