@@ -4,7 +4,7 @@ use super::error::{AutodiffError, Blocked};
 use super::expand;
 use super::rules::{self, Gates, Rule};
 use super::step::{Refusal, Step};
-use crate::model::{Builder, Graph, Index, Model, NodeExt, NodeId, Types, ValueId, is_float};
+use crate::model::{Builder, Graph, Index, Model, NodeExt, NodeId, Types, ValueId, is_float, working_type};
 use crate::proto::NodeProto;
 
 /// The gradient of one value with respect to others.
@@ -135,6 +135,23 @@ impl<'a> Backward<'a> {
             }
         }
         depends
+    }
+
+    /// Whether all gradients of `wanted` values, and those on the way to them, are in types that are computed in as they are. Of what is inside of
+    /// subgraphs, nothing is known here.
+    pub(crate) fn is_in_working_types(&self, wanted: &BTreeSet<ValueId>) -> bool {
+        let depends = self.dependent(wanted);
+        let is_reached = |value: ValueId| depends[value.index()];
+        let mut values = self.index.values().map(|(value, _)| value).filter(|value| is_reached(*value));
+        let mut nodes = self.graph.nodes().iter().filter(|node| node.subgraphs().next().is_some());
+        values.all(|value| self.elem(value).is_some_and(|elem| working_type(elem) == elem))
+            && !nodes
+                .any(|node| (0..node.output.len()).filter_map(|slot| self.index.output(node, slot)).any(is_reached))
+    }
+
+    /// The element type of a value.
+    pub(crate) fn elem(&self, value: ValueId) -> Option<i32> {
+        self.types.elem(value)
     }
 
     /// What is reported of blocked nodes: each with the wanted values that it depends on.

@@ -161,13 +161,17 @@ mod tests {
         }
     }
 
+    /// Whether rows of so many ones are multiplied this way, as rows or as columns of the memory.
+    fn takes<T: Scalar>(order: usize, inner: usize) -> [bool; 2] {
+        let ones = vec![T::from_f64(1.0); order * inner];
+        let rows = MatRef::from_row_major_slice(&ones, order, inner);
+        let columns = MatRef::from_column_major_slice(&ones, order, inner);
+        [rows, columns].map(|matrix| LongRows::of(matrix, matrix.transpose()).is_some())
+    }
+
     #[test]
     fn for_few_long_rows_that_lie_together() {
-        let stored = vec![1.0_f32; 161 * 192];
-        let takes = |rows: MatRef<'_, f32>| LongRows::of(rows, rows.transpose()).is_some();
-        assert!(takes(MatRef::from_row_major_slice(&stored[..160 * 192], 160, 192)));
-        assert!(!takes(MatRef::from_row_major_slice(&stored, 161, 192)));
-        assert!(!takes(MatRef::from_row_major_slice(&stored[..160 * 191], 160, 191)));
-        assert!(!takes(MatRef::from_column_major_slice(&stored[..160 * 192], 160, 192)));
+        assert_eq!([takes::<f32>(160, 192), takes::<f64>(160, 96)], [[true, false]; 2]);
+        assert_eq!([takes::<f32>(161, 192), takes::<f32>(160, 191), takes::<f64>(160, 95)], [[false; 2]; 3]);
     }
 }

@@ -2,6 +2,7 @@
 
 use super::cost::{Form, LayerShape};
 use super::damped::{Damper, Damping, Prepared};
+use super::products::TERMS_BESIDE_ADDEND;
 use super::sampled::{self, Conditioned, Sampled};
 use super::spd::resized;
 use super::{Error, Matrix, ProductError, Products, Scalar};
@@ -193,11 +194,15 @@ fn write_gradient<T: Scalar, P: Products<T>>(
     products: &mut P,
     out: &mut [T],
 ) -> Result<(), ProductError> {
+    let is_added_at_once = left.cols() <= TERMS_BESIDE_ADDEND;
+    let addend = layer.addend.filter(|_| is_added_at_once);
     if layer.transpose_output {
-        products.multiply(right.t(), left.t(), layer.addend, out)
+        products.multiply(right.t(), left.t(), addend, out)?;
     } else {
-        products.multiply(left, right, layer.addend, out)
+        products.multiply(left, right, addend, out)?;
     }
+    add(layer.addend.filter(|_| !is_added_at_once), out);
+    Ok(())
 }
 
 /// Adds what there is to be added.

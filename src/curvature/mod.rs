@@ -35,7 +35,7 @@ mod sweep;
 pub use cost::Form;
 pub use gradient::{Layer, Workspace, conditioned_gradient};
 pub use matrix::Matrix;
-pub use products::{ProductError, Products, Threads};
+pub use products::{ProductError, Products, TERMS_BESIDE_ADDEND, Threads};
 pub use sampled::Sampled;
 pub use scalar::{Limits, Scalar};
 

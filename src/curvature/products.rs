@@ -43,6 +43,10 @@ pub trait Products<T>: Threads {
     ) -> Result<(), ProductError>;
 }
 
+/// Terms of the sums of a product that is added to something else as it is made, at most. ONNX Runtime adds up 128 at a time: what they are added to is
+/// rounded with each of these parts, and parts that are small beside it are lost.
+pub const TERMS_BESIDE_ADDEND: usize = 256;
+
 /// Flops of a part of a product: fewer take less time than it takes to wake a thread.
 const SHARE: usize = 8_000_000;
 

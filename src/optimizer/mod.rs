@@ -59,3 +59,10 @@ pub struct Update {
     /// The largest 2-norm of all gradients together: longer ones are shortened to it.
     pub clip_norm: Option<f64>,
 }
+
+impl Update {
+    /// Whether it changes each parameter by a multiple of its gradient alone: p ← p - lr·g.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.optimizer == Optimizer::Sgd && self.weight_decay == 0.0 && self.clip_norm.is_none()
+    }
+}

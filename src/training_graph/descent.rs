@@ -1,16 +1,19 @@
 //! Plain gradient descent: the learning rate and the update as parts of the backward pass.
 //!
 //! W′ = W - lr·dW goes over all of a weight twice, once to scale its gradient and once to subtract that. But all gradients are linear
-//! in the one that the backward pass begins with: with that times lr, it makes lr·dW. Where this is a product, a Gemm, or the
-//! operator that stands in its place, subtracts it from W as it goes. Some rates and updates stand alone:
+//! in the one that the backward pass begins with: with that times lr, it makes lr·dW. Where this is a product of matrices that nobody
+//! else reads, a Gemm, or the operator that stands in its place, subtracts it from W as it goes. Some rates and updates stand alone:
 //! - with momentum, weight decay or clipping, which need dW itself;
-//! - where there are 16-bit values, in which lr times a layer's gradient may underflow.
+//! - where gradients have 16 bits, in which lr times a layer's may underflow;
+//! - subtractions of a Gemm's sums over many rows ([`TERMS_BESIDE_ADDEND`]); the operator sees to that itself.
+
+use std::collections::BTreeSet;
 
 use super::TrainingGraph;
-use crate::model::{
-    Builder, GraphEdit, Index, NodeExt, NodeId, ParameterEntry, Types, ValueId, is_float, working_type,
-};
-use crate::optimizer::{Optimizer, Update};
+use crate::autodiff::Backward;
+use crate::curvature::TERMS_BESIDE_ADDEND;
+use crate::model::{Builder, Dim, GraphEdit, Index, NodeExt, NodeId, ParameterEntry, Types, ValueId};
+use crate::optimizer::Update;
 use crate::proto::NodeProto;
 use crate::proto::tensor_proto::DataType;
 use crate::rewrite::{ADDEND, DOMAIN, OPERATOR};
@@ -29,23 +32,21 @@ impl Rate {
         Self { input: b.named("lr"), is_in_gradients: false }
     }
 
-    /// That of `update`, which multiplies `seed`, a value and its gradient, if that is all that the update does with gradients.
+    /// That of `update`, which multiplies the gradient of a value, with which `backward` begins, if that is all that the update does with the gradients
+    /// of what is trained.
     pub(super) fn new(
         b: &mut Builder<'_>,
         update: &Update,
-        index: &Index,
-        types: &Types,
+        backward: &Backward<'_>,
+        trained: &BTreeSet<ValueId>,
         (value, gradient): &mut (ValueId, String),
     ) -> Self {
         let rate = Self::apart(b);
-        let Update { optimizer, weight_decay, clip_norm } = *update;
-        let is_plain = optimizer == Optimizer::Sgd && weight_decay == 0.0 && clip_norm.is_none();
-        let is_short = |elem: i32| is_float(elem) && working_type(elem) != elem;
-        if !is_plain || index.values().any(|(value, _)| types.elem(value).is_some_and(is_short)) {
+        if !update.is_plain() || !backward.is_in_working_types(trained) {
             return rate;
         }
         let float = DataType::Float as i32;
-        let factor = b.converted(&rate.input, float, types.elem(*value).unwrap_or(float));
+        let factor = b.converted(&rate.input, float, backward.elem(*value).unwrap_or(float));
         *gradient = b.op("Mul", &[&factor, gradient]);
         Self { is_in_gradients: true, ..rate }
     }
@@ -91,33 +92,36 @@ impl<'a> Fusion<'a> {
         is_descent.then_some(Descent { subtraction, parameter, change, updated })
     }
 
-    /// Takes out the node that makes the change, if it is a product.
+    /// Takes out the node that makes the change, if a Gemm or the operator can subtract it.
     fn take_product(&mut self, descent: &Descent<'_>) -> Option<NodeProto> {
         let name = &self.index.value(descent.change).name;
         let makes_it = |node: &NodeProto| node.output.first() == Some(name);
-        let place = self.index.maker(descent.change)?.0;
         let written = self.edit.nodes.iter().find_map(|(&at, nodes)| Some((at, nodes.iter().position(makes_it)?)));
-        let node = written.map_or(&self.nodes[place.0], |(at, i)| &self.edit.nodes[&at][i]);
-        if !self.is_product(node) {
-            return None;
+        if let Some((at, i)) = written {
+            let nodes = self.edit.nodes.entry(at).or_default();
+            return nodes[i].is(DOMAIN, OPERATOR).then(|| nodes.remove(i));
         }
-        let node = node.clone();
-        match written {
-            Some((at, _)) => self.edit.nodes.entry(at).or_default().retain(|node| !makes_it(node)),
-            None => {
-                self.edit.nodes.insert(place.0, Vec::new());
-            }
-        }
-        Some(node)
+        let place = self.index.maker(descent.change)?.0;
+        let product = self.nodes[place.0].clone();
+        self.is_of_few_rows(&product).then(|| {
+            self.edit.nodes.insert(place.0, Vec::new());
+            product
+        })
     }
 
-    /// Whether a Gemm can take a node's place, or it is the operator.
-    fn is_product(&self, node: &NodeProto) -> bool {
-        let is_matrix =
-            |slot| self.index.input(node, slot).and_then(|input| self.types.shape(input)).map(<[_]>::len) == Some(2);
-        node.is(DOMAIN, OPERATOR)
-            || node.is_onnx("Gemm") && node.input_name(2).is_none()
-            || node.is_onnx("MatMul") && is_matrix(0) && is_matrix(1)
+    /// Whether a node is a product of two matrices, and sums over few rows. Examples are counted by a name, and taken to be few; tokens by a product (`N*T`),
+    /// or by something that is not known.
+    fn is_of_few_rows(&self, node: &NodeProto) -> bool {
+        let shape = |slot| self.index.input(node, slot).and_then(|input| self.types.shape(input));
+        let is_product = node.is_onnx("Gemm") && node.input_name(2).is_none() || node.is_onnx("MatMul");
+        let (Some([rows, cols]), Some([_, _])) = (shape(0), shape(1)) else { return false };
+        let summed = if node.int("transA", 0) != 0 { rows } else { cols };
+        let is_few = match summed {
+            Dim::Known(count) => *count <= TERMS_BESIDE_ADDEND as u64,
+            Dim::Symbol(name) => !name.contains('*'),
+            Dim::Unknown => false,
+        };
+        is_product && is_few
     }
 }
 

@@ -120,17 +120,16 @@ impl<'a> TrainingGraph<'a> {
 
         let mut b = Builder::new(&index, opset, "loss/");
         let mut target = recipe.loss.target(&mut b, &output, &index, &types).map_err(request)?;
-        let rated =
-            recipe.update.as_ref().map(|update| (update, Rate::new(&mut b, update, &index, &types, &mut target.seed)));
+        let backward_pass = Backward::new(&prepared, graph, &index, &types);
+        let rated = recipe
+            .update
+            .as_ref()
+            .map(|update| (update, Rate::new(&mut b, update, &backward_pass, &candidates, &mut target.seed)));
         let mut edit = GraphEdit { more_nodes: b.into_nodes(), ..GraphEdit::default() };
         let backward_start = graph.nodes().len() + edit.more_nodes.len();
 
         let mut b = Builder::new(&index, opset, "gradient/");
-        let gradients = Backward::new(&prepared, graph, &index, &types).gradients(
-            &mut b,
-            std::slice::from_ref(&target.seed),
-            &candidates,
-        )?;
+        let gradients = backward_pass.gradients(&mut b, std::slice::from_ref(&target.seed), &candidates)?;
         if gradients.is_empty() {
             let doubt = ConstantWeights::of(model)?.doubt().map(|doubt| format!("; {doubt}")).unwrap_or_default();
             return Err(request(format!(

@@ -1,5 +1,5 @@
-//! A forward model as it runs in training: dropout drops, and batch normalization uses the batch's statistics. Where gradients need what an operator
-//! can tell of its work, it does: layer normalization, which is one operator here, its statistics, and pooling the places of what it took.
+//! A forward model as it runs in training: dropout drops, and batch normalization uses the batch's statistics. Of what is trained or depends on it,
+//! operators tell what their gradients need: layer normalization, which is one operator here, its statistics, and pooling the places of what it took.
 
 use std::collections::BTreeMap;
 
@@ -42,8 +42,9 @@ pub(super) fn prepare(model: &Model, selection: &Selection) -> Result<Prepared, 
     let graph = model.graph();
     let index = model.index(GraphId::Main)?;
     let types = Types::infer(graph, &index);
-    let trained =
-        selection.candidates(graph, &index).map_err(|what| TrainingGraphError::Name { path: path.to_owned(), what })?;
+    let request = |what| TrainingGraphError::Request { path: path.to_owned(), what };
+    let name = |what| TrainingGraphError::Name { path: path.to_owned(), what };
+    let trained = selection.candidates(graph, &index).map_err(name)?;
     let depends = Backward::new(model, graph, &index, &types).dependent(&trained);
     let mut preparation = Preparation {
         model,
@@ -57,9 +58,7 @@ pub(super) fn prepare(model: &Model, selection: &Selection) -> Result<Prepared, 
     for &id in index.order() {
         let node = &graph.nodes()[id.0];
         if node.is_onnx("Dropout") {
-            preparation
-                .dropout(id.0, node)
-                .map_err(|what| TrainingGraphError::Request { path: path.to_owned(), what })?;
+            preparation.dropout(id.0, node).map_err(request)?;
         } else if node.is_onnx("BatchNormalization") {
             preparation.batch_normalization(id.0, node, selection);
         } else if index.output(node, 0).is_some_and(|output| depends[output.index()]) {
@@ -153,22 +152,26 @@ impl Preparation<'_> {
         if let Some(Normalization { operator, inner }) = search.ending_with(id, node, &mut self.b) {
             self.edit.nodes.extend(inner.iter().map(|inner| (inner.0, Vec::new())));
             self.edit.nodes.insert(id.0, vec![operator]);
-        } else if node.is_onnx("MaxPool") && node.output.len() == 1 && self.b.opset() >= SCATTERS_ADD {
+        } else if node.is_onnx("MaxPool")
+            && node.output.get(1).is_none_or(String::is_empty)
+            && self.b.opset() >= SCATTERS_ADD
+        {
             self.max_pool(id, node);
         }
     }
 
-    /// Pools before a Relu that nobody else reads, whose largest values are where those that it reads are: fewer numbers are compared with zero, on the way
-    /// back too.
+    /// Pools before a Relu that nobody else reads, if windows are fewer than elements: then fewer are compared with zero, on the way back too. The largest
+    /// of a window is the same one, but in windows that see nothing but padding, as dilated ones can.
     fn max_pool(&mut self, id: NodeId, node: &NodeProto) {
         let mut pool = node.clone();
         // The order in which places count.
         pool.attribute.retain(|attribute| attribute.name() != "storage_order");
+        pool.output.truncate(1);
         pool.output.push(self.b.fresh("places"));
         let rectified = self.index.input(node, 0).filter(|&x| self.index.only_reader(x).is_some());
         let relu = rectified.and_then(|x| self.index.made_by(self.model.graph().nodes(), x, "Relu"));
-        let strides = node.ints("strides").unwrap_or_default();
-        let nodes = match relu.filter(|_| strides.iter().any(|&stride| stride > 1)) {
+        let goes_beyond_one = |attribute| node.ints(attribute).is_some_and(|ints| ints.iter().any(|&int| int > 1));
+        let nodes = match relu.filter(|_| goes_beyond_one("strides") && !goes_beyond_one("dilations")) {
             None => vec![pool],
             Some((at, relu)) => {
                 self.edit.nodes.insert(at.0, Vec::new());

@@ -128,7 +128,7 @@ fn weight_by_tap(s: &mut Step<'_, '_>, window: &Window, image: &str, values: &st
     Some(channels_second(s, &product, spatial))
 }
 
-/// The first sizes of a weight without groups, the second of which is not small.
+/// How many channels a kernel without groups makes, and how many it reads, if these are many enough for products.
 fn channels(s: &Step<'_, '_>) -> Option<[i64; 2]> {
     let size = |axis: usize| i64::try_from(s.shape(1)?.get(axis)?.known()?).ok();
     let sizes = [size(0)?, size(1)?];

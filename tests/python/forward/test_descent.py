@@ -5,6 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
+import test_branches
 from graphs import Training, make, relative_error
 from net import Net
 from networks import network, random_layers
@@ -135,9 +136,27 @@ def test_half_stands_alone(tmp_path):
     assert all(len(node.input) == 2 for node in model.graph.node if node.op_type == "Gemm")
 
 
+def test_a_frozen_table_in_half(tmp_path):
+    """No gradient goes through it: the layer behind it is one in float."""
+    net = Net()
+    net.data("x", ["N", 7], (6, 7))
+    net.constant("table", np.ones(7, np.float16))
+    net.weight("w", 7, 5)
+    net.op("MatMul", net.op("Mul", "x", net.op("Cast", "table", into="wide", to=FLOAT), into="h"), "w", into="y")
+    net.output("y", ["N", 5])
+    model = make(net.model(), tmp_path, "--loss", "mse", "--method", "gradient", "--freeze", "table")
+    assert way(model, "w") == ["Gemm"]
+
+
+def test_a_branch_stands_alone(tmp_path):
+    """What types its gradients have is not looked at."""
+    model = make(test_branches.forward(), tmp_path, "--loss", "cross-entropy", "--method", "gradient")
+    assert way(model, "head") == [*ALONE, "Gemm"]
+
+
 @pytest.mark.parametrize("method, expected", [("gradient", ["Gemm"]), ("zeta-star", ["IsaacGemm"])])
 def test_batches_of_any_size(method, expected, tmp_path):
-    """Axes of data have names, with tokens two."""
+    """Axes of data have names: what is alone beside the features is the batch, which is short; with tokens, nobody knows, and a Gemm is made alone."""
     net = Net()
     net.data("x", ["N", 7], (6, 7))
     net.weight("w", 7, 5)
@@ -146,7 +165,33 @@ def test_batches_of_any_size(method, expected, tmp_path):
     assert way(make(net.model(), tmp_path, "--loss", "mse", "--method", method), "w") == expected
     net.inputs.clear(), net.outputs.clear()
     net.data("x", ["N", 4, 7], (6, 4, 7)), net.output("y", ["N", 4, 5])
+    expected = [*APART, *expected] if method == "gradient" else expected
     assert way(make(net.model(), tmp_path, "--loss", "mse", "--method", method), "w") == expected
+
+
+@pytest.mark.parametrize("rows, method, expected, ulps", [
+    (256, "gradient", ["Gemm"], 1.1),
+    (4096, "gradient", [*APART, "Gemm"], 0.6),
+    (4096, "zeta-star", ["IsaacGemm"], 0.6),
+])
+def test_small_changes_over_many_rows(rows, method, expected, ulps, tmp_path):
+    """Each weight changes by a few of its last places, which a sum that is rounded part by part would lose."""
+    net = Net()
+    net.data("x", [rows, 12])
+    net.weight("w", 12, 8)
+    net.op("MatMul", "x", "w", into="y")
+    net.output("y", [rows, 8])
+    net.feeds["x"] = np.abs(net.feeds["x"])
+    model = make(net.model(), tmp_path, "--loss", "mse", "--method", method, "--lambda", "inf")
+    assert way(model, "w") == expected
+    x, w = (value.astype(np.float64) for value in (net.feeds["x"], net.parameters["w"]))
+    target = (x @ w - 1).astype(np.float32)
+    gradient = x.T @ (2 * (x @ w - target) / target.size)
+    place = np.spacing(np.abs(net.parameters["w"])).astype(np.float64)
+    rate = np.float32(4 * np.median(place) / np.abs(gradient).max())
+    training = Training(model)
+    training.step({"x": net.feeds["x"], "lr": rate, training.map["labels"][0]: target})
+    assert (np.abs(training.carried["w"] - (w - rate * gradient)) / place).max() < ulps
 
 
 @pytest.mark.parametrize("method", ["gradient", "zeta-star"])

@@ -8,7 +8,7 @@ import pytest
 from graphs import Training, make, relative_error
 from net import Net
 from networks import parameter
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 SHAPE = (3, 2, 6, 5)
 POOLS = {
@@ -70,6 +70,18 @@ def pooling(nodes):
     return [node.op_type for node in nodes if node.op_type in ("Mul", "Relu", "MaxPool")][:3], pool
 
 
+def test_dilated_windows_behind_a_relu(tmp_path):
+    """They may see nothing but padding, which is below all numbers, and above none of what a Relu makes of it."""
+    pool = {"kernel_shape": [2, 2], "strides": [2, 2], "pads": [1, 1, 1, 1], "dilations": [7, 6]}
+    net = network(**IN_PLACE)
+    net.nodes[-1].CopyFrom(helper.make_node("MaxPool", ["r"], ["y"], **pool))
+    net.outputs.clear()
+    net.output("y", ["N", 2, 1, 1])
+    model = make(net.model(), tmp_path, "--loss", "mse", "--method", "gradient")
+    order, node = pooling(model.graph.node)
+    assert order == ["Mul", "Relu", "MaxPool"] and len(node.output) == 2
+
+
 @pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)
 def test_before_a_relu(pool, tmp_path):
     order, node = pooling(check(network(**pool), tmp_path, pool))
@@ -81,6 +93,13 @@ def test_with_as_many_windows_as_elements(tmp_path):
     """Nothing is saved by pooling first."""
     order, node = pooling(check(network(**IN_PLACE), tmp_path, IN_PLACE))
     assert order == ["Mul", "Relu", "MaxPool"] and len(node.output) == 2
+
+
+def test_places_without_a_name(tmp_path):
+    net = network(**POOLS["apart"])
+    net.nodes[-1].output.append("")
+    order, node = pooling(check(net, tmp_path, POOLS["apart"]))
+    assert order == ["Mul", "MaxPool", "Relu"] and all(node.output)
 
 
 def test_behind_a_relu_that_is_read(tmp_path):

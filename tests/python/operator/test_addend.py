@@ -42,6 +42,18 @@ def test_sum(element, form, trans_y):
     check_sum(element, form, trans_y)
 
 
+@pytest.mark.parametrize("form", ["samples", "features"])
+def test_small_gradients_over_many_rows(form):
+    """Each element of C changes by a few of its last places, which a sum that is rounded part by part would lose."""
+    g, a = (np.abs(RNG.normal(size=(1500, width))).astype(np.float32) for width in (5, 8))
+    c = RNG.normal(size=(5, 8)).astype(np.float32)
+    place = np.spacing(np.abs(c)).astype(np.float64)
+    gradient = Reference(a)(g, 1e6)
+    alpha = float(np.float32(4 * np.median(place) / np.abs(gradient).max()))
+    got = run(session(ZETA_STAR, form=form, alpha=alpha), g, a, C=c, lambda_a=1e6)
+    assert (np.abs(got - (c + alpha * gradient)) / place).max() < 0.6
+
+
 @pytest.mark.parametrize("before", list(itertools.product(["", "lambda_a"], ["", "GBar"], ["", "lambda_g"])))
 def test_inputs_before_it_may_be_left_out(before):
     g, a, g_bar = (x.astype(np.float32) for x in layer(12, 8, 5, 12))
