@@ -9,6 +9,7 @@ several times run one variant after the other. `memory` is the process's peak, w
 
 import argparse
 import csv
+import math
 import os
 import statistics
 import subprocess
@@ -35,7 +36,9 @@ VARIANTS = {
 # Others take their factors from layers in a row only, or are no matter of layers with a few linear ones among them.
 OF_PERCEPTRONS = ("ours, zeta", "ours, K-FAC", "PyTorch, K-FAC (BackPACK)")
 BYTES_AT_ONCE = 80_000_000
-STEPS_PER_TURN = 8
+# So that small networks run for a while in caches that they have filled themselves, as in training.
+SECONDS_PER_TURN = 0.2
+FEWEST_STEPS = 3
 
 
 class Worker:
@@ -49,7 +52,7 @@ class Worker:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        self.seconds = []
+        self.steps, self.seconds = FEWEST_STEPS, []
         self.read("ready")
 
     def read(self, word):
@@ -58,12 +61,17 @@ class Worker:
             raise SystemExit(f"{self.process.args}: ended with status {self.process.wait()}")
         return [float(number) for number in line[1:]]
 
-    def turn(self, steps, keep):
+    def run(self, steps):
+        """The seconds that each of so many steps takes."""
         print(steps, file=self.process.stdin, flush=True)
-        seconds = self.read("seconds")
-        if keep:
-            # The others' threads may still be busy during the first.
-            self.seconds += seconds[1:] or seconds
+        return self.read("seconds")
+
+    def warm_up(self):
+        self.steps = max(FEWEST_STEPS, math.ceil(SECONDS_PER_TURN / self.run(FEWEST_STEPS)[-1]))
+
+    def turn(self):
+        # The others' threads may still be busy during the first.
+        self.seconds += self.run(self.steps)[1:]
 
     def finish(self):
         """The median step in milliseconds, and the peak memory in MB."""
@@ -84,11 +92,11 @@ def measure(network, threads, names, seconds, folder):
     for group in groups:
         workers = {name: Worker(name, network, threads, folder) for name in group}
         for worker in workers.values():
-            worker.turn(2, keep=False)
+            worker.warm_up()
         end = time.monotonic() + seconds * len(group)
         while time.monotonic() < end:
             for worker in workers.values():
-                worker.turn(STEPS_PER_TURN if len(groups) == 1 else 2, keep=True)
+                worker.turn()
         results |= {name: worker.finish() for name, worker in workers.items()}
     return results
 
