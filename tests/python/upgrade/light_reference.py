@@ -178,6 +178,7 @@ OF_TRAINING = OPERATORS | {
     "Flatten": lambda a, x: x.flatten(a.get("axis", 1)),
     "GatherElements": lambda a, x, at: x.gather(a.get("axis", 0), at),
     "Greater": lambda a, x, y: x > y,
+    "Less": lambda a, x, y: x < y,
     "LogSoftmax": lambda a, x: F.log_softmax(x, a.get("axis", -1)),
     "MatMul": lambda a, x, y: x @ y,
     "Neg": lambda a, x: -x,
