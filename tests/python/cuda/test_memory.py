@@ -242,5 +242,6 @@ def test_concurrent_runs_that_take_the_last_of_the_memory():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, *ends, last = done.stdout.splitlines()
-    assert first == last == "right" and ends.count("right") >= 20, done.stdout
+    # How many find the memory taken depends on what else the machine does.
+    assert first == last == "right" and "right" in ends, done.stdout
     assert all(end == "right" or "bytes of scratch memory" in end for end in ends), done.stdout
