@@ -225,7 +225,10 @@ def attempt(binding):
     return "right" if error(binding.copy_outputs_to_cpu()[0], expected) < 1e-5 else "wrong"
 
 def repeat(binding):
-    return [attempt(binding) for _ in range(20)]
+    ends = []
+    while ends.count("right") < 5 and len(ends) < 10_000:
+        ends.append(attempt(binding))
+    return ends
 
 print(attempt(bindings[0]))
 os.environ["ISAAC_STANDIN_MEMORY"] = str(ctypes.CDLL(os.environ["ISAAC_CUDA_STANDIN"]).isaac_standin_bytes())
@@ -242,6 +245,6 @@ def test_concurrent_runs_that_take_the_last_of_the_memory():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, *ends, last = done.stdout.splitlines()
-    # How many find the memory taken depends on what else the machine does.
-    assert first == last == "right" and "right" in ends, done.stdout
+    # Each of the four goes on until it has been right five times: how often it finds the memory taken depends on what else the machine does.
+    assert first == last == "right" and ends.count("right") == 20, done.stdout
     assert all(end == "right" or "bytes of scratch memory" in end for end in ends), done.stdout
