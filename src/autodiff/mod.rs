@@ -18,6 +18,7 @@ pub use backward::Backward;
 pub use error::{AutodiffError, Blocked};
 pub use expand::expanded;
 pub use gradient::{has_gradient_operator, lower_gradients};
+pub(crate) use rules::telling_places;
 
 use crate::proto::NodeProto;
 

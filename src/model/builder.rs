@@ -31,6 +31,11 @@ impl<'a> Builder<'a> {
         self.opset
     }
 
+    /// Whether the scatter operators can add, which they do from opset 16 on.
+    pub(crate) fn scatters_add(&self) -> bool {
+        self.opset >= 16
+    }
+
     /// The nodes, in an order of execution.
     pub(crate) fn into_nodes(self) -> Vec<NodeProto> {
         self.nodes

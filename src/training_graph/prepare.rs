@@ -15,9 +15,6 @@ use crate::proto::{NodeProto, TensorProto};
 /// The oldest version of the default domain in whose operators training graphs are written.
 const OLDEST_OPSET: i64 = 14;
 
-/// The first version of the default domain whose scatters add, which the places of pooling are for.
-const SCATTERS_ADD: i64 = 16;
-
 /// A model that is ready to be differentiated.
 pub(super) struct Prepared {
     pub(super) model: Model,
@@ -152,10 +149,7 @@ impl Preparation<'_> {
         if let Some(Normalization { operator, inner }) = search.ending_with(id, node, &mut self.b) {
             self.edit.nodes.extend(inner.iter().map(|inner| (inner.0, Vec::new())));
             self.edit.nodes.insert(id.0, vec![operator]);
-        } else if node.is_onnx("MaxPool")
-            && node.output.get(1).is_none_or(String::is_empty)
-            && self.b.opset() >= SCATTERS_ADD
-        {
+        } else if node.is_onnx("MaxPool") && node.output.get(1).is_none_or(String::is_empty) && self.b.scatters_add() {
             self.max_pool(id, node);
         }
     }
@@ -163,11 +157,7 @@ impl Preparation<'_> {
     /// Pools before a Relu that nobody else reads, if windows are fewer than elements: then fewer are compared with zero, on the way back too. The largest
     /// of a window is the same one, but in windows that see nothing but padding, as dilated ones can.
     fn max_pool(&mut self, id: NodeId, node: &NodeProto) {
-        let mut pool = node.clone();
-        // The order in which places count.
-        pool.attribute.retain(|attribute| attribute.name() != "storage_order");
-        pool.output.truncate(1);
-        pool.output.push(self.b.fresh("places"));
+        let mut pool = autodiff::telling_places(node, &self.b.fresh("places"));
         let rectified = self.index.input(node, 0).filter(|&x| self.index.only_reader(x).is_some());
         let relu = rectified.and_then(|x| self.index.made_by(self.model.graph().nodes(), x, "Relu"));
         let goes_beyond_one = |attribute| node.ints(attribute).is_some_and(|ints| ints.iter().any(|&int| int > 1));

@@ -19,9 +19,9 @@ pub(super) fn adding(node: NodeProto) -> NodeProto {
     node.with_string("reduction", "add")
 }
 
-/// The scatter operators add only from opset 16 on.
+/// Where nothing but a scatter that adds will do.
 fn need_adding(s: &Step<'_, '_>) -> Result<(), Refusal> {
-    if s.b.opset() >= 16 {
+    if s.b.scatters_add() {
         Ok(())
     } else {
         Err(format!("its gradient needs opset 16, and the model imports {}", s.b.opset()))
@@ -46,7 +46,7 @@ fn gather(s: &mut Step<'_, '_>) -> Result<(), Refusal> {
     let to_front: Vec<i64> = std::iter::once(axis).chain((0..rank).filter(|&a| a != axis)).collect();
     let zeros = zeros(s);
     let zeros = permuted(s, &zeros, &to_front);
-    let added = if s.b.opset() >= 16 {
+    let added = if s.b.scatters_add() {
         let indices = indices_from_the_start(s, axis);
         let indices = s.b.unsqueeze(&indices, &[-1]);
         s.b.with("ScatterND", &[&zeros, &indices, &dy], adding)

@@ -24,6 +24,7 @@ mod softmax;
 mod window;
 
 pub(super) use gate::Gates;
+pub(crate) use pooling::telling_places;
 
 use super::step::{Refusal, Step};
 use crate::model::NodeExt;

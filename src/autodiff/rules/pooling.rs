@@ -22,20 +22,29 @@ const MAX_COUNTS: i64 = 1 << 16;
 
 /// dy goes to the one element that the forward pass took: of equal ones, the first.
 fn max(s: &mut Step<'_, '_>) -> Done {
-    let gradient = if s.b.opset() >= 16 { scattered(s) } else { compared(s)? };
+    let gradient = if s.b.scatters_add() { scattered(s) } else { compared(s)? };
     let gradient = s.b.reshape_like(&gradient, s.x(0));
     s.give(0, gradient);
     Ok(())
 }
 
+/// A MaxPool that also tells the places of what it takes, in the order in which a scatter counts.
+pub(crate) fn telling_places(pool: &NodeProto, places: &str) -> NodeProto {
+    let mut pool = pool.clone();
+    pool.attribute.retain(|attribute| attribute.name() != "storage_order");
+    pool.output.truncate(1);
+    pool.output.push(places.to_owned());
+    pool
+}
+
 /// dy added at the places that MaxPool tells, which count through the whole tensor.
 fn scattered(s: &mut Step<'_, '_>) -> String {
     let places = if s.y(1).is_empty() || s.node.int("storage_order", 0) != 0 {
-        let outputs = ["MaxPool", "Indices"].map(|base| s.b.fresh(base));
-        let mut node = NodeProto::build("", "MaxPool", &[s.x(0)], &[&outputs[0], &outputs[1]]);
-        node.attribute = s.node.attribute.iter().filter(|a| a.name() != "storage_order").cloned().collect();
+        let [pooled, places] = ["MaxPool", "Indices"].map(|base| s.b.fresh(base));
+        let mut node = telling_places(s.node, &places).named("");
+        node.output[0] = pooled;
         s.b.push(node);
-        outputs[1].clone()
+        places
     } else {
         s.y(1).to_owned()
     };
