@@ -137,8 +137,8 @@ impl<T: Scalar> Damper<T> {
             }
             return Ok(Prepared::Narrow);
         }
-        self.gram_in_double(x, threads)?;
-        let inverted = self.wide.damp(order, damping.scale()).and_then(|_| self.wide.invert_accurately(order));
+        self.gram_in_double(x, damping.scale(), threads)?;
+        let inverted = self.wide.damp(order).and_then(|_| self.wide.invert_accurately(order));
         match inverted {
             Ok(()) => {
                 self.wide.scale(order, alpha);
@@ -161,24 +161,18 @@ impl<T: Scalar> Damper<T> {
         let order = x.rows();
         let gram = self.narrow.matrix_mut(order);
         let lower = MatMut::from_row_major_slice_mut(gram, order, order);
-        multiply_lower(lower, Accum::Replace, [x.view(), x.view().transpose()], T::from_f64(1.0), threads)?;
+        multiply_lower(lower, Accum::Replace, [x.view(), x.view().transpose()], T::from_f64(damping.scale()), threads)?;
         mirror(gram, order, order);
-        match self.invert_narrow(order, damping.scale(), limits, threads) {
+        match self.invert_narrow(order, limits, threads) {
             Ok(is_accurate) => Ok(is_accurate),
             Err(Breakdown::NotFinite | Breakdown::Pivot(_)) => Ok(false),
             Err(Breakdown::Product(error)) => Err(error.into()),
         }
     }
 
-    /// From the Gram matrix to the inverse, and whether that is accurate enough.
-    fn invert_narrow(
-        &mut self,
-        order: usize,
-        scale: f64,
-        limits: Limits,
-        threads: &impl Threads,
-    ) -> Result<bool, Breakdown> {
-        let damped = self.narrow.damp(order, scale)?;
+    /// From the scaled Gram matrix to the inverse, and whether that is accurate enough.
+    fn invert_narrow(&mut self, order: usize, limits: Limits, threads: &impl Threads) -> Result<bool, Breakdown> {
+        let damped = self.narrow.damp(order)?;
         let is_inverted_in_double = damped.norm > limits.norm;
         if is_inverted_in_double {
             self.invert_in_double(order, threads)?;
@@ -233,7 +227,8 @@ impl<T: Scalar> Damper<T> {
         Ok(Matrix::new(product, order, cols))
     }
 
-    fn gram_in_double(&mut self, x: Matrix<'_, T>, threads: &impl Threads) -> Result<(), Error> {
+    /// s·x xᵀ
+    fn gram_in_double(&mut self, x: Matrix<'_, T>, scale: f64, threads: &impl Threads) -> Result<(), Error> {
         let order = x.rows();
         let gram = self.wide.matrix_mut(order);
         gram.fill(0.0);
@@ -242,7 +237,7 @@ impl<T: Scalar> Damper<T> {
             let panel = resized(&mut self.panel, order * columns.len());
             let panel = x.widen_columns(columns, panel).view();
             let lower = MatMut::from_row_major_slice_mut(gram, order, order);
-            multiply_lower(lower, Accum::Add, [panel, panel.transpose()], 1.0, threads)?;
+            multiply_lower(lower, Accum::Add, [panel, panel.transpose()], scale, threads)?;
         }
         mirror(gram, order, order);
         Ok(())

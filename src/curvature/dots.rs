@@ -34,16 +34,18 @@ impl<'a, T: Scalar> LongRows<'a, T> {
         (left.nrows() <= FEW && left.ncols() * size_of::<T>() >= LONG).then_some(rows)
     }
 
-    /// Replaces what is on and below the diagonal of `out` by alpha times the product, or adds that to it; some of what is above it is written too.
-    pub(super) fn multiply_lower(self, out: MatMut<'_, T>, accum: Accum, alpha: T) {
-        pulp::Arch::new().dispatch(Product { rows: self, out, accum, alpha });
+    /// Replaces what is on and below the diagonal by alpha times the product, or adds that to it, in the part `out` of the
+    /// result that begins at this row and column; some of what is above the diagonal is written too.
+    pub(super) fn multiply_lower(&self, out: MatMut<'_, T>, start: [usize; 2], accum: Accum, alpha: T) {
+        pulp::Arch::new().dispatch(Product { rows: self, out, start, accum, alpha });
     }
 }
 
 /// The work, compiled for each kind of processor; all that it calls must be inlined.
 struct Product<'a, 'b, T> {
-    rows: LongRows<'a, T>,
+    rows: &'b LongRows<'a, T>,
     out: MatMut<'b, T>,
+    start: [usize; 2],
     accum: Accum,
     alpha: T,
 }
@@ -53,13 +55,14 @@ impl<T: Scalar> pulp::WithSimd for Product<'_, '_, T> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, simd: S) {
-        let Self { rows: LongRows { left, right }, mut out, accum, alpha } = self;
-        let order = out.nrows();
-        for row in (0..order).step_by(TILE) {
-            for col in (0..=row).step_by(TILE) {
-                let sums = dot_products(simd, tile(left, row), tile(right, col));
-                for (row, sums) in (row..order).zip(sums) {
-                    for (col, sum) in (col..order).zip(sums) {
+        let Self { rows: LongRows { left, right }, mut out, start: [first_row, first_col], accum, alpha } = self;
+        let (rows, cols) = (out.nrows(), out.ncols());
+        for row in (0..rows).step_by(TILE) {
+            let diagonal = first_row + row - first_col;
+            for col in (0..cols.min(diagonal + 1)).step_by(TILE) {
+                let sums = dot_products(simd, tile(*left, first_row + row), tile(*right, first_col + col));
+                for (row, sums) in (row..rows).zip(sums) {
+                    for (col, sum) in (col..cols).zip(sums) {
                         match accum {
                             Accum::Replace => out[(row, col)] = alpha * sum,
                             Accum::Add => out[(row, col)] += alpha * sum,
@@ -140,7 +143,7 @@ mod tests {
                 out.rb_mut().copy_from(MatRef::from_row_major_slice(start, order, order));
             }
             let rows = LongRows::of(left, right.transpose()).unwrap();
-            rows.multiply_lower(out.rb_mut(), accum, T::from_f64(-2.0));
+            rows.multiply_lower(out.rb_mut(), [0, 0], accum, T::from_f64(-2.0));
             for (row, col) in (0..order).flat_map(|row| (0..=row).map(move |col| (row, col))) {
                 let start = start.map_or(T::default(), |start| start[row * order + col]);
                 assert!(

@@ -47,16 +47,20 @@ pub trait Products<T>: Threads {
 /// rounded with each of these parts, and parts that are small beside it are lost.
 pub const TERMS_BESIDE_ADDEND: usize = 256;
 
-/// Flops of a part of a product: fewer take less time than it takes to wake a thread.
+/// Flops of a thread's share of a product: fewer take less time than it takes to wake a thread.
 const SHARE: usize = 8_000_000;
 
-/// Parts of a product, at most.
+/// Parts of a product where there are shares for so many; more only where strips make them.
 const PARTS: usize = 16;
 
-/// Columns of a symmetric product that are computed at a time.
-const STRIP: usize = 32;
+/// Columns of a strip: what kernels compute at a time, five or six registers of float, so that none is left over.
+const WIDTHS: [usize; 2] = [96, 80];
 
-/// Rows of a part are a multiple of this, and so of what kernels compute at a time.
+/// Columns of a strip of a symmetric product, of which what lies above the diagonal is computed for nothing: at least and at
+/// most.
+const LOWER_WIDTHS: [usize; 2] = [32, 64];
+
+/// Rows of a part are a multiple of this, as are the tiles of [`mirror`].
 const ALIGNED: usize = 16;
 
 /// Writes left·right, row-major.
@@ -70,7 +74,7 @@ pub(super) fn write_product<T: Scalar>(
     multiply(out, Accum::Replace, [left.view(), right.view()], T::from_f64(1.0), threads)
 }
 
-/// Replaces `out` by alpha·left·right, or adds that to it. No dimension is zero.
+/// Replaces `out`, row-major, by alpha·left·right, or adds that to it. No dimension is zero.
 pub(super) fn multiply<T: Scalar>(
     out: MatMut<'_, T>,
     accum: Accum,
@@ -79,21 +83,9 @@ pub(super) fn multiply<T: Scalar>(
     threads: &impl Threads,
 ) -> Result<(), ProductError> {
     let (rows, cols) = (out.nrows(), out.ncols());
-    if cols > rows {
-        return multiply(out.transpose_mut(), accum, [right.transpose(), left.transpose()], alpha, threads);
-    }
-    let height = height_of_parts(rows, (2 * rows * cols * left.ncols() / SHARE).min(PARTS));
-    let mut parts = Parts::default();
-    let mut below = out;
-    for start in (0..rows).step_by(height) {
-        let (part, rest) = below.split_at_row_mut(height.min(rows - start));
-        below = rest;
-        parts.push(Part { out: part, start: [start, 0] });
-    }
-    parts.compute(threads, |Part { out, start: [start, _] }| {
-        let left = left.subrows(start, out.nrows());
-        matmul(out, accum, left, right, alpha, Par::Seq);
-    })
+    let width = WIDTHS.into_iter().min_by_key(|width| cols.next_multiple_of(*width)).unwrap_or(cols);
+    let parting = Parting::new([rows, cols], width, |_| 0, 2 * rows * cols * left.ncols());
+    parting.compute(out, threads, |part| part.multiply(accum, [left, right], alpha))
 }
 
 /// As [`multiply`] for a product that is symmetric, of which only what is on and below the diagonal is meant; some of what is
@@ -106,45 +98,14 @@ pub(super) fn multiply_lower<T: Scalar>(
     threads: &impl Threads,
 ) -> Result<(), ProductError> {
     let order = out.nrows();
-    // A matrix of k×k parts has k(k + 1)/2 on and below the diagonal.
-    let height = height_of_parts(order, (2 * order * order * left.ncols() / SHARE).min(PARTS).isqrt());
-    let mut parts = Parts::default();
-    let mut below = out;
-    for row in (0..order).step_by(height) {
-        let (mut of_row, rest) = below.split_at_row_mut(height.min(order - row));
-        below = rest;
-        for col in (0..=row).step_by(height) {
-            let (part, rest) = of_row.split_at_col_mut(height.min(order - col));
-            of_row = rest;
-            parts.push(Part { out: part, start: [row, col] });
-        }
-    }
-    parts.compute(threads, |Part { out, start: [row, col] }| {
-        let (left, right) = (left.subrows(row, out.nrows()), right.subcols(col, out.ncols()));
-        if row == col {
-            match LongRows::of(left, right) {
-                Some(rows) => rows.multiply_lower(out, accum, alpha),
-                None => multiply_by_strips(out, accum, [left, right], alpha),
-            }
-        } else {
-            matmul(out, accum, left, right, alpha, Par::Seq);
-        }
+    let long_rows = LongRows::of(left, right);
+    let [least, most] = LOWER_WIDTHS;
+    let width = order.div_ceil(2).next_multiple_of(ALIGNED).clamp(least, most);
+    let parting = Parting::new([order, order], width, |col| col, order * order * left.ncols());
+    parting.compute(out, threads, |part| match &long_rows {
+        Some(rows) => rows.multiply_lower(part.out, part.start, accum, alpha),
+        None => part.multiply(accum, [left, right], alpha),
     })
-}
-
-/// As [`multiply_lower`]: each strip of columns from its own rows on. `faer`'s product of triangles leaves out whole tiles of what
-/// is above the diagonal, and one tile is as high as a usual batch.
-fn multiply_by_strips<T: Scalar>(out: MatMut<'_, T>, accum: Accum, [left, right]: [MatRef<'_, T>; 2], alpha: T) {
-    let order = out.nrows();
-    let mut columns = out;
-    for start in (0..order).step_by(STRIP) {
-        let width = STRIP.min(order - start);
-        let (strip, rest) = columns.split_at_col_mut(width);
-        columns = rest;
-        let (_, strip) = strip.split_at_row_mut(start);
-        let (left, right) = (left.subrows(start, order - start), right.subcols(start, width));
-        matmul(strip, accum, left, right, alpha, Par::Seq);
-    }
 }
 
 /// Copies what is below the diagonal of a row-major matrix to above it; `stride` elements lie between two rows.
@@ -182,8 +143,52 @@ fn tiles(order: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..order).step_by(ALIGNED).flat_map(|row| (0..=row).step_by(ALIGNED).map(move |col| (row, col)))
 }
 
-fn height_of_parts(rows: usize, parts: usize) -> usize {
-    rows.div_ceil(parts.max(1)).next_multiple_of(ALIGNED)
+/// How the result of a product is parted: in strips of columns, and these in rows where there are few strips for many
+/// threads. How many threads there are is not known, and changes nothing about the numbers.
+#[derive(Clone, Copy)]
+struct Parting {
+    width: usize,
+    height: usize,
+    /// The row that a strip begins with, by its first column.
+    first_row: fn(usize) -> usize,
+    count: usize,
+    is_shared: bool,
+}
+
+impl Parting {
+    fn new([rows, cols]: [usize; 2], width: usize, first_row: fn(usize) -> usize, flops: usize) -> Self {
+        let shares = flops / SHARE;
+        let height = rows.div_ceil(shares.clamp(1, PARTS).div_ceil(cols.div_ceil(width))).next_multiple_of(ALIGNED);
+        let count = (0..cols).step_by(width).map(|col| (rows - first_row(col)).div_ceil(height)).sum();
+        Self { width, height, first_row, count, is_shared: shares > 1 }
+    }
+
+    fn parts<T>(self, out: MatMut<'_, T>) -> impl Iterator<Item = Part<'_, T>> {
+        cut(out, self.width).flat_map(move |(col, strip)| {
+            let first_row = (self.first_row)(col);
+            let (_, strip) = strip.split_at_row_mut(first_row);
+            cut(strip.transpose_mut(), self.height)
+                .map(move |(row, part)| Part { out: part.transpose_mut(), start: [first_row + row, col] })
+        })
+    }
+
+    fn compute<'a, T: Scalar>(
+        self,
+        out: MatMut<'a, T>,
+        threads: &impl Threads,
+        compute: impl Fn(Part<'a, T>) + Sync,
+    ) -> Result<(), ProductError> {
+        let parts = self.parts(out);
+        if !self.is_shared {
+            parts.for_each(compute);
+            return Ok(());
+        }
+        let parts = Mutex::new(parts);
+        threads.for_each(self.count, &|_| {
+            let part = parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+            part.into_iter().for_each(&compute);
+        })
+    }
 }
 
 /// A part of a product's result.
@@ -193,35 +198,23 @@ struct Part<'a, T> {
     start: [usize; 2],
 }
 
-/// The parts of a product, each of which goes to one thread.
-struct Parts<'a, T> {
-    parts: [Option<Part<'a, T>>; PARTS],
-    count: usize,
-}
-
-impl<T> Default for Parts<'_, T> {
-    fn default() -> Self {
-        Self { parts: [const { None }; PARTS], count: 0 }
+impl<T: Scalar> Part<'_, T> {
+    fn multiply(self, accum: Accum, [left, right]: [MatRef<'_, T>; 2], alpha: T) {
+        let Self { out, start: [row, col] } = self;
+        let (left, right) = (left.subrows(row, out.nrows()), right.subcols(col, out.ncols()));
+        matmul(out, accum, left, right, alpha, Par::Seq);
     }
 }
 
-impl<'a, T: Scalar> Parts<'a, T> {
-    fn push(&mut self, part: Part<'a, T>) {
-        self.parts[self.count] = Some(part);
-        self.count += 1;
-    }
-
-    fn compute(self, threads: &impl Threads, compute: impl Fn(Part<'a, T>) + Sync) -> Result<(), ProductError> {
-        if let [Some(_), None, ..] = self.parts {
-            self.parts.into_iter().flatten().for_each(compute);
-            return Ok(());
-        }
-        let parts = self.parts.map(Mutex::new);
-        threads.for_each(self.count, &|index| {
-            let part = parts[index].lock().unwrap_or_else(PoisonError::into_inner).take();
-            part.into_iter().for_each(&compute);
-        })
-    }
+/// So many columns after the other, the last time what is left, and the first of them.
+fn cut<T>(matrix: MatMut<'_, T>, width: usize) -> impl Iterator<Item = (usize, MatMut<'_, T>)> {
+    let cols = matrix.ncols();
+    let mut rest = Some(matrix);
+    (0..cols).step_by(width).map_while(move |start| {
+        let (cut, right) = rest.take()?.split_at_col_mut(width.min(cols - start));
+        rest = Some(right);
+        Some((start, cut))
+    })
 }
 
 /// The plainest products there are, for tests.
@@ -293,9 +286,14 @@ mod tests {
     #[test]
     fn parts_are_the_product() {
         // Rows, inner size, columns, and into how many parts that goes.
-        for ([rows, inner, cols], parts) in
-            [([3, 5, 2], 0), ([40, 2000, 30], 0), ([130, 700, 90], 2), ([90, 700, 130], 2), ([400, 900, 401], 13)]
-        {
+        for ([rows, inner, cols], parts) in [
+            ([3, 5, 2], 0),
+            ([40, 2000, 30], 0),
+            ([130, 700, 90], 2),
+            ([90, 700, 130], 2),
+            ([400, 900, 401], 20),
+            ([60, 80, 1700], 18),
+        ] {
             let left: Vec<f64> = (0..rows * inner).map(element).collect();
             let right: Vec<f64> = (0..inner * cols).map(element).collect();
             let (a, b) = (Matrix::new(&left, rows, inner), Matrix::new(&right, inner, cols));
@@ -312,7 +310,9 @@ mod tests {
 
     #[test]
     fn half_of_the_parts_are_the_symmetric_product() {
-        for ([order, inner], parts) in [([1, 3], 0), ([100, 90], 0), ([130, 1100], 3), ([301, 1000], 10)] {
+        for ([order, inner], parts) in
+            [([1, 3], 0), ([100, 90], 0), ([130, 1100], 3), ([160, 3000], 6), ([301, 1000], 10)]
+        {
             let stored: Vec<f64> = (0..order * inner).map(element).collect();
             for x in [Matrix::new(&stored, order, inner), Matrix::new(&stored, inner, order).t()] {
                 let mut expected = vec![f64::NAN; order * order];

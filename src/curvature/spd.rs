@@ -25,12 +25,12 @@ impl From<ProductError> for Breakdown {
     }
 }
 
-/// What is known of M = I + scale·S, where S = x xᵀ.
+/// What is known of M = I + S, where S = s·x xᵀ.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Damped {
     /// Spectral norm, estimated.
     pub(super) norm: f64,
-    /// tr(M − I) = scale·‖x‖² in the Frobenius norm.
+    /// tr(M − I) = s·‖x‖² in the Frobenius norm.
     pub(super) trace: f64,
 }
 
@@ -39,7 +39,7 @@ pub(super) struct Damped {
 pub(super) struct Inverted {
     /// Spectral norm, estimated.
     pub(super) norm: f64,
-    /// tr(V − V²) = tr(V (M − I) V) = scale·‖V x‖² in the Frobenius norm.
+    /// tr(V − V²) = tr(V (M − I) V) = s·‖V x‖² in the Frobenius norm.
     pub(super) remainder: f64,
 }
 
@@ -64,17 +64,15 @@ impl<T: Scalar> Inverter<T> {
         Matrix::new(&self.matrix[..order * order], order, order)
     }
 
-    /// Replaces the matrix S by I + scale·S.
-    pub(super) fn damp(&mut self, order: usize, scale: f64) -> Result<Damped, Breakdown> {
+    /// Replaces the matrix S by I + S.
+    pub(super) fn damp(&mut self, order: usize) -> Result<Damped, Breakdown> {
         let matrix = resized(&mut self.matrix, order * order);
-        let factor = T::from_f64(scale);
-        matrix.iter_mut().for_each(|element| *element *= factor);
         let mut trace = 0.0;
         for diagonal in matrix.iter_mut().step_by(order + 1) {
             trace += diagonal.to_f64();
             *diagonal += T::from_f64(1.0);
         }
-        let norm = Norms::of(matrix, order, &mut self.vectors).spectral;
+        let norm = spectral_norm(matrix, order, &mut self.vectors);
         if norm.is_finite() { Ok(Damped { norm, trace }) } else { Err(Breakdown::NotFinite) }
     }
 
@@ -91,8 +89,8 @@ impl<T: Scalar> Inverter<T> {
     pub(super) fn inverted(&mut self, order: usize) -> Inverted {
         let matrix = &self.matrix[..order * order];
         let trace: f64 = matrix.iter().step_by(order + 1).map(|diagonal| diagonal.to_f64()).sum();
-        let norms = Norms::of(matrix, order, &mut self.vectors);
-        Inverted { norm: norms.spectral, remainder: trace - norms.squares }
+        let squares = pulp::Arch::new().dispatch(Squares(matrix));
+        Inverted { norm: spectral_norm(matrix, order, &mut self.vectors), remainder: trace - squares }
     }
 
     /// Multiplies the matrix by `factor`.
@@ -180,39 +178,28 @@ fn blocks<T>(matrix: &mut [T], [order, stride]: [usize; 2], h: usize) -> [MatMut
     [a, b, c]
 }
 
-/// Norms of a symmetric positive semidefinite matrix other than zero. Infinite or NaN as soon as one element is.
-struct Norms {
-    /// An estimate of the largest eigenvalue from below, by power iteration: close when one stands out, as that of the
-    /// mean does, and within a factor of two or so otherwise. Never below 1/√order of it.
-    spectral: f64,
-    /// Sum of the squares of the elements.
-    squares: f64,
+/// An estimate of the largest eigenvalue of a symmetric positive semidefinite matrix other than zero, from below, by power
+/// iteration: close when one stands out, as that of the mean does, and within a factor of two or so otherwise. Never below
+/// 1/√order of it. Infinite or NaN as soon as one element is.
+fn spectral_norm<T: Scalar>(matrix: &[T], order: usize, buffer: &mut Vec<T>) -> f64 {
+    let (vector, product) = resized(buffer, 2 * order).split_at_mut(order);
+    pulp::Arch::new().dispatch(PowerIteration { matrix, vector, product })
 }
 
-impl Norms {
-    fn of<T: Scalar>(matrix: &[T], order: usize, buffer: &mut Vec<T>) -> Self {
-        let (vector, product) = resized(buffer, 2 * order).split_at_mut(order);
-        pulp::Arch::new().dispatch(Estimate { matrix, vector, product })
-    }
-}
+// The work, compiled for each kind of processor; all that it calls must be inlined.
 
-/// The work, compiled for each kind of processor; all that it calls must be inlined.
-struct Estimate<'a, T> {
+struct PowerIteration<'a, T> {
     matrix: &'a [T],
     vector: &'a mut [T],
     product: &'a mut [T],
 }
 
-impl<T: Scalar> pulp::WithSimd for Estimate<'_, T> {
-    type Output = Norms;
+impl<T: Scalar> pulp::WithSimd for PowerIteration<'_, T> {
+    type Output = f64;
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) -> Norms {
+    fn with_simd<S: pulp::Simd>(self, _: S) -> f64 {
         let Self { matrix, vector, product } = self;
-        let squares = sum_of_squares(matrix);
-        if !squares.is_finite() {
-            return Norms { spectral: squares, squares };
-        }
         // Any fixed vector to start from is orthogonal to some matrix's eigenvector. The longest row can't be: it is as
         // long as the eigenvalue times the largest element of the eigenvector at least. Rows are columns, whose sums are
         // made side by side.
@@ -221,6 +208,9 @@ impl<T: Scalar> pulp::WithSimd for Estimate<'_, T> {
             (1..product.len()).fold(0, |longest, row| if product[row] > product[longest] { row } else { longest });
         vector.copy_from_slice(&matrix[longest * vector.len()..][..vector.len()]);
         let mut spectral = sum_of_squares(vector).sqrt();
+        if !spectral.is_finite() {
+            return spectral;
+        }
         for _ in 0..2 {
             let scale = T::from_f64(1.0 / spectral);
             vector.iter_mut().for_each(|element| *element *= scale);
@@ -228,7 +218,18 @@ impl<T: Scalar> pulp::WithSimd for Estimate<'_, T> {
             spectral = sum_of_squares(product).sqrt();
             vector.copy_from_slice(product);
         }
-        Norms { spectral, squares }
+        spectral
+    }
+}
+
+struct Squares<'a, T>(&'a [T]);
+
+impl<T: Scalar> pulp::WithSimd for Squares<'_, T> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: pulp::Simd>(self, _: S) -> f64 {
+        sum_of_squares(self.0)
     }
 }
 
@@ -287,7 +288,8 @@ mod tests {
             let (mut quick, mut accurate) = (Inverter::<f64>::default(), Inverter::<f64>::default());
             for inverter in [&mut quick, &mut accurate] {
                 inverter.matrix_mut(order).copy_from_slice(&gram(order));
-                inverter.damp(order, 0.3).unwrap();
+                inverter.scale(order, 0.3);
+                inverter.damp(order).unwrap();
             }
             let damped = accurate.matrix(order).data().to_vec();
             quick.invert_quickly(order, &Plain).unwrap();
@@ -309,7 +311,8 @@ mod tests {
         let order = 20;
         let mut inverter = Inverter::<f32>::default();
         inverter.matrix_mut(order).fill(3.0);
-        let Damped { norm, trace } = inverter.damp(order, 0.5).unwrap();
+        inverter.scale(order, 0.5);
+        let Damped { norm, trace } = inverter.damp(order).unwrap();
         assert!((norm - 31.0).abs() < 0.1, "1 + 0.5·3·20, not {norm}");
         assert_eq!(trace, 30.0);
         inverter.invert_quickly(order, &Plain).unwrap();
@@ -329,7 +332,8 @@ mod tests {
             let mut inverter = Inverter::<f32>::default();
             let matrix = inverter.matrix_mut(order).iter_mut().enumerate();
             matrix.for_each(|(e, out)| *out = (q[e / order] * q[e % order] / square) as f32);
-            let Damped { norm, .. } = inverter.damp(order, 9.0).unwrap();
+            inverter.scale(order, 9.0);
+            let Damped { norm, .. } = inverter.damp(order).unwrap();
             assert!((9.9..=10.0 + 1e-5).contains(&norm), "order {order}, seed {seed}: {norm}");
         }
     }
@@ -339,7 +343,7 @@ mod tests {
         let mut inverter = Inverter::<f32>::default();
         for order in [150, 3, 20] {
             inverter.matrix_mut(order).fill(0.0);
-            inverter.damp(order, 1.0).unwrap();
+            inverter.damp(order).unwrap();
             inverter.invert_quickly(order, &Plain).unwrap();
             let identity: Vec<f32> = (0..order * order).map(|e| f32::from(e / order == e % order)).collect();
             assert_eq!(inverter.matrix(order).data(), identity);
@@ -351,18 +355,18 @@ mod tests {
         let mut inverter = Inverter::<f32>::default();
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             inverter.matrix_mut(3).copy_from_slice(&[1.0, 0.0, 0.0, 0.0, 1.0, bad, 0.0, bad, 1.0]);
-            assert!(matches!(inverter.damp(3, 1.0), Err(Breakdown::NotFinite)));
+            assert!(matches!(inverter.damp(3), Err(Breakdown::NotFinite)));
         }
         for (order, pivot) in [(3, 2), (100, 57), (150, 149), (230, 120)] {
             inverter.matrix_mut(order).fill(0.0);
             inverter.matrix_mut(order)[pivot * (order + 1)] = -3.0;
-            inverter.damp(order, 1.0).unwrap();
+            inverter.damp(order).unwrap();
             let broken = inverter.invert_quickly(order, &Plain);
             assert!(matches!(broken, Err(Breakdown::Pivot(index)) if index == pivot), "{broken:?}");
             let mut accurate = Inverter::<f64>::default();
             accurate.matrix_mut(order).fill(0.0);
             accurate.matrix_mut(order)[pivot * (order + 1)] = -3.0;
-            accurate.damp(order, 1.0).unwrap();
+            accurate.damp(order).unwrap();
             let broken = accurate.invert_accurately(order);
             assert!(matches!(broken, Err(Breakdown::Pivot(index)) if index == pivot), "{broken:?}");
         }
