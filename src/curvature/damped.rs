@@ -8,7 +8,7 @@
 
 use faer::{Accum, MatMut};
 
-use super::products::{Threads, mirror, multiply_lower, write_product};
+use super::products::{Threads, mirror, multiply, multiply_lower, write_product};
 use super::scalar::Limits;
 use super::spd::{Breakdown, Inverter, resized};
 use super::{Error, Matrix, ProductError, Scalar};
@@ -16,12 +16,11 @@ use super::{Error, Matrix, ProductError, Scalar};
 /// Columns that are widened at a time: such a panel of a usual batch stays in the cache.
 pub(super) const PANEL: usize = 512;
 
-/// Above this order V − I is kept instead of V, so that V·y = (V − I)·y + y. In a sum of that many small terms and one as
-/// large as y, all of equal rows, the terms would lose their last digits in the same direction, once each.
-const SHIFTED: usize = 256;
-
-/// Number of equal terms from which on a product's own error counts.
-const ALIKE: f64 = 128.0;
+/// Order above which it counts that sums of equal terms, of equal rows for instance, have equal rounding errors.
+///
+/// Then V − I is kept instead of V, so that V·y = y + (V − I)·y: with one term as large as y, all the small ones would lose
+/// their last digits. And less magnification is tolerable.
+const ALIKE: usize = 64;
 
 /// The factor s = 1/(b·λ), and what it was made of.
 #[derive(Clone, Copy, Debug)]
@@ -59,16 +58,12 @@ pub(super) struct NarrowInverse<'a, T> {
 impl<T: Scalar> NarrowInverse<'_, T> {
     /// Writes the inverse times `y`.
     pub(super) fn times(&self, y: Matrix<'_, T>, threads: &impl Threads, out: &mut [T]) -> Result<(), ProductError> {
-        write_product(self.matrix, y, threads, out)?;
-        self.add_shifted(y, out);
-        Ok(())
+        self.write([self.matrix, y], y, threads, out)
     }
 
     /// Writes `y` times the inverse.
     pub(super) fn after(&self, y: Matrix<'_, T>, threads: &impl Threads, out: &mut [T]) -> Result<(), ProductError> {
-        write_product(y, self.matrix, threads, out)?;
-        self.add_shifted(y, out);
-        Ok(())
+        self.write([y, self.matrix], y, threads, out)
     }
 
     /// Writes `y` times the inverse, or the transpose of that.
@@ -82,20 +77,30 @@ impl<T: Scalar> NarrowInverse<'_, T> {
         if transpose { self.times(y.t(), threads, out) } else { self.after(y, threads, out) }
     }
 
-    fn add_shifted(&self, y: Matrix<'_, T>, out: &mut [T]) {
-        let Some(shift) = self.shift else { return };
-        for (row, out) in out.chunks_exact_mut(y.cols()).enumerate() {
-            for (col, out) in out.iter_mut().enumerate() {
-                *out += shift * y.at(row, col);
+    /// Writes the product of two operands, the matrix and `y`, and what it lacks.
+    fn write(
+        &self,
+        operands: [Matrix<'_, T>; 2],
+        y: Matrix<'_, T>,
+        threads: &impl Threads,
+        out: &mut [T],
+    ) -> Result<(), ProductError> {
+        let accum = match self.shift {
+            None => Accum::Replace,
+            Some(shift) => {
+                y.write_multiple(shift, out);
+                Accum::Add
             }
-        }
+        };
+        let out = MatMut::from_row_major_slice_mut(out, y.rows(), y.cols());
+        multiply(out, accum, operands.map(Matrix::view), T::from_f64(1.0), threads)
     }
 }
 
 /// Buffers for one damped inverse; they only ever grow.
 pub(super) struct Damper<T> {
     narrow: Inverter<T>,
-    /// What the diagonal of the narrow inverse was lessened by: see [`SHIFTED`].
+    /// What the diagonal of the narrow inverse was lessened by: see [`ALIKE`].
     shift: Option<T>,
     wide: Inverter<f64>,
     panel: Vec<f64>,
@@ -131,7 +136,7 @@ impl<T: Scalar> Damper<T> {
             && self.prepare_narrow(x, damping, limits, threads)?
         {
             self.narrow.scale(order, alpha);
-            self.shift = (order > SHIFTED).then(|| T::from_f64(alpha));
+            self.shift = (order > ALIKE).then(|| T::from_f64(alpha));
             if let Some(shift) = self.shift {
                 self.narrow.matrix_mut(order).iter_mut().step_by(order + 1).for_each(|diagonal| *diagonal -= shift);
             }
@@ -179,16 +184,20 @@ impl<T: Scalar> Damper<T> {
         } else {
             self.narrow.invert_quickly(order, threads)?;
         }
-        // A product's own error grows with the number of its terms, if these are alike.
-        let tolerable = limits.magnification.min((limits.magnification * ALIKE / order as f64).max(2.0));
-        // As the norm of the inverse is one at most, this bounds the condition number.
+        let tolerable = limits.magnification * (ALIKE as f64 / order as f64).clamp(0.45, 1.0);
+        // As the norm of the inverse is one at most, that of the damped matrix bounds the condition number.
         if damped.norm <= tolerable.min(limits.condition) {
             return Ok(true);
         }
-        let inverted = if is_inverted_in_double { self.wide.inverted(order) } else { self.narrow.inverted(order) };
-        let condition = damped.norm * inverted.norm;
+        let remainder = if is_inverted_in_double { self.wide.remainder(order) } else { self.narrow.remainder(order) };
+        let magnification = (damped.trace / remainder).sqrt();
+        if damped.norm <= limits.condition && magnification <= tolerable {
+            return Ok(true);
+        }
+        let norm = if is_inverted_in_double { self.wide.norm(order) } else { self.narrow.norm(order) };
+        let condition = norm * damped.norm;
         // Where rounding leaves nothing of the remainder, the condition number still is a bound.
-        let magnification = (inverted.norm * (damped.trace / inverted.remainder).sqrt()).min(condition);
+        let magnification = (norm * magnification).min(condition);
         Ok(condition <= limits.condition && magnification <= tolerable)
     }
 

@@ -79,7 +79,7 @@ where
     P: Products<T>,
 {
     let shape = layer.shape();
-    if shape.rows == 0 {
+    if shape.rows == 0 || out.is_empty() {
         match layer.addend {
             Some(addend) => out.copy_from_slice(addend),
             None => out.fill(T::from_f64(0.0)),
@@ -216,8 +216,19 @@ mod tests {
     use super::super::reference::{Dampings, Problem, error, row_major};
     use super::*;
 
-    const SHAPES: [[usize; 3]; 9] =
-        [[1, 1, 1], [1, 5, 3], [2, 7, 3], [7, 3, 5], [8, 20, 30], [8, 30, 20], [30, 8, 40], [40, 9, 5], [24, 600, 3]];
+    const SHAPES: [[usize; 3]; 11] = [
+        [1, 1, 1],
+        [1, 5, 3],
+        [2, 7, 3],
+        [7, 3, 5],
+        [8, 20, 30],
+        [8, 30, 20],
+        [30, 8, 40],
+        [40, 9, 5],
+        [24, 600, 3],
+        [70, 80, 90],
+        [80, 70, 66],
+    ];
     const FORMS: [Form; 4] = [Form::Auto, Form::Samples, Form::Features, Form::Kronecker];
 
     #[test]

@@ -7,6 +7,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use faer::linalg::matmul::matmul;
+use faer::reborrow::ReborrowMut;
 use faer::{Accum, MatMut, MatRef, Par};
 
 use super::dots::LongRows;
@@ -58,7 +59,11 @@ const WIDTHS: [usize; 2] = [96, 80];
 
 /// Columns of a strip of a symmetric product, of which what lies above the diagonal is computed for nothing: at least and at
 /// most.
-const LOWER_WIDTHS: [usize; 2] = [32, 64];
+const LOWER_WIDTHS: [usize; 2] = [48, 96];
+
+/// Terms that are added up before their sum is added to the result, at most: what kernels need of the operands for so many
+/// stays in the caches, and where terms are equal, as of equal rows, fewer equal rounding errors come together.
+const TERMS: usize = 100;
 
 /// Rows of a part are a multiple of this, as are the tiles of [`mirror`].
 const ALIGNED: usize = 16;
@@ -100,7 +105,7 @@ pub(super) fn multiply_lower<T: Scalar>(
     let order = out.nrows();
     let long_rows = LongRows::of(left, right);
     let [least, most] = LOWER_WIDTHS;
-    let width = order.div_ceil(2).next_multiple_of(ALIGNED).clamp(least, most);
+    let width = order.div_ceil(4).next_multiple_of(ALIGNED).clamp(least, most);
     let parting = Parting::new([order, order], width, |col| col, order * order * left.ncols());
     parting.compute(out, threads, |part| match &long_rows {
         Some(rows) => rows.multiply_lower(part.out, part.start, accum, alpha),
@@ -199,10 +204,17 @@ struct Part<'a, T> {
 }
 
 impl<T: Scalar> Part<'_, T> {
-    fn multiply(self, accum: Accum, [left, right]: [MatRef<'_, T>; 2], alpha: T) {
-        let Self { out, start: [row, col] } = self;
+    fn multiply(self, mut accum: Accum, [left, right]: [MatRef<'_, T>; 2], alpha: T) {
+        let Self { mut out, start: [row, col] } = self;
         let (left, right) = (left.subrows(row, out.nrows()), right.subcols(col, out.ncols()));
-        matmul(out, accum, left, right, alpha, Par::Seq);
+        let inner = left.ncols();
+        let terms = inner.div_ceil(inner.div_ceil(TERMS));
+        for first in (0..inner).step_by(terms) {
+            let terms = terms.min(inner - first);
+            let (left, right) = (left.subcols(first, terms), right.subrows(first, terms));
+            matmul(out.rb_mut(), accum, left, right, alpha, Par::Seq);
+            accum = Accum::Add;
+        }
     }
 }
 
@@ -257,8 +269,6 @@ pub(super) mod plain {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use faer::reborrow::ReborrowMut;
 
     use super::*;
 

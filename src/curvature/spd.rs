@@ -34,15 +34,6 @@ pub(super) struct Damped {
     pub(super) trace: f64,
 }
 
-/// What is known of V = M⁻¹.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Inverted {
-    /// Spectral norm, estimated.
-    pub(super) norm: f64,
-    /// tr(V − V²) = tr(V (M − I) V) = s·‖V x‖² in the Frobenius norm.
-    pub(super) remainder: f64,
-}
-
 /// A symmetric matrix that is damped and inverted in place; keeps its buffers from call to call.
 #[derive(Default)]
 pub(super) struct Inverter<T> {
@@ -66,13 +57,12 @@ impl<T: Scalar> Inverter<T> {
 
     /// Replaces the matrix S by I + S.
     pub(super) fn damp(&mut self, order: usize) -> Result<Damped, Breakdown> {
-        let matrix = resized(&mut self.matrix, order * order);
         let mut trace = 0.0;
-        for diagonal in matrix.iter_mut().step_by(order + 1) {
+        for diagonal in self.matrix_mut(order).iter_mut().step_by(order + 1) {
             trace += diagonal.to_f64();
             *diagonal += T::from_f64(1.0);
         }
-        let norm = spectral_norm(matrix, order, &mut self.vectors);
+        let norm = self.norm(order);
         if norm.is_finite() { Ok(Damped { norm, trace }) } else { Err(Breakdown::NotFinite) }
     }
 
@@ -85,12 +75,16 @@ impl<T: Scalar> Inverter<T> {
         invert(matrix, [order, order], solved, &mut self.sweep, threads)
     }
 
-    /// What is known of the matrix, which has become an inverse.
-    pub(super) fn inverted(&mut self, order: usize) -> Inverted {
+    /// Of the matrix, which has become an inverse V = M⁻¹: tr(V − V²) = tr(V (M − I) V) = s·‖V x‖² in the Frobenius norm.
+    pub(super) fn remainder(&self, order: usize) -> f64 {
         let matrix = &self.matrix[..order * order];
         let trace: f64 = matrix.iter().step_by(order + 1).map(|diagonal| diagonal.to_f64()).sum();
-        let squares = pulp::Arch::new().dispatch(Squares(matrix));
-        Inverted { norm: spectral_norm(matrix, order, &mut self.vectors), remainder: trace - squares }
+        trace - pulp::Arch::new().dispatch(Squares(matrix))
+    }
+
+    /// The spectral norm of the matrix, estimated.
+    pub(super) fn norm(&mut self, order: usize) -> f64 {
+        spectral_norm(&self.matrix[..order * order], order, &mut self.vectors)
     }
 
     /// Multiplies the matrix by `factor`.
@@ -211,7 +205,7 @@ impl<T: Scalar> pulp::WithSimd for PowerIteration<'_, T> {
         if !spectral.is_finite() {
             return spectral;
         }
-        for _ in 0..2 {
+        for _ in 0..3 {
             let scale = T::from_f64(1.0 / spectral);
             vector.iter_mut().for_each(|element| *element *= scale);
             sum_rows(matrix, product, |row, element, sum| vector[row].mul_add(element, sum));
@@ -316,7 +310,7 @@ mod tests {
         assert!((norm - 31.0).abs() < 0.1, "1 + 0.5·3·20, not {norm}");
         assert_eq!(trace, 30.0);
         inverter.invert_quickly(order, &Plain).unwrap();
-        let Inverted { norm, remainder } = inverter.inverted(order);
+        let (norm, remainder) = (inverter.norm(order), inverter.remainder(order));
         assert!((0.5..=1.0 + 1e-6).contains(&norm), "1 in 19 of 20 directions, not {norm}");
         let exact = 30.0 / (31.0 * 31.0);
         assert!((remainder / exact - 1.0).abs() < 1e-3, "{exact}, not {remainder}");

@@ -57,6 +57,21 @@ def test_many_equal_rows(rows):
         assert error(run(node, g, a, lambda_a=damping), expected(damping)) < 1e-5
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4, 8])
+@pytest.mark.parametrize("features", [100, 256, 512])
+def test_groups_of_equal_features(features, groups):
+    """The same where sums of equal terms are multiplied with the inverse last of all, at condition numbers up to 40."""
+    rng = np.random.default_rng(1)
+    node = session(("G", "A", "lambda_a"), form="features")
+    a = np.repeat(rng.normal(size=(300, groups)), -(-features // groups), axis=1)[:, :features].astype(np.float32)
+    g = rng.normal(size=(300, 50)).astype(np.float32)
+    reference = Reference(a)
+    expected = reference.for_gradients(g)
+    for condition in [1.05, 1.3, 1.6, 2, 2.5, 3, 4, 5, 6, 7, 8, 10, 20, 40]:
+        damping = np.float32(reference.s[0] ** 2 / 300 / (condition - 1))
+        assert error(run(node, g, a, lambda_a=damping), expected(damping)) < 1e-5, condition
+
+
 def test_memory_does_not_grow():
     """Buffers are kept from call to call; the process settles after the first of them."""
 
