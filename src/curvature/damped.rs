@@ -18,8 +18,8 @@ pub(super) const PANEL: usize = 512;
 
 /// Order above which it counts that sums of equal terms, of equal rows for instance, have equal rounding errors.
 ///
-/// Then V − I is kept instead of V, so that V·y = y + (V − I)·y: with one term as large as y, all the small ones would lose
-/// their last digits. And less magnification is tolerable.
+/// Then the diagonal of an inverse is multiplied apart from the rest: beside its one large term in each sum, all the small ones
+/// would lose their last digits. And less magnification is tolerable.
 const ALIKE: usize = 64;
 
 /// The factor s = 1/(b·λ), and what it was made of.
@@ -51,19 +51,19 @@ pub(super) enum Prepared {
 #[derive(Clone, Copy)]
 pub(super) struct NarrowInverse<'a, T> {
     matrix: Matrix<'a, T>,
-    /// What its diagonal lacks.
-    shift: Option<T>,
+    /// What belongs on its diagonal, where zeros are then: see [`ALIKE`].
+    diagonal: Option<&'a [T]>,
 }
 
 impl<T: Scalar> NarrowInverse<'_, T> {
     /// Writes the inverse times `y`.
     pub(super) fn times(&self, y: Matrix<'_, T>, threads: &impl Threads, out: &mut [T]) -> Result<(), ProductError> {
-        self.write([self.matrix, y], y, threads, out)
+        self.write([self.matrix, y], y, |row, _| row, threads, out)
     }
 
     /// Writes `y` times the inverse.
     pub(super) fn after(&self, y: Matrix<'_, T>, threads: &impl Threads, out: &mut [T]) -> Result<(), ProductError> {
-        self.write([y, self.matrix], y, threads, out)
+        self.write([y, self.matrix], y, |_, col| col, threads, out)
     }
 
     /// Writes `y` times the inverse, or the transpose of that.
@@ -77,18 +77,24 @@ impl<T: Scalar> NarrowInverse<'_, T> {
         if transpose { self.times(y.t(), threads, out) } else { self.after(y, threads, out) }
     }
 
-    /// Writes the product of two operands, the matrix and `y`, and what it lacks.
+    /// Writes the product of two operands, the matrix and `y`, with the element of the diagonal that an element of `y` is
+    /// multiplied with, by its row and column.
     fn write(
         &self,
         operands: [Matrix<'_, T>; 2],
         y: Matrix<'_, T>,
+        on_diagonal: impl Fn(usize, usize) -> usize,
         threads: &impl Threads,
         out: &mut [T],
     ) -> Result<(), ProductError> {
-        let accum = match self.shift {
+        let accum = match self.diagonal {
             None => Accum::Replace,
-            Some(shift) => {
-                y.write_multiple(shift, out);
+            Some(diagonal) => {
+                for (row, out) in out.chunks_exact_mut(y.cols()).enumerate() {
+                    for (col, out) in out.iter_mut().enumerate() {
+                        *out = diagonal[on_diagonal(row, col)] * y.at(row, col);
+                    }
+                }
                 Accum::Add
             }
         };
@@ -100,8 +106,8 @@ impl<T: Scalar> NarrowInverse<'_, T> {
 /// Buffers for one damped inverse; they only ever grow.
 pub(super) struct Damper<T> {
     narrow: Inverter<T>,
-    /// What the diagonal of the narrow inverse was lessened by: see [`ALIKE`].
-    shift: Option<T>,
+    /// Of the narrow inverse above order [`ALIKE`].
+    diagonal: Vec<T>,
     wide: Inverter<f64>,
     panel: Vec<f64>,
     wide_product: Vec<f64>,
@@ -112,7 +118,7 @@ impl<T: Scalar> Default for Damper<T> {
     fn default() -> Self {
         Self {
             narrow: Inverter::default(),
-            shift: None,
+            diagonal: Vec::new(),
             wide: Inverter::default(),
             panel: Vec::new(),
             wide_product: Vec::new(),
@@ -136,9 +142,11 @@ impl<T: Scalar> Damper<T> {
             && self.prepare_narrow(x, damping, limits, threads)?
         {
             self.narrow.scale(order, alpha);
-            self.shift = (order > ALIKE).then(|| T::from_f64(alpha));
-            if let Some(shift) = self.shift {
-                self.narrow.matrix_mut(order).iter_mut().step_by(order + 1).for_each(|diagonal| *diagonal -= shift);
+            if order > ALIKE {
+                let diagonal = self.narrow.matrix_mut(order).iter_mut().step_by(order + 1);
+                for (kept, element) in resized(&mut self.diagonal, order).iter_mut().zip(diagonal) {
+                    *kept = std::mem::take(element);
+                }
             }
             return Ok(Prepared::Narrow);
         }
@@ -212,7 +220,7 @@ impl<T: Scalar> Damper<T> {
 
     /// The inverse after [`Prepared::Narrow`].
     pub(super) fn narrow_inverse(&self, order: usize) -> NarrowInverse<'_, T> {
-        NarrowInverse { matrix: self.narrow.matrix(order), shift: self.shift }
+        NarrowInverse { matrix: self.narrow.matrix(order), diagonal: (order > ALIKE).then(|| &self.diagonal[..order]) }
     }
 
     /// The inverse after [`Prepared::Wide`].

@@ -226,8 +226,8 @@ mod tests {
         [30, 8, 40],
         [40, 9, 5],
         [24, 600, 3],
-        [70, 80, 90],
-        [80, 70, 66],
+        [70, 300, 80],
+        [300, 70, 310],
     ];
     const FORMS: [Form; 4] = [Form::Auto, Form::Samples, Form::Features, Form::Kronecker];
 

@@ -70,21 +70,6 @@ impl<'a, T: Scalar> Matrix<'a, T> {
         if self.transposed { stored.transpose() } else { stored }
     }
 
-    /// Writes a multiple of the matrix, row-major.
-    pub(super) fn write_multiple(&self, factor: T, out: &mut [T]) {
-        if self.transposed {
-            for (row, out) in out.chunks_exact_mut(self.cols()).enumerate() {
-                for (col, out) in out.iter_mut().enumerate() {
-                    *out = factor * self.at(row, col);
-                }
-            }
-        } else {
-            for (out, element) in out.iter_mut().zip(self.data) {
-                *out = factor * *element;
-            }
-        }
-    }
-
     /// Copies some of the columns, in double precision, into `buffer` (`rows * columns.len()` elements).
     pub(super) fn widen_columns<'b>(&self, columns: Range<usize>, buffer: &'b mut [f64]) -> Matrix<'b, f64> {
         let (rows, width) = (self.rows(), columns.len());
@@ -110,17 +95,6 @@ fn widen<T: Scalar>(source: &[T], target: &mut [f64]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn multiples_of_both_layouts() {
-        let stored: Vec<f32> = (0..6).map(|i| i as f32).collect();
-        let matrix = Matrix::new(&stored, 2, 3);
-        let mut out = [f32::NAN; 6];
-        matrix.write_multiple(2.0, &mut out);
-        assert_eq!(out, [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
-        matrix.t().write_multiple(-1.0, &mut out);
-        assert_eq!(out, [0.0, -3.0, -1.0, -4.0, -2.0, -5.0]);
-    }
 
     #[test]
     fn widens_the_same_columns_of_both_layouts() {

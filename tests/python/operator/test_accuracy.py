@@ -72,6 +72,18 @@ def test_groups_of_equal_features(features, groups):
         assert error(run(node, g, a, lambda_a=damping), expected(damping)) < 1e-5, condition
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_large_batches_of_full_rank(transposed):
+    """Here the inverse is small all over, with nothing on its diagonal that is close to one."""
+    rng = np.random.default_rng(2)
+    node = session(("G", "A", "lambda_a"), form="features" if transposed else "samples")
+    a = rng.normal(size=(1600, 300) if transposed else (300, 1600)).astype(np.float32)
+    g = rng.normal(size=(len(a), 40)).astype(np.float32)
+    expected = Reference(a).for_gradients(g)
+    for damping in DAMPINGS:
+        assert error(run(node, g, a, lambda_a=damping), expected(damping)) < 1e-5, damping
+
+
 def test_memory_does_not_grow():
     """Buffers are kept from call to call; the process settles after the first of them."""
 
