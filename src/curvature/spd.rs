@@ -79,7 +79,7 @@ impl<T: Scalar> Inverter<T> {
     pub(super) fn remainder(&self, order: usize) -> f64 {
         let matrix = &self.matrix[..order * order];
         let trace: f64 = matrix.iter().step_by(order + 1).map(|diagonal| diagonal.to_f64()).sum();
-        trace - pulp::Arch::new().dispatch(Squares(matrix))
+        trace - pulp::Arch::new().dispatch(|| sum_of_squares(matrix))
     }
 
     /// The spectral norm of the matrix, estimated.
@@ -180,8 +180,7 @@ fn spectral_norm<T: Scalar>(matrix: &[T], order: usize, buffer: &mut Vec<T>) -> 
     pulp::Arch::new().dispatch(PowerIteration { matrix, vector, product })
 }
 
-// The work, compiled for each kind of processor; all that it calls must be inlined.
-
+/// The work, compiled for each kind of processor; all that it calls must be inlined.
 struct PowerIteration<'a, T> {
     matrix: &'a [T],
     vector: &'a mut [T],
@@ -202,6 +201,7 @@ impl<T: Scalar> pulp::WithSimd for PowerIteration<'_, T> {
             (1..product.len()).fold(0, |longest, row| if product[row] > product[longest] { row } else { longest });
         vector.copy_from_slice(&matrix[longest * vector.len()..][..vector.len()]);
         let mut spectral = sum_of_squares(vector).sqrt();
+        // Divided by infinity, nothing would be left of it.
         if !spectral.is_finite() {
             return spectral;
         }
@@ -213,17 +213,6 @@ impl<T: Scalar> pulp::WithSimd for PowerIteration<'_, T> {
             vector.copy_from_slice(product);
         }
         spectral
-    }
-}
-
-struct Squares<'a, T>(&'a [T]);
-
-impl<T: Scalar> pulp::WithSimd for Squares<'_, T> {
-    type Output = f64;
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) -> f64 {
-        sum_of_squares(self.0)
     }
 }
 
