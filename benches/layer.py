@@ -3,15 +3,16 @@
     ISAAC_LIBRARY=target/release/libisaac.so python benches/layer.py [--rounds N] [--damping X] [--relu] [--cpu-time] [--csv FILE]
         [--device cuda]
 
-Needs numpy, onnx and an onnxruntime. Each row's two nodes run alternately in the same process, so that whatever else the
-machine does meets both; times are medians, with inputs and outputs bound beforehand. `limit` is 1 + the fewest extra
-flops of any form over the flops of Gemm; `over` is ratio / limit.
+Needs numpy, onnx and an onnxruntime with `set_global_thread_pool_sizes`. Each row's two nodes run alternately in the same
+process, so that whatever else the machine does meets both, and on the same threads: those of a session of its own would
+spin for milliseconds after its run, on the cores that the other's need. Times are medians, with inputs and outputs bound
+beforehand. `limit` is 1 + the fewest extra flops of any form over the flops of Gemm; `over` is ratio / limit.
 """
 
 import argparse
 import csv
+import multiprocessing
 import os
-import sys
 import time
 
 import numpy as np
@@ -40,21 +41,21 @@ SHAPES = [  # rows, inputs, outputs
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-def session(node, threads, inputs, device):
+def session(node, inputs, device):
     declared = [helper.make_tensor_value_info(name, TensorProto.FLOAT, x.shape) for name, x in inputs.items()]
     output = helper.make_tensor_value_info("Y", TensorProto.FLOAT, None)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.isaac", 1)]
     model = helper.make_model(helper.make_graph([node], "layer", declared, [output]), opset_imports=opsets, ir_version=8)
     options = onnxruntime.SessionOptions()
     options.register_custom_ops_library(os.environ["ISAAC_LIBRARY"])
-    options.intra_op_num_threads = threads
+    options.use_per_session_threads = False
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=[PROVIDERS[device]])
 
 
 class Timed:
-    def __init__(self, node, threads, inputs, device):
+    def __init__(self, node, inputs, device):
         inputs = {name: inputs[name] for name in node.input}
-        self.session = session(node, threads, inputs, device)
+        self.session = session(node, inputs, device)
         self.binding = self.session.io_binding()
         for name, x in inputs.items():
             self.binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(x, device, 0))
@@ -77,21 +78,27 @@ def limit(rows, inputs, outputs):
     return 1 + min(samples, features) / (2 * rows * inputs * outputs)
 
 
-def measure(shape, threads, rounds, damping, relu, clock, device):
+def measure(shape, rounds, damping, relu, clock, device):
     rng = np.random.default_rng(0)
     rows, inputs, outputs = shape
     tensors = {"G": rng.normal(size=(rows, outputs)), "A": rng.normal(size=(rows, inputs))}
     if relu:
         tensors["A"] = np.maximum(tensors["A"], 0)
     tensors = {name: x.astype(np.float32) for name, x in tensors.items()}
-    plain = Timed(helper.make_node("Gemm", ["G", "A"], ["Y"], transA=1), threads, tensors, device)
+    plain = Timed(helper.make_node("Gemm", ["G", "A"], ["Y"], transA=1), tensors, device)
     node = helper.make_node("IsaacGemm", ["G", "A"], ["Y"], domain="ai.isaac", lambda_a=damping)
-    isaac = Timed(node, threads, tensors, device)
+    isaac = Timed(node, tensors, device)
     rounds = max(20, min(rounds, int(rounds * 2e7 / (rows * inputs * outputs))))
     for keep in [False] * 5 + [True] * rounds:
         plain.run(clock, keep)
         isaac.run(clock, keep)
     return plain.median(), isaac.median()
+
+
+def process_with(threads):
+    """A process whose sessions all share so many threads for what is inside a node."""
+    initializer = onnxruntime.set_global_thread_pool_sizes
+    return multiprocessing.get_context("spawn").Pool(1, initializer, initargs=(threads, 1))
 
 
 def main():
@@ -109,12 +116,13 @@ def main():
     print(("{:>9}" * len(header)).format(*header))
     results = []
     for threads in (1,) if arguments.cpu_time or arguments.device == "cuda" else (1, 2):
-        for shape in SHAPES:
-            plain, isaac = measure(shape, threads, arguments.rounds, arguments.damping, arguments.relu, clock, arguments.device)
-            ratio, least = isaac / plain, limit(*shape)
-            results.append([threads, *shape, plain * 1e6, isaac * 1e6, ratio, least, ratio / least])
-            print(("{:9}" * 4 + "{:9.1f}" * 2 + "{:9.3f}" * 3).format(*results[-1]))
-            sys.stdout.flush()
+        with process_with(threads) as process:
+            for shape in SHAPES:
+                given = arguments.rounds, arguments.damping, arguments.relu, clock, arguments.device
+                plain, isaac = process.apply(measure, (shape, *given))
+                ratio, least = isaac / plain, limit(*shape)
+                results.append([threads, *shape, plain * 1e6, isaac * 1e6, ratio, least, ratio / least])
+                print(("{:9}" * 4 + "{:9.1f}" * 2 + "{:9.3f}" * 3).format(*results[-1]), flush=True)
     if arguments.csv:
         with open(arguments.csv, "w", newline="") as file:
             csv.writer(file).writerows([header, *results])
