@@ -6,9 +6,12 @@
 //! I + s·x xᵀ at worst, and by ‖V‖·‖x‖/‖V x‖, where V is the inverse, as a rule. Beyond [`Limits`] all of it is done in
 //! double precision.
 
-use faer::{Accum, MatMut};
+use faer::reborrow::ReborrowMut;
+use faer::{Accum, RowRef};
 
-use super::products::{Threads, mirror, multiply, multiply_lower, write_product};
+use super::matrix::{RowMajorMut, row_major_mut};
+use super::parts::Target;
+use super::products::{Threads, multiply, multiply_onto, write_product};
 use super::scalar::Limits;
 use super::spd::{Breakdown, Inverter, resized};
 use super::{Error, Matrix, ProductError, Scalar};
@@ -58,12 +61,32 @@ pub(super) struct NarrowInverse<'a, T> {
 impl<T: Scalar> NarrowInverse<'_, T> {
     /// Writes the inverse times `y`.
     pub(super) fn times(&self, y: Matrix<'_, T>, threads: &impl Threads, out: &mut [T]) -> Result<(), ProductError> {
-        self.write([self.matrix, y], y, |row, _| row, threads, out)
+        let Some(diagonal) = self.diagonal else {
+            return write_product(self.matrix, y, threads, out);
+        };
+        let (out, y) = (row_major_mut(out, [y.rows(), y.cols()], y.cols()), y.view());
+        let begin = |mut out: RowMajorMut<'_, T>, [row, col]: [usize; 2]| {
+            let y = y.submatrix(row, col, out.nrows(), out.ncols());
+            for (row, factor) in diagonal[row..][..y.nrows()].iter().enumerate() {
+                write_products(y.row(row), std::iter::repeat(factor), out.rb_mut().row_mut(row).as_slice_mut());
+            }
+        };
+        multiply_onto(out, begin, [self.matrix.view(), y], threads)
     }
 
     /// Writes `y` times the inverse.
     pub(super) fn after(&self, y: Matrix<'_, T>, threads: &impl Threads, out: &mut [T]) -> Result<(), ProductError> {
-        self.write([y, self.matrix], y, |_, col| col, threads, out)
+        let Some(diagonal) = self.diagonal else {
+            return write_product(y, self.matrix, threads, out);
+        };
+        let (out, y) = (row_major_mut(out, [y.rows(), y.cols()], y.cols()), y.view());
+        let begin = |mut out: RowMajorMut<'_, T>, [row, col]: [usize; 2]| {
+            let y = y.submatrix(row, col, out.nrows(), out.ncols());
+            for row in 0..y.nrows() {
+                write_products(y.row(row), &diagonal[col..], out.rb_mut().row_mut(row).as_slice_mut());
+            }
+        };
+        multiply_onto(out, begin, [y, self.matrix.view()], threads)
     }
 
     /// Writes `y` times the inverse, or the transpose of that.
@@ -76,30 +99,21 @@ impl<T: Scalar> NarrowInverse<'_, T> {
     ) -> Result<(), ProductError> {
         if transpose { self.times(y.t(), threads, out) } else { self.after(y, threads, out) }
     }
+}
 
-    /// Writes the product of two operands, the matrix and `y`, with the element of the diagonal that an element of `y` is
-    /// multiplied with, by its row and column.
-    fn write(
-        &self,
-        operands: [Matrix<'_, T>; 2],
-        y: Matrix<'_, T>,
-        on_diagonal: impl Fn(usize, usize) -> usize,
-        threads: &impl Threads,
-        out: &mut [T],
-    ) -> Result<(), ProductError> {
-        let accum = match self.diagonal {
-            None => Accum::Replace,
-            Some(diagonal) => {
-                for (row, out) in out.chunks_exact_mut(y.cols()).enumerate() {
-                    for (col, out) in out.iter_mut().enumerate() {
-                        *out = diagonal[on_diagonal(row, col)] * y.at(row, col);
-                    }
-                }
-                Accum::Add
+/// Writes each element of a row times a factor.
+fn write_products<'a, T: Scalar>(row: RowRef<'_, T>, factors: impl IntoIterator<Item = &'a T>, out: &mut [T]) {
+    match row.try_as_row_major() {
+        Some(row) => {
+            for ((out, element), factor) in out.iter_mut().zip(row.as_slice()).zip(factors) {
+                *out = *factor * *element;
             }
-        };
-        let out = MatMut::from_row_major_slice_mut(out, y.rows(), y.cols());
-        multiply(out, accum, operands.map(Matrix::view), T::from_f64(1.0), threads)
+        }
+        None => {
+            for ((out, element), factor) in out.iter_mut().zip(row.iter()).zip(factors) {
+                *out = *factor * *element;
+            }
+        }
     }
 }
 
@@ -172,10 +186,9 @@ impl<T: Scalar> Damper<T> {
         threads: &impl Threads,
     ) -> Result<bool, Error> {
         let order = x.rows();
-        let gram = self.narrow.matrix_mut(order);
-        let lower = MatMut::from_row_major_slice_mut(gram, order, order);
-        multiply_lower(lower, Accum::Replace, [x.view(), x.view().transpose()], T::from_f64(damping.scale()), threads)?;
-        mirror(gram, order, order);
+        let gram = row_major_mut(self.narrow.matrix_mut(order), [order; 2], order);
+        let operands = [x.view(), x.view().transpose()];
+        multiply(Target::Symmetric(gram), Accum::Replace, operands, T::from_f64(damping.scale()), threads)?;
         match self.invert_narrow(order, limits, threads) {
             Ok(is_accurate) => Ok(is_accurate),
             Err(Breakdown::NotFinite | Breakdown::Pivot(_)) => Ok(false),
@@ -254,10 +267,9 @@ impl<T: Scalar> Damper<T> {
             let columns = start..x.cols().min(start + PANEL);
             let panel = resized(&mut self.panel, order * columns.len());
             let panel = x.widen_columns(columns, panel).view();
-            let lower = MatMut::from_row_major_slice_mut(gram, order, order);
-            multiply_lower(lower, Accum::Add, [panel, panel.transpose()], scale, threads)?;
+            let gram = row_major_mut(gram, [order; 2], order);
+            multiply(Target::Symmetric(gram), Accum::Add, [panel, panel.transpose()], scale, threads)?;
         }
-        mirror(gram, order, order);
         Ok(())
     }
 }

@@ -4,9 +4,10 @@
 //! memory, they bring them into another order first, which takes as long as half of the product for a usual batch. A dot product needs no other
 //! order, only a sum over the lanes of a register at its end.
 
-use faer::{Accum, ContiguousFwd, MatMut, MatRef};
+use faer::{Accum, MatRef};
 
 use super::Scalar;
+use super::matrix::{RowMajor, RowMajorMut};
 
 /// Rows of each operand at a time: there are registers for the dot products of that many.
 const TILE: usize = 4;
@@ -17,14 +18,11 @@ const LONG: usize = 768;
 /// More rows come from the outer caches too often.
 const FEW: usize = 160;
 
-/// A matrix whose rows lie together in memory.
-type Rows<'a, T> = MatRef<'a, T, usize, usize, isize, ContiguousFwd>;
-
 /// Few long rows that are multiplied with as many others.
 pub(super) struct LongRows<'a, T> {
-    left: Rows<'a, T>,
+    left: RowMajor<'a, T>,
     /// The columns of the right operand.
-    right: Rows<'a, T>,
+    right: RowMajor<'a, T>,
 }
 
 impl<'a, T: Scalar> LongRows<'a, T> {
@@ -36,7 +34,7 @@ impl<'a, T: Scalar> LongRows<'a, T> {
 
     /// Replaces what is on and below the diagonal by alpha times the product, or adds that to it, in the part `out` of the
     /// result that begins at this row and column; some of what is above the diagonal is written too.
-    pub(super) fn multiply_lower(&self, out: MatMut<'_, T>, start: [usize; 2], accum: Accum, alpha: T) {
+    pub(super) fn multiply_lower(&self, out: RowMajorMut<'_, T>, start: [usize; 2], accum: Accum, alpha: T) {
         pulp::Arch::new().dispatch(Product { rows: self, out, start, accum, alpha });
     }
 }
@@ -44,7 +42,7 @@ impl<'a, T: Scalar> LongRows<'a, T> {
 /// The work, compiled for each kind of processor; all that it calls must be inlined.
 struct Product<'a, 'b, T> {
     rows: &'b LongRows<'a, T>,
-    out: MatMut<'b, T>,
+    out: RowMajorMut<'b, T>,
     start: [usize; 2],
     accum: Accum,
     alpha: T,
@@ -76,7 +74,7 @@ impl<T: Scalar> pulp::WithSimd for Product<'_, '_, T> {
 
 /// The rows from `first` on; the last one for those that a matrix does not have.
 #[inline(always)]
-fn tile<T>(rows: Rows<'_, T>, first: usize) -> [&[T]; TILE] {
+fn tile<T>(rows: RowMajor<'_, T>, first: usize) -> [&[T]; TILE] {
     let row = |row: usize| rows.row(row.min(rows.nrows() - 1)).as_slice();
     [row(first), row(first + 1), row(first + 2), row(first + 3)]
 }
@@ -124,6 +122,7 @@ mod tests {
     use faer::Mat;
     use faer::reborrow::ReborrowMut;
 
+    use super::super::matrix::row_major_mut;
     use super::*;
 
     /// With integers, so that sums are exact in any order.
@@ -137,7 +136,7 @@ mod tests {
         let expected: Mat<T> = left * right.transpose();
         let start = integers(order, 3);
         let mut out = vec![T::default(); order * order];
-        let mut out = MatMut::from_row_major_slice_mut(&mut out, order, order);
+        let mut out = row_major_mut(&mut out, [order, order], order);
         for (accum, start) in [(Accum::Replace, None), (Accum::Add, Some(&start))] {
             if let Some(start) = start {
                 out.rb_mut().copy_from(MatRef::from_row_major_slice(start, order, order));

@@ -2,9 +2,22 @@
 
 use std::ops::Range;
 
-use faer::MatRef;
+use faer::{ContiguousFwd, MatMut, MatRef};
 
 use super::Scalar;
+
+/// A matrix whose rows lie together in memory.
+pub(super) type RowMajor<'a, T> = MatRef<'a, T, usize, usize, isize, ContiguousFwd>;
+
+/// The same, to be written.
+pub(super) type RowMajorMut<'a, T> = MatMut<'a, T, usize, usize, isize, ContiguousFwd>;
+
+/// A matrix over a slice, row by row, `stride` elements from one to the next.
+pub(super) fn row_major_mut<T>(data: &mut [T], [rows, cols]: [usize; 2], stride: usize) -> RowMajorMut<'_, T> {
+    // Of rows with a stride, `faer` 0.24 takes the rows for columns.
+    let stored = MatMut::from_column_major_slice_with_stride_mut(data, cols, rows, stride);
+    stored.transpose_mut().try_as_row_major_mut().expect("one element from column to column")
+}
 
 /// A dense matrix over a row-major slice, or the transpose of one.
 #[derive(Clone, Copy, Debug)]

@@ -24,6 +24,7 @@ mod gradient;
 #[cfg(test)]
 mod identities;
 mod matrix;
+mod parts;
 mod products;
 #[cfg(test)]
 mod reference;

@@ -4,13 +4,13 @@
 //! runtime's `Gemm` knows no symmetric product and no part of a matrix, and puts both operands into its own order at every
 //! call.
 
-use std::sync::{Mutex, PoisonError};
-
 use faer::linalg::matmul::matmul;
 use faer::reborrow::ReborrowMut;
-use faer::{Accum, MatMut, MatRef, Par};
+use faer::{Accum, MatRef, Par};
 
 use super::dots::LongRows;
+use super::matrix::{RowMajorMut, row_major_mut};
+use super::parts::{Part, TILE, Target};
 use super::{Matrix, Scalar};
 
 /// Why the host could not multiply, or run what it was given.
@@ -48,25 +48,16 @@ pub trait Products<T>: Threads {
 /// rounded with each of these parts, and parts that are small beside it are lost.
 pub const TERMS_BESIDE_ADDEND: usize = 256;
 
-/// Flops of a thread's share of a product: fewer take less time than it takes to wake a thread.
-const SHARE: usize = 8_000_000;
-
-/// Parts of a product where there are shares for so many; more only where strips make them.
-const PARTS: usize = 16;
-
-/// Columns of a strip: what kernels compute at a time, five or six registers of float, so that none is left over.
-const WIDTHS: [usize; 2] = [96, 80];
+/// Columns of a strip: what kernels compute at a time, four to six registers of float, so that none is left over.
+const WIDTHS: [usize; 3] = [96, 80, 64];
 
 /// Columns of a strip of a symmetric product, of which what lies above the diagonal is computed for nothing: at least and at
 /// most.
-const LOWER_WIDTHS: [usize; 2] = [48, 96];
+const SYMMETRIC_WIDTHS: [usize; 2] = [48, 96];
 
 /// Terms that are added up before their sum is added to the result, at most: what kernels need of the operands for so many
 /// stays in the caches, and where terms are equal, as of equal rows, fewer equal rounding errors come together.
 const TERMS: usize = 100;
-
-/// Rows of a part are a multiple of this, as are the tiles of [`mirror`].
-const ALIGNED: usize = 16;
 
 /// Writes left·right, row-major.
 pub(super) fn write_product<T: Scalar>(
@@ -75,158 +66,69 @@ pub(super) fn write_product<T: Scalar>(
     threads: &impl Threads,
     out: &mut [T],
 ) -> Result<(), ProductError> {
-    let out = MatMut::from_row_major_slice_mut(out, left.rows(), right.cols());
-    multiply(out, Accum::Replace, [left.view(), right.view()], T::from_f64(1.0), threads)
+    let out = row_major_mut(out, [left.rows(), right.cols()], right.cols());
+    multiply(Target::Plain(out), Accum::Replace, [left.view(), right.view()], T::from_f64(1.0), threads)
 }
 
-/// Replaces `out`, row-major, by alpha·left·right, or adds that to it. No dimension is zero.
+/// Replaces what is in `target` by alpha·left·right, or adds that to it. No dimension is zero.
 pub(super) fn multiply<T: Scalar>(
-    out: MatMut<'_, T>,
+    target: Target<'_, T>,
     accum: Accum,
     [left, right]: [MatRef<'_, T>; 2],
     alpha: T,
     threads: &impl Threads,
 ) -> Result<(), ProductError> {
-    let (rows, cols) = (out.nrows(), out.ncols());
-    let width = WIDTHS.into_iter().min_by_key(|width| cols.next_multiple_of(*width)).unwrap_or(cols);
-    let parting = Parting::new([rows, cols], width, |_| 0, 2 * rows * cols * left.ncols());
-    parting.compute(out, threads, |part| part.multiply(accum, [left, right], alpha))
+    let (width, inner) = (strip_width(&target), left.ncols());
+    if let Target::Symmetric(_) = target
+        && let Some(rows) = LongRows::of(left, right)
+    {
+        return target.compute(TILE, inner, threads, |part| {
+            rows.multiply_lower(part.out.rb_mut(), part.start, accum, alpha);
+        });
+    }
+    target.compute(width, inner, threads, |part| multiply_part(part, accum, [left, right], alpha))
 }
 
-/// As [`multiply`] for a product that is symmetric, of which only what is on and below the diagonal is meant; some of what is
-/// above it is written too.
-pub(super) fn multiply_lower<T: Scalar>(
-    out: MatMut<'_, T>,
-    accum: Accum,
-    [left, right]: [MatRef<'_, T>; 2],
-    alpha: T,
+/// Writes left·right plus what `begin` writes into each part of `out`, of which it is given the first row and column.
+pub(super) fn multiply_onto<T: Scalar>(
+    out: RowMajorMut<'_, T>,
+    begin: impl Fn(RowMajorMut<'_, T>, [usize; 2]) + Sync,
+    operands: [MatRef<'_, T>; 2],
     threads: &impl Threads,
 ) -> Result<(), ProductError> {
-    let order = out.nrows();
-    let long_rows = LongRows::of(left, right);
-    let [least, most] = LOWER_WIDTHS;
-    let width = order.div_ceil(4).next_multiple_of(ALIGNED).clamp(least, most);
-    let parting = Parting::new([order, order], width, |col| col, order * order * left.ncols());
-    parting.compute(out, threads, |part| match &long_rows {
-        Some(rows) => rows.multiply_lower(part.out, part.start, accum, alpha),
-        None => part.multiply(accum, [left, right], alpha),
+    let target = Target::Plain(out);
+    let (width, inner) = (strip_width(&target), operands[0].ncols());
+    target.compute(width, inner, threads, |part| {
+        begin(part.out.rb_mut(), part.start);
+        multiply_part(part, Accum::Add, operands, T::from_f64(1.0));
     })
 }
 
-/// Copies what is below the diagonal of a row-major matrix to above it; `stride` elements lie between two rows.
-pub(super) fn mirror<T: Copy>(matrix: &mut [T], order: usize, stride: usize) {
-    // Tile by tile, because what is written next lies a row away.
-    for (first_row, first_col) in tiles(order) {
-        if first_col < first_row && first_row + ALIGNED <= order {
-            mirror_tile(matrix, [first_row, first_col], stride);
-            continue;
+/// Columns of a strip for `faer`'s kernels.
+fn strip_width<T: Scalar>(target: &Target<'_, T>) -> usize {
+    let [_, cols] = target.shape();
+    match target {
+        Target::Plain(_) | Target::Reflected(..) => {
+            WIDTHS.into_iter().min_by_key(|width| cols.next_multiple_of(*width)).unwrap_or(cols)
         }
-        for row in first_row..order.min(first_row + ALIGNED) {
-            for col in first_col..row.min(first_col + ALIGNED) {
-                matrix[col * stride + row] = matrix[row * stride + col];
-            }
+        Target::Symmetric(_) => {
+            let [least, most] = SYMMETRIC_WIDTHS;
+            cols.div_ceil(4).next_multiple_of(TILE).clamp(least, most)
         }
     }
 }
 
-/// A whole tile below the diagonal.
-fn mirror_tile<T: Copy>(matrix: &mut [T], [first_row, first_col]: [usize; 2], stride: usize) {
-    let place = |row: usize, col: usize| row * stride + col..row * stride + col + ALIGNED;
-    let tile: [[T; ALIGNED]; ALIGNED] = std::array::from_fn(|row| {
-        let source = &matrix[place(first_row + row, first_col)];
-        std::array::from_fn(|col| source[col])
-    });
-    for col in 0..ALIGNED {
-        let target = &mut matrix[place(first_col + col, first_row)];
-        for (target, source) in target.iter_mut().zip(&tile) {
-            *target = source[col];
-        }
+fn multiply_part<T: Scalar>(part: &mut Part<'_, T>, mut accum: Accum, [left, right]: [MatRef<'_, T>; 2], alpha: T) {
+    let (out, [row, col]) = (&mut part.out, part.start);
+    let (left, right) = (left.subrows(row, out.nrows()), right.subcols(col, out.ncols()));
+    let inner = left.ncols();
+    let terms = inner.div_ceil(inner.div_ceil(TERMS));
+    for first in (0..inner).step_by(terms) {
+        let terms = terms.min(inner - first);
+        let (left, right) = (left.subcols(first, terms), right.subrows(first, terms));
+        matmul(out.rb_mut(), accum, left, right, alpha, Par::Seq);
+        accum = Accum::Add;
     }
-}
-
-fn tiles(order: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..order).step_by(ALIGNED).flat_map(|row| (0..=row).step_by(ALIGNED).map(move |col| (row, col)))
-}
-
-/// How the result of a product is parted: in strips of columns, and these in rows where there are few strips for many
-/// threads. How many threads there are is not known, and changes nothing about the numbers.
-#[derive(Clone, Copy)]
-struct Parting {
-    width: usize,
-    height: usize,
-    /// The row that a strip begins with, by its first column.
-    first_row: fn(usize) -> usize,
-    count: usize,
-    is_shared: bool,
-}
-
-impl Parting {
-    fn new([rows, cols]: [usize; 2], width: usize, first_row: fn(usize) -> usize, flops: usize) -> Self {
-        let shares = flops / SHARE;
-        let height = rows.div_ceil(shares.clamp(1, PARTS).div_ceil(cols.div_ceil(width))).next_multiple_of(ALIGNED);
-        let count = (0..cols).step_by(width).map(|col| (rows - first_row(col)).div_ceil(height)).sum();
-        Self { width, height, first_row, count, is_shared: shares > 1 }
-    }
-
-    fn parts<T>(self, out: MatMut<'_, T>) -> impl Iterator<Item = Part<'_, T>> {
-        cut(out, self.width).flat_map(move |(col, strip)| {
-            let first_row = (self.first_row)(col);
-            let (_, strip) = strip.split_at_row_mut(first_row);
-            cut(strip.transpose_mut(), self.height)
-                .map(move |(row, part)| Part { out: part.transpose_mut(), start: [first_row + row, col] })
-        })
-    }
-
-    fn compute<'a, T: Scalar>(
-        self,
-        out: MatMut<'a, T>,
-        threads: &impl Threads,
-        compute: impl Fn(Part<'a, T>) + Sync,
-    ) -> Result<(), ProductError> {
-        let parts = self.parts(out);
-        if !self.is_shared {
-            parts.for_each(compute);
-            return Ok(());
-        }
-        let parts = Mutex::new(parts);
-        threads.for_each(self.count, &|_| {
-            let part = parts.lock().unwrap_or_else(PoisonError::into_inner).next();
-            part.into_iter().for_each(&compute);
-        })
-    }
-}
-
-/// A part of a product's result.
-struct Part<'a, T> {
-    out: MatMut<'a, T>,
-    /// Its first row and column in the whole.
-    start: [usize; 2],
-}
-
-impl<T: Scalar> Part<'_, T> {
-    fn multiply(self, mut accum: Accum, [left, right]: [MatRef<'_, T>; 2], alpha: T) {
-        let Self { mut out, start: [row, col] } = self;
-        let (left, right) = (left.subrows(row, out.nrows()), right.subcols(col, out.ncols()));
-        let inner = left.ncols();
-        let terms = inner.div_ceil(inner.div_ceil(TERMS));
-        for first in (0..inner).step_by(terms) {
-            let terms = terms.min(inner - first);
-            let (left, right) = (left.subcols(first, terms), right.subrows(first, terms));
-            matmul(out.rb_mut(), accum, left, right, alpha, Par::Seq);
-            accum = Accum::Add;
-        }
-    }
-}
-
-/// Strips of so many columns, the last one of what is left, each with its first column.
-fn cut<T>(matrix: MatMut<'_, T>, width: usize) -> impl Iterator<Item = (usize, MatMut<'_, T>)> {
-    let cols = matrix.ncols();
-    let mut rest = Some(matrix);
-    (0..cols).step_by(width).map_while(move |start| {
-        let (cut, right) = rest.take()?.split_at_col_mut(width.min(cols - start));
-        rest = Some(right);
-        Some((start, cut))
-    })
 }
 
 /// The plainest products there are, for tests.
@@ -272,7 +174,7 @@ mod tests {
 
     use super::*;
 
-    /// As many threads as there are parts, which are counted.
+    /// As many threads as tasks, which are counted.
     #[derive(Default)]
     struct Counting(AtomicUsize);
 
@@ -295,47 +197,89 @@ mod tests {
 
     #[test]
     fn parts_are_the_product() {
-        // Rows, inner size, columns, and into how many parts that goes.
-        for ([rows, inner, cols], parts) in [
+        // Rows, inner size, columns, and how many threads that is for.
+        for ([rows, inner, cols], shares) in [
             ([3, 5, 2], 0),
-            ([40, 2000, 30], 0),
-            ([130, 700, 90], 2),
-            ([90, 700, 130], 2),
-            ([400, 900, 401], 20),
-            ([60, 80, 1700], 18),
+            ([40, 300, 30], 0),
+            ([130, 70, 90], 0),
+            ([90, 70, 130], 2),
+            ([250, 70, 90], 2),
+            ([400, 90, 401], 12),
+            ([60, 80, 1700], 12),
         ] {
             let left: Vec<f64> = (0..rows * inner).map(element).collect();
             let right: Vec<f64> = (0..inner * cols).map(element).collect();
             let (a, b) = (Matrix::new(&left, rows, inner), Matrix::new(&right, inner, cols));
-            let mut expected = vec![f64::NAN; rows * cols];
-            plain::Plain.multiply(a, b, None, &mut expected).unwrap();
-            let threads = Counting::default();
-            let mut out = vec![1.0; rows * cols];
-            let view = MatMut::from_row_major_slice_mut(&mut out, rows, cols);
-            multiply(view, Accum::Add, [a.view(), b.view()], -2.0, &threads).unwrap();
-            assert!(out.iter().zip(&expected).all(|(out, expected)| *out == 1.0 - 2.0 * expected), "{rows}x{cols}");
-            assert_eq!(threads.0.into_inner(), parts, "{rows}x{inner}x{cols}");
+            let mut product = vec![f64::NAN; rows * cols];
+            plain::Plain.multiply(a, b, None, &mut product).unwrap();
+            let expected: Vec<f64> = product.iter().map(|element| 1.0 - 2.0 * element).collect();
+            for is_reflected in [false, true] {
+                let threads = Counting::default();
+                let (mut out, mut reflection) = (vec![1.0; rows * cols], vec![f64::NAN; rows * cols]);
+                let target = row_major_mut(&mut out, [rows, cols], cols);
+                let target = if is_reflected {
+                    Target::Reflected(target, row_major_mut(&mut reflection, [cols, rows], rows))
+                } else {
+                    Target::Plain(target)
+                };
+                multiply(target, Accum::Add, [a.view(), b.view()], -2.0, &threads).unwrap();
+                assert_eq!(out, expected, "{rows}x{inner}x{cols}");
+                assert_eq!(threads.0.into_inner(), shares, "{rows}x{inner}x{cols}");
+                let (reflection, expected) = (Matrix::new(&reflection, cols, rows), Matrix::new(&expected, rows, cols));
+                assert!(!is_reflected || reflection.t().view() == expected.view(), "{rows}x{inner}x{cols}");
+            }
         }
     }
 
     #[test]
+    fn a_product_begins_with_what_is_there() {
+        let [rows, inner, cols] = [230, 110, 170];
+        let left: Vec<f64> = (0..rows * inner).map(element).collect();
+        let right: Vec<f64> = (0..inner * cols).map(element).collect();
+        let (a, b) = (Matrix::new(&left, rows, inner), Matrix::new(&right, inner, cols));
+        let mut expected = vec![f64::NAN; rows * cols];
+        plain::Plain.multiply(a, b, None, &mut expected).unwrap();
+        expected.iter_mut().enumerate().for_each(|(index, expected)| *expected += index as f64);
+        let begin = |mut out: RowMajorMut<'_, f64>, [row, col]: [usize; 2]| {
+            for index in 0..out.nrows() {
+                let first = (row + index) * cols + col;
+                for (col, out) in out.rb_mut().row_mut(index).as_slice_mut().iter_mut().enumerate() {
+                    *out = (first + col) as f64;
+                }
+            }
+        };
+        let mut out = vec![f64::NAN; rows * cols];
+        let target = row_major_mut(&mut out, [rows, cols], cols);
+        multiply_onto(target, begin, [a.view(), b.view()], &Counting::default()).unwrap();
+        assert_eq!(out, expected);
+    }
+
+    #[test]
     fn half_of_the_parts_are_the_symmetric_product() {
-        for ([order, inner], parts) in
-            [([1, 3], 0), ([100, 90], 0), ([130, 1100], 3), ([160, 3000], 7), ([301, 1000], 8)]
-        {
+        // Order, inner size, and how many threads that is for, as rows and as columns of the memory.
+        for ([order, inner], shares) in [
+            ([1, 3], [0, 0]),
+            ([60, 250], [0, 0]),
+            ([60, 400], [2, 2]),
+            ([100, 99], [0, 0]),
+            ([130, 110], [3, 3]),
+            ([160, 300], [10, 4]),
+            ([301, 100], [12, 12]),
+        ] {
             let stored: Vec<f64> = (0..order * inner).map(element).collect();
-            for x in [Matrix::new(&stored, order, inner), Matrix::new(&stored, inner, order).t()] {
+            let layouts = [Matrix::new(&stored, order, inner), Matrix::new(&stored, inner, order).t()];
+            for (x, shares) in layouts.into_iter().zip(shares) {
                 let mut expected = vec![f64::NAN; order * order];
                 plain::Plain.multiply(x, x.t(), None, &mut expected).unwrap();
                 let threads = Counting::default();
                 let operands = [x.view(), x.view().transpose()];
                 let mut out = vec![f64::NAN; order * order];
-                let mut view = MatMut::from_row_major_slice_mut(&mut out, order, order);
-                multiply_lower(view.rb_mut(), Accum::Replace, operands, 1.0, &threads).unwrap();
-                multiply_lower(view, Accum::Add, operands, -3.0, &threads).unwrap();
-                mirror(&mut out, order, order);
+                for (accum, alpha) in [(Accum::Replace, 1.0), (Accum::Add, -3.0)] {
+                    let target = Target::Symmetric(row_major_mut(&mut out, [order, order], order));
+                    multiply(target, accum, operands, alpha, &threads).unwrap();
+                }
                 assert!(out.iter().zip(&expected).all(|(out, expected)| *out == -2.0 * expected), "{order}x{inner}");
-                assert_eq!(threads.0.into_inner(), parts, "{order}x{inner}");
+                assert_eq!(threads.0.into_inner(), shares, "{order}x{inner}");
             }
         }
     }

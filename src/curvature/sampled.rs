@@ -4,10 +4,12 @@
 //! of ḡ's rows: g − s (g ḡᵀ) (I + s·ḡ ḡᵀ)⁻¹ ḡ. The latter is a difference: to what is left of a g in the span of ḡ it is
 //! accurate to the precision times the square of the condition number of I + s·ḡ ḡᵀ.
 
-use faer::{Accum, MatMut, unzip, zip};
+use faer::{Accum, unzip, zip};
 
 use super::cost::Form;
 use super::damped::{Damper, Damping, NarrowInverse, PANEL, Prepared, narrow_columns};
+use super::matrix::row_major_mut;
+use super::parts::Target;
 use super::products::{Threads, multiply, write_product};
 use super::scalar::Limits;
 use super::spd::resized;
@@ -116,9 +118,15 @@ impl<T: Scalar> Workspace<T> {
         let weighted = resized(&mut self.weighted, rows * order);
         self.damper.narrow_inverse(order).after(overlaps, threads, weighted)?;
         let weighted = Matrix::new(weighted, rows, order);
-        let mut conditioned = MatMut::from_row_major_slice_mut(resized(&mut self.conditioned, rows * cols), rows, cols);
+        let mut conditioned = row_major_mut(resized(&mut self.conditioned, rows * cols), [rows, cols], cols);
         conditioned.copy_from(g.view());
-        multiply(conditioned, Accum::Add, [weighted.view(), g_bar.view()], T::from_f64(-scale), threads)?;
+        multiply(
+            Target::Plain(conditioned),
+            Accum::Add,
+            [weighted.view(), g_bar.view()],
+            T::from_f64(-scale),
+            threads,
+        )?;
         Ok(())
     }
 
@@ -137,8 +145,8 @@ impl<T: Scalar> Workspace<T> {
         for columns in panels() {
             let g = g.widen_columns(columns.clone(), resized(left, rows * columns.len()));
             let g_bar = g_bar.widen_columns(columns.clone(), resized(right, order * columns.len()));
-            let sum = MatMut::from_row_major_slice_mut(overlaps, rows, order);
-            multiply(sum, Accum::Add, [g.view(), g_bar.t().view()], 1.0, threads)?;
+            let sum = row_major_mut(overlaps, [rows, order], order);
+            multiply(Target::Plain(sum), Accum::Add, [g.view(), g_bar.t().view()], 1.0, threads)?;
         }
         let weighted = resized(weighted, rows * order);
         write_product(Matrix::new(overlaps, rows, order), self.damper.wide_inverse(order), threads, weighted)?;
@@ -148,9 +156,9 @@ impl<T: Scalar> Workspace<T> {
             let width = columns.len();
             let g_bar = g_bar.widen_columns(columns.clone(), resized(right, order * width)).view();
             let panel = resized(left, rows * width);
-            let mut sum = MatMut::from_row_major_slice_mut(panel, rows, width);
+            let mut sum = row_major_mut(panel, [rows, width], width);
             zip!(&mut sum, g.view().subcols(columns.start, width)).for_each(|unzip!(wide, g)| *wide = g.to_f64());
-            multiply(sum, Accum::Add, [weighted, g_bar], -scale, threads)?;
+            multiply(Target::Plain(sum), Accum::Add, [weighted, g_bar], -scale, threads)?;
             narrow_columns(panel, columns, conditioned, cols);
         }
         Ok(())

@@ -1,10 +1,12 @@
 //! Inverses of damped Gram matrices.
 
 use faer::reborrow::{Reborrow, ReborrowMut};
-use faer::{Accum, MatMut};
+use faer::{Accum, MatRef};
 
 use super::cholesky::Cholesky;
-use super::products::{Threads, mirror, multiply, multiply_lower};
+use super::matrix::{RowMajorMut, row_major_mut};
+use super::parts::{TILE, Target};
+use super::products::{Threads, multiply};
 use super::sweep::{self, Sweep};
 use super::{Matrix, ProductError, Scalar};
 
@@ -77,9 +79,13 @@ impl<T: Scalar> Inverter<T> {
 
     /// Of the matrix, which has become an inverse V = M⁻¹: tr(V − V²) = tr(V (M − I) V) = s·‖V x‖² in the Frobenius norm.
     pub(super) fn remainder(&self, order: usize) -> f64 {
-        let matrix = &self.matrix[..order * order];
-        let trace: f64 = matrix.iter().step_by(order + 1).map(|diagonal| diagonal.to_f64()).sum();
-        trace - pulp::Arch::new().dispatch(|| sum_of_squares(matrix))
+        let rows = || self.matrix[..order * order].chunks_exact(order).enumerate();
+        let trace: f64 = rows().map(|(row, elements)| elements[row].to_f64()).sum();
+        // By the rows below the diagonal, which are half of what is not on it.
+        let squares = |below: f64, (row, elements): (usize, &[T])| {
+            below + sum_of_squares(&elements[..row]) + 0.5 * elements[row].to_f64().powi(2)
+        };
+        trace - 2.0 * pulp::Arch::new().dispatch(|| rows().fold(0.0, squares))
     }
 
     /// The spectral norm of the matrix, estimated.
@@ -114,7 +120,7 @@ pub(super) fn resized<T: Scalar>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
 
 /// Orders of the two blocks that a matrix is split into.
 fn halves(order: usize) -> [usize; 2] {
-    let first = (order / 2).next_multiple_of(16);
+    let first = (order / 2).next_multiple_of(TILE);
     [first, order - first]
 }
 
@@ -147,29 +153,37 @@ fn invert<T: Scalar>(
     }
     let [h, k] = halves(order);
     let (x, rest) = solved.split_at_mut(h * k);
-    let mut x = MatMut::from_row_major_slice_mut(x, k, h);
+    let mut x = row_major_mut(x, [k, h], h);
     let one = T::from_f64(1.0);
     invert(matrix, [h, stride], rest, sweep, threads)?;
-    let [a, b, c] = blocks(matrix, [order, stride], h);
-    multiply(x.rb_mut(), Accum::Replace, [b.rb(), a.rb()], one, threads)?;
-    multiply_lower(c, Accum::Add, [x.rb(), b.rb().transpose()], -one, threads)?;
+    let Blocks { a, b, c, .. } = blocks(matrix, [order, stride], h);
+    multiply(Target::Plain(x.rb_mut()), Accum::Replace, [view(&b), view(&a)], one, threads)?;
+    multiply(Target::Symmetric(c), Accum::Add, [view(&x), view(&b).transpose()], -one, threads)?;
     invert(&mut matrix[h * stride + h..], [k, stride], rest, sweep, threads).map_err(|error| match error {
         Breakdown::Pivot(index) => Breakdown::Pivot(h + index),
         other => other,
     })?;
-    let [a, mut b, c] = blocks(matrix, [order, stride], h);
-    multiply(b.rb_mut(), Accum::Replace, [c.rb(), x.rb()], -one, threads)?;
-    multiply_lower(a, Accum::Add, [x.rb().transpose(), b.rb()], -one, threads)?;
-    mirror(matrix, order, stride);
+    let Blocks { a, mut b, b_transposed, c } = blocks(matrix, [order, stride], h);
+    multiply(Target::Reflected(b.rb_mut(), b_transposed), Accum::Replace, [view(&c), view(&x)], -one, threads)?;
+    multiply(Target::Symmetric(a), Accum::Add, [view(&x).transpose(), view(&b)], -one, threads)?;
     Ok(())
 }
 
-/// The blocks A, B and C of a matrix, where A is of order `h`.
-fn blocks<T>(matrix: &mut [T], [order, stride]: [usize; 2], h: usize) -> [MatMut<'_, T>; 3] {
-    // Of rows with a stride, `faer` 0.24 takes the rows for columns.
-    let matrix = MatMut::from_column_major_slice_with_stride_mut(matrix, order, order, stride).transpose_mut();
-    let (a, _, b, c) = matrix.split_at_mut(h, h);
-    [a, b, c]
+struct Blocks<'a, T> {
+    a: RowMajorMut<'a, T>,
+    b: RowMajorMut<'a, T>,
+    b_transposed: RowMajorMut<'a, T>,
+    c: RowMajorMut<'a, T>,
+}
+
+/// The blocks of a matrix, where A is of order `h`.
+fn blocks<T>(matrix: &mut [T], [order, stride]: [usize; 2], h: usize) -> Blocks<'_, T> {
+    let (a, b_transposed, b, c) = row_major_mut(matrix, [order, order], stride).split_at_mut(h, h);
+    Blocks { a, b, b_transposed, c }
+}
+
+fn view<'a, T>(matrix: &'a RowMajorMut<'_, T>) -> MatRef<'a, T> {
+    matrix.rb().as_dyn_stride()
 }
 
 /// An estimate of the largest eigenvalue of a symmetric positive semidefinite matrix other than zero, from below, by power
