@@ -206,7 +206,7 @@ impl<T: Scalar> Damper<T> {
             self.narrow.invert_quickly(order, threads)?;
         }
         // Found by measuring groups of equal rows and features at orders up to 1,024.
-        let tolerable = limits.magnification * (ALIKE as f64 / order as f64).clamp(0.45, 1.0);
+        let tolerable = if order > ALIKE { 0.45 * limits.magnification } else { limits.magnification };
         // As the norm of the inverse is one at most, that of the damped matrix bounds the condition number.
         if damped.norm <= tolerable.min(limits.condition) {
             return Ok(true);

@@ -58,7 +58,7 @@ def test_many_equal_rows(rows):
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4, 8])
-@pytest.mark.parametrize("features", [100, 256, 512])
+@pytest.mark.parametrize("features", [66, 90, 100, 256, 512])
 def test_groups_of_equal_features(features, groups):
     """The same where sums of equal terms are multiplied with the inverse last of all, at condition numbers up to 40."""
     rng = np.random.default_rng(1)
