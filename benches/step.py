@@ -4,11 +4,13 @@
 
 The networks are those of the paper's Table 2, at batch 60, a small CNN, ResNet-18 and an encoder, with plain SGD. Each variant runs in a process of its own, and the processes take
 turns, so that whatever else the machine does meets all of them; times are medians. Networks that would not fit into memory
-several times run one variant after the other. `memory` is the process's peak, with the runtime itself in it.
+several times run one variant after the other, each in turns with our gradient. A ratio to our gradient is the median of
+those of turns that follow each other. `memory` is the process's peak, with the runtime itself in it.
 """
 
 import argparse
 import csv
+import itertools
 import math
 import os
 import statistics
@@ -33,6 +35,7 @@ VARIANTS = {
     "PyTorch, zeta* (authors)": ("pytorch.py", "ISAAC_PYTORCH", ["zeta-star"]),
     "PyTorch, K-FAC (BackPACK)": ("pytorch.py", "ISAAC_PYTORCH", ["kfac"]),
 }
+BASE = "ours, gradient"
 # Others take their factors from layers in a row only, or are no matter of layers with a few linear ones among them.
 OF_PERCEPTRONS = ("ours, zeta", "ours, K-FAC", "PyTorch, K-FAC (BackPACK)")
 BYTES_AT_ONCE = 80_000_000
@@ -52,7 +55,7 @@ class Worker:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        self.steps, self.seconds = FEWEST_STEPS, []
+        self.steps, self.turns = FEWEST_STEPS, []
         self.read("ready")
 
     def read(self, word):
@@ -71,23 +74,26 @@ class Worker:
 
     def turn(self):
         # The others' threads may still be busy during the first.
-        self.seconds += self.run(self.steps)[1:]
+        self.turns.append(self.run(self.steps)[1:])
 
-    def finish(self):
-        """The median step in milliseconds, and the peak memory in MB."""
+    def finish(self, base):
+        """The median step in milliseconds, its ratio to that of another worker, and the peak memory in MB."""
+        milliseconds = statistics.median(itertools.chain(*self.turns)) * 1e3
+        pairs = zip(self.turns, base.turns, strict=True)
+        ratio = statistics.median(statistics.median(mine) / statistics.median(other) for mine, other in pairs)
         self.process.stdin.close()
         (memory,) = self.read("memory")
         self.process.wait()
-        return statistics.median(self.seconds) * 1e3, memory
+        return milliseconds, ratio, memory
 
 
 def measure(network, threads, names, seconds, folder):
-    """By variant: milliseconds and megabytes."""
+    """By variant: milliseconds, ratio to our gradient, and megabytes."""
     subprocess.run([os.environ["ISAAC_PYTORCH"], str(HERE / "export.py"), network, str(folder)], check=True)
     if (folder / "forward.onnx").stat().st_size > BYTES_AT_ONCE:
-        groups = [[name] for name in names]
+        groups = [[BASE, name] for name in names]
     else:
-        groups = [names]
+        groups = [[BASE, *names]]
     results = {}
     for group in groups:
         workers = {name: Worker(name, network, threads, folder) for name in group}
@@ -97,14 +103,15 @@ def measure(network, threads, names, seconds, folder):
         while time.monotonic() < end:
             for worker in workers.values():
                 worker.turn()
-        results |= {name: worker.finish() for name, worker in workers.items()}
+        results |= {name: worker.finish(workers[BASE]) for name, worker in workers.items()}
     return results
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    others = [name for name in VARIANTS if name != BASE]
+    parser.add_argument("--variants", nargs="*", choices=others, default=others, help="those beside our gradient")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--seconds", type=float, default=5, help="how long each variant of each network runs")
     parser.add_argument("--csv")
@@ -116,10 +123,9 @@ def main():
         for threads in arguments.threads:
             with tempfile.TemporaryDirectory() as folder:
                 results = measure(model, threads, names, arguments.seconds, Path(folder))
-            base = results.get("ours, gradient", (float("nan"), 0))[0]
-            for name, (milliseconds, memory) in results.items():
-                rows.append([model, threads, name, milliseconds, milliseconds / base, memory])
-                print(f"| {model} | {threads} | {name} | {milliseconds:.2f} | {milliseconds / base:.2f} | {memory:.0f} |")
+            for name, (milliseconds, ratio, memory) in results.items():
+                rows.append([model, threads, name, milliseconds, ratio, memory])
+                print(f"| {model} | {threads} | {name} | {milliseconds:.2f} | {ratio:.2f} | {memory:.0f} |")
             sys.stdout.flush()
     if arguments.csv:
         with open(arguments.csv, "w", newline="") as file:

@@ -78,14 +78,16 @@ pub(super) fn multiply<T: Scalar>(
     alpha: T,
     threads: &impl Threads,
 ) -> Result<(), ProductError> {
-    let (width, inner) = (strip_width(&target), left.ncols());
+    let inner = left.ncols();
     if let Target::Symmetric(_) = target
         && let Some(rows) = LongRows::of(left, right)
     {
+        // Narrow strips, of which there are enough for threads: dot products bring nothing into another order for each.
         return target.compute(TILE, inner, threads, |part| {
             rows.multiply_lower(part.out.rb_mut(), part.start, accum, alpha);
         });
     }
+    let width = strip_width(&target);
     target.compute(width, inner, threads, |part| multiply_part(part, accum, [left, right], alpha))
 }
 
@@ -97,8 +99,8 @@ pub(super) fn multiply_onto<T: Scalar>(
     threads: &impl Threads,
 ) -> Result<(), ProductError> {
     let target = Target::Plain(out);
-    let (width, inner) = (strip_width(&target), operands[0].ncols());
-    target.compute(width, inner, threads, |part| {
+    let width = strip_width(&target);
+    target.compute(width, operands[0].ncols(), threads, |part| {
         begin(part.out.rb_mut(), part.start);
         multiply_part(part, Accum::Add, operands, T::from_f64(1.0));
     })
