@@ -111,7 +111,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     others = [name for name in VARIANTS if name != BASE]
-    parser.add_argument("--variants", nargs="*", choices=others, default=others, help="those beside our gradient")
+    parser.add_argument("--variants", nargs="+", choices=others, default=others, help="those beside our gradient")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--seconds", type=float, default=5, help="how long each variant of each network runs")
     parser.add_argument("--csv")

@@ -58,35 +58,15 @@ pub(super) struct NarrowInverse<'a, T> {
     diagonal: Option<&'a [T]>,
 }
 
-impl<T: Scalar> NarrowInverse<'_, T> {
+impl<'a, T: Scalar> NarrowInverse<'a, T> {
     /// Writes the inverse times `y`.
     pub(super) fn times(&self, y: Matrix<'_, T>, threads: &impl Threads, out: &mut [T]) -> Result<(), ProductError> {
-        let Some(diagonal) = self.diagonal else {
-            return write_product(self.matrix, y, threads, out);
-        };
-        let (out, y) = (row_major_mut(out, [y.rows(), y.cols()], y.cols()), y.view());
-        let begin = |mut out: RowMajorMut<'_, T>, [row, col]: [usize; 2]| {
-            let y = y.submatrix(row, col, out.nrows(), out.ncols());
-            for (row, factor) in diagonal[row..][..y.nrows()].iter().enumerate() {
-                write_products(y.row(row), std::iter::repeat(factor), out.rb_mut().row_mut(row).as_slice_mut());
-            }
-        };
-        multiply_onto(out, begin, [self.matrix.view(), y], threads)
+        self.write([self.matrix, y], y, |diagonal, [row, _]| std::iter::repeat(&diagonal[row]), threads, out)
     }
 
     /// Writes `y` times the inverse.
     pub(super) fn after(&self, y: Matrix<'_, T>, threads: &impl Threads, out: &mut [T]) -> Result<(), ProductError> {
-        let Some(diagonal) = self.diagonal else {
-            return write_product(y, self.matrix, threads, out);
-        };
-        let (out, y) = (row_major_mut(out, [y.rows(), y.cols()], y.cols()), y.view());
-        let begin = |mut out: RowMajorMut<'_, T>, [row, col]: [usize; 2]| {
-            let y = y.submatrix(row, col, out.nrows(), out.ncols());
-            for row in 0..y.nrows() {
-                write_products(y.row(row), &diagonal[col..], out.rb_mut().row_mut(row).as_slice_mut());
-            }
-        };
-        multiply_onto(out, begin, [y, self.matrix.view()], threads)
+        self.write([y, self.matrix], y, |diagonal, [_, col]| &diagonal[col..], threads, out)
     }
 
     /// Writes `y` times the inverse, or the transpose of that.
@@ -98,6 +78,30 @@ impl<T: Scalar> NarrowInverse<'_, T> {
         out: &mut [T],
     ) -> Result<(), ProductError> {
         if transpose { self.times(y.t(), threads, out) } else { self.after(y, threads, out) }
+    }
+
+    /// Writes the product of two operands, the matrix and `y`, with what the elements of the diagonal make of `y`: those that
+    /// `factors` gives for the elements of a row of it from one on.
+    fn write<F: IntoIterator<Item = &'a T>>(
+        &self,
+        [left, right]: [Matrix<'_, T>; 2],
+        y: Matrix<'_, T>,
+        factors: impl Fn(&'a [T], [usize; 2]) -> F + Sync,
+        threads: &impl Threads,
+        out: &mut [T],
+    ) -> Result<(), ProductError> {
+        let Some(diagonal) = self.diagonal else {
+            return write_product(left, right, threads, out);
+        };
+        let (out, y) = (row_major_mut(out, [y.rows(), y.cols()], y.cols()), y.view());
+        let begin = |mut out: RowMajorMut<'_, T>, [first, col]: [usize; 2]| {
+            let y = y.submatrix(first, col, out.nrows(), out.ncols());
+            for row in 0..y.nrows() {
+                let out = out.rb_mut().row_mut(row).as_slice_mut();
+                write_products(y.row(row), factors(diagonal, [first + row, col]), out);
+            }
+        };
+        multiply_onto(out, begin, [left.view(), right.view()], threads)
     }
 }
 
