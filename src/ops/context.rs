@@ -1,7 +1,6 @@
 //! The tensors and the threads of one call.
 #![allow(unsafe_code)]
 
-use std::cell::RefCell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,23 +23,14 @@ pub(super) struct Context<'a> {
     api: Api,
     context: *mut sys::OrtKernelContext,
     has_output: bool,
-    matrices: RefCell<Vec<LentMatrix>>,
     lifetime: PhantomData<&'a sys::OrtKernelContext>,
-}
-
-/// A tensor with two dimensions that the runtime lent for this call.
-struct LentMatrix {
-    data: *const c_void,
-    element: Type,
-    shape: [usize; 2],
-    value: *mut sys::OrtValue,
 }
 
 impl<'a> Context<'a> {
     /// # Safety
     /// `context` must be what the runtime of `api` passed to the kernel's compute function, and outlive `'a`.
     pub(super) unsafe fn new(api: Api, context: *mut sys::OrtKernelContext) -> Self {
-        Self { api, context, has_output: false, matrices: RefCell::default(), lifetime: PhantomData }
+        Self { api, context, has_output: false, lifetime: PhantomData }
     }
 
     pub(super) fn as_ptr(&self) -> *const sys::OrtKernelContext {
@@ -97,7 +87,6 @@ impl<'a> Context<'a> {
         let len = shape.iter().product();
         // SAFETY: the tensor has elements of this type.
         let data = unsafe { self.elements::<E>(value.cast_mut(), len)? };
-        self.note_matrix(data, &shape, value.cast_mut());
         Ok(Some(Tensor { shape, data }))
     }
 
@@ -154,28 +143,7 @@ impl<'a> Context<'a> {
             }
         })?;
         // SAFETY: the output is a tensor of this call, of the type that this operator declares for it.
-        let data = unsafe { self.elements::<E>(value, shape.iter().product())? };
-        self.note_matrix(data, shape, value);
-        Ok(data)
-    }
-
-    fn note_matrix<E: Element>(&self, data: *const E, shape: &[usize], value: *mut sys::OrtValue) {
-        if let Ok(shape) = shape.try_into() {
-            self.matrices.borrow_mut().push(LentMatrix { data: data.cast(), element: E::TYPE, shape, value });
-        }
-    }
-
-    /// The input or output that is this matrix, as the runtime's tensor: making another one of the same memory takes it half a
-    /// microsecond.
-    pub(super) fn lent_matrix(
-        &self,
-        data: *const c_void,
-        element: Type,
-        shape: [usize; 2],
-    ) -> Option<*mut sys::OrtValue> {
-        let matrices = self.matrices.borrow();
-        let is_it = |lent: &&LentMatrix| (lent.data, lent.element, lent.shape) == (data, element, shape);
-        matrices.iter().find(is_it).map(|lent| lent.value)
+        unsafe { self.elements::<E>(value, shape.iter().product()) }
     }
 
     /// The stream on which the device is to work for this call: for providers that have streams.

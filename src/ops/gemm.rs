@@ -89,20 +89,17 @@ impl Gemm {
         addend: Option<Operand>,
         out: Operand,
     ) -> Result<(), Error> {
-        let value = |operand: Operand| match context.lent_matrix(operand.data, self.element, operand.shape) {
-            Some(raw) => Ok(Value::Lent(raw)),
-            // SAFETY: the buffer is valid, by this function's contract.
-            None => unsafe { Value::new(self.api, memory, self.element, operand) },
-        };
+        // SAFETY: the buffers are valid, by this function's contract.
+        let value = |operand| unsafe { Value::new(self.api, memory, self.element, operand) };
         let (a, b, out) = (value(a)?, value(b)?, value(out)?);
         let addend = addend.map(value).transpose()?;
-        let raw = |value: &Value| value.raw().cast_const();
+        let raw = |value: &Value| value.raw.cast_const();
         // Null is an input that is left out.
         let inputs = [raw(&a), raw(&b), addend.as_ref().map_or(ptr::null(), raw)];
         // SAFETY: context and operator belong to this runtime, and the values live until the end of this function.
         self.api.check(unsafe {
             let invoke = self.api.functions().InvokeOp;
-            invoke(context.as_ptr(), self.operator, inputs.as_ptr(), 3, &out.raw(), 1)
+            invoke(context.as_ptr(), self.operator, inputs.as_ptr(), 3, &out.raw, 1)
         })
     }
 }
@@ -114,12 +111,10 @@ impl Drop for Gemm {
     }
 }
 
-/// A matrix as a tensor of the runtime.
-enum Value {
-    /// An input or the output of the call.
-    Lent(*mut sys::OrtValue),
-    /// Made of a buffer, which the tensor doesn't own.
-    Made { api: Api, raw: *mut sys::OrtValue },
+/// A buffer of ours as a tensor of the runtime, which doesn't own it.
+struct Value {
+    api: Api,
+    raw: *mut sys::OrtValue,
 }
 
 impl Value {
@@ -140,13 +135,7 @@ impl Value {
                 create(memory, data, bytes, dimensions.as_ptr(), 2, element, out)
             }
         })?;
-        Ok(Self::Made { api, raw })
-    }
-
-    fn raw(&self) -> *mut sys::OrtValue {
-        match self {
-            Self::Lent(raw) | Self::Made { raw, .. } => *raw,
-        }
+        Ok(Self { api, raw })
     }
 }
 
@@ -161,10 +150,8 @@ fn width(element: Type) -> usize {
 
 impl Drop for Value {
     fn drop(&mut self) {
-        if let Self::Made { api, raw } = self {
-            // SAFETY: created by this runtime, released once; the buffer is not the runtime's.
-            unsafe { (api.functions().ReleaseValue)(*raw) };
-        }
+        // SAFETY: created by this runtime, released once; the buffer is not the runtime's.
+        unsafe { (self.api.functions().ReleaseValue)(self.raw) };
     }
 }
 
