@@ -7,11 +7,11 @@
 //! double precision.
 
 use faer::reborrow::ReborrowMut;
-use faer::{Accum, RowRef};
+use faer::{Accum, MatRef, RowRef};
 
 use super::matrix::{RowMajorMut, row_major_mut};
 use super::parts::Target;
-use super::products::{Threads, multiply, multiply_onto, write_product};
+use super::products::{Threads, multiply, multiply_here, multiply_onto, write_product};
 use super::scalar::Limits;
 use super::spd::{Breakdown, Inverter, resized};
 use super::{Error, Matrix, ProductError, Scalar};
@@ -61,12 +61,22 @@ pub(super) struct NarrowInverse<'a, T> {
 impl<'a, T: Scalar> NarrowInverse<'a, T> {
     /// Writes the inverse times `y`.
     pub(super) fn times(&self, y: Matrix<'_, T>, threads: &impl Threads, out: &mut [T]) -> Result<(), ProductError> {
-        self.write([self.matrix, y], y, |diagonal, [row, _]| std::iter::repeat(&diagonal[row]), threads, out)
+        self.write([self.matrix, y], y, |diagonal, row| std::iter::repeat(&diagonal[row]), threads, out)
     }
 
     /// Writes `y` times the inverse.
     pub(super) fn after(&self, y: Matrix<'_, T>, threads: &impl Threads, out: &mut [T]) -> Result<(), ProductError> {
-        self.write([y, self.matrix], y, |diagonal, [_, col]| &diagonal[col..], threads, out)
+        self.write([y, self.matrix], y, |diagonal, _| diagonal, threads, out)
+    }
+
+    /// Writes the inverse times `y`, on the calling thread.
+    pub(super) fn times_here(&self, y: MatRef<'_, T>, mut out: RowMajorMut<'_, T>) {
+        let mut accum = Accum::Replace;
+        if let Some(diagonal) = self.diagonal {
+            write_rows(y, |row| std::iter::repeat(&diagonal[row]), out.rb_mut(), 0);
+            accum = Accum::Add;
+        }
+        multiply_here(out, accum, [self.matrix.view(), y], T::from_f64(1.0));
     }
 
     /// Writes `y` times the inverse, or the transpose of that.
@@ -81,12 +91,12 @@ impl<'a, T: Scalar> NarrowInverse<'a, T> {
     }
 
     /// Writes the product of two operands, the matrix and `y`, with what the elements of the diagonal make of `y`: those that
-    /// `factors` gives for the elements of a row of it from one on.
+    /// `factors` gives for a row of it.
     fn write<F: IntoIterator<Item = &'a T>>(
         &self,
         [left, right]: [Matrix<'_, T>; 2],
         y: Matrix<'_, T>,
-        factors: impl Fn(&'a [T], [usize; 2]) -> F + Sync,
+        factors: impl Fn(&'a [T], usize) -> F + Sync,
         threads: &impl Threads,
         out: &mut [T],
     ) -> Result<(), ProductError> {
@@ -94,14 +104,20 @@ impl<'a, T: Scalar> NarrowInverse<'a, T> {
             return write_product(left, right, threads, out);
         };
         let (out, y) = (row_major_mut(out, [y.rows(), y.cols()], y.cols()), y.view());
-        let begin = |mut out: RowMajorMut<'_, T>, [first, col]: [usize; 2]| {
-            let y = y.submatrix(first, col, out.nrows(), out.ncols());
-            for row in 0..y.nrows() {
-                let out = out.rb_mut().row_mut(row).as_slice_mut();
-                write_products(y.row(row), factors(diagonal, [first + row, col]), out);
-            }
-        };
+        let begin = |out: RowMajorMut<'_, T>, first: usize| write_rows(y, |row| factors(diagonal, row), out, first);
         multiply_onto(out, begin, [left.view(), right.view()], threads)
+    }
+}
+
+/// Writes the elements of rows of `y`, from one on, each times one of the factors for its row.
+fn write_rows<'a, T: Scalar, F: IntoIterator<Item = &'a T>>(
+    y: MatRef<'_, T>,
+    factors: impl Fn(usize) -> F,
+    mut out: RowMajorMut<'_, T>,
+    first: usize,
+) {
+    for row in 0..out.nrows() {
+        write_products(y.row(first + row), factors(first + row), out.rb_mut().row_mut(row).as_slice_mut());
     }
 }
 

@@ -32,9 +32,9 @@ impl<'a, T: Scalar> LongRows<'a, T> {
         (left.nrows() <= FEW && left.ncols() * size_of::<T>() >= LONG).then_some(rows)
     }
 
-    /// Replaces what is on and below the diagonal by alpha times the product, or adds that to it, in the part `out` of the
-    /// result that begins at this row and column; some of what is above the diagonal is written too.
-    pub(super) fn multiply_lower(&self, out: RowMajorMut<'_, T>, start: [usize; 2], accum: Accum, alpha: T) {
+    /// Replaces what is on and above the diagonal by alpha times the product, or adds that to it, in the part `out` of the
+    /// result that begins at this row and column; some of what is below the diagonal is written too.
+    pub(super) fn multiply_upper(&self, out: RowMajorMut<'_, T>, start: [usize; 2], accum: Accum, alpha: T) {
         pulp::Arch::new().dispatch(Product { rows: self, out, start, accum, alpha });
     }
 }
@@ -56,8 +56,8 @@ impl<T: Scalar> pulp::WithSimd for Product<'_, '_, T> {
         let Self { rows: LongRows { left, right }, mut out, start: [first_row, first_col], accum, alpha } = self;
         let (rows, cols) = (out.nrows(), out.ncols());
         for row in (0..rows).step_by(TILE) {
-            let diagonal = first_row + row - first_col;
-            for col in (0..cols.min(diagonal + 1)).step_by(TILE) {
+            let diagonal = (first_row + row).saturating_sub(first_col);
+            for col in (diagonal - diagonal % TILE..cols).step_by(TILE) {
                 let sums = dot_products(simd, tile(*left, first_row + row), tile(*right, first_col + col));
                 for (row, sums) in (row..rows).zip(sums) {
                     for (col, sum) in (col..cols).zip(sums) {
@@ -142,8 +142,8 @@ mod tests {
                 out.rb_mut().copy_from(MatRef::from_row_major_slice(start, order, order));
             }
             let rows = LongRows::of(left, right.transpose()).unwrap();
-            rows.multiply_lower(out.rb_mut(), [0, 0], accum, T::from_f64(-2.0));
-            for (row, col) in (0..order).flat_map(|row| (0..=row).map(move |col| (row, col))) {
+            rows.multiply_upper(out.rb_mut(), [0, 0], accum, T::from_f64(-2.0));
+            for (row, col) in (0..order).flat_map(|row| (row..order).map(move |col| (row, col))) {
                 let start = start.map_or(T::default(), |start| start[row * order + col]);
                 assert!(
                     out[(row, col)] == start - expected[(row, col)] * T::from_f64(2.0),

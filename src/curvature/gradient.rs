@@ -1,8 +1,14 @@
 //! The conditioned gradient of one layer.
 
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use faer::MatRef;
+
 use super::cost::{Form, LayerShape};
-use super::damped::{Damper, Damping, Prepared};
-use super::products::TERMS_BESIDE_ADDEND;
+use super::damped::{Damper, Damping, NarrowInverse, Prepared};
+use super::matrix::row_major_mut;
+use super::products::{TERMS_BESIDE_ADDEND, Threads, multiply_added};
 use super::sampled::{self, Conditioned, Sampled};
 use super::spd::resized;
 use super::{Error, Matrix, ProductError, Products, Scalar};
@@ -159,15 +165,8 @@ where
         }
         (Prepared::Wide, Form::Samples) => (g.t(), damper.wide_product(x, &*products)?),
         (Prepared::Wide, _) => (g.t(), damper.wide_product(x, &*products)?.t()),
-        (Prepared::Narrow, Form::Samples) if cols <= g.cols() => {
-            let buffer = resized(conditioned, rows * cols);
-            damper.narrow_inverse(order).times(a, &*products, buffer)?;
-            (g.t(), Matrix::new(buffer, rows, cols))
-        }
         (Prepared::Narrow, Form::Samples) => {
-            let buffer = resized(conditioned, rows * g.cols());
-            damper.narrow_inverse(order).times(g, &*products, buffer)?;
-            (Matrix::new(buffer, rows, g.cols()).t(), a)
+            return Ok(write_by_samples(layer, &damper.narrow_inverse(order), conditioned, &*products, out)?);
         }
         (Prepared::Narrow, _) if rows <= g.cols() && form != Form::Kronecker => {
             let buffer = resized(conditioned, rows * cols);
@@ -184,6 +183,57 @@ where
         }
     };
     Ok(write_gradient(left, right, layer, products, out)?)
+}
+
+/// Writes gᵀ V a, or its transpose, plus what the layer adds to that, where V is the inverse for its samples.
+fn write_by_samples<T: Scalar>(
+    layer: &Layer<'_, T>,
+    inverse: &NarrowInverse<'_, T>,
+    buffer: &mut Vec<T>,
+    threads: &impl Threads,
+    out: &mut [T],
+) -> Result<(), ProductError> {
+    let (g, a) = (layer.gradients, layer.inputs);
+    // The rows of the output belong to columns of `above`.
+    let (above, beside) = if layer.transpose_output { (a, g) } else { (g, a) };
+    let (samples, rows, cols) = (above.rows(), above.cols(), beside.cols());
+    let out = row_major_mut(out, [rows, cols], cols);
+    let addend = layer.addend.map(|addend| Matrix::new(addend, rows, cols).view());
+    if rows <= cols {
+        let pieces = Pieces::of(resized(buffer, samples * rows));
+        let conditioned = |rows: Range<usize>| {
+            let width = rows.len();
+            let piece = pieces.take(samples * width);
+            let columns = above.view().subcols(rows.start, width);
+            inverse.times_here(columns, row_major_mut(piece, [samples, width], width));
+            MatRef::from_row_major_slice(piece, samples, width).transpose()
+        };
+        return multiply_added(out, conditioned, beside.view(), addend, threads);
+    }
+    let conditioned = resized(buffer, samples * cols);
+    inverse.times(beside, threads, conditioned)?;
+    let left = |rows: Range<usize>| above.view().subcols(rows.start, rows.len()).transpose();
+    multiply_added(out, left, Matrix::new(conditioned, samples, cols).view(), addend, threads)
+}
+
+/// A buffer that threads take pieces of.
+struct Pieces<'a, T>(Mutex<&'a mut [T]>);
+
+impl<'a, T> Pieces<'a, T> {
+    fn of(buffer: &'a mut [T]) -> Self {
+        Self(Mutex::new(buffer))
+    }
+
+    /// The next piece.
+    ///
+    /// # Panics
+    /// If there are not so many elements left.
+    fn take(&self, len: usize) -> &'a mut [T] {
+        let mut others = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (piece, left) = std::mem::take(&mut *others).split_at_mut(len);
+        *others = left;
+        piece
+    }
 }
 
 /// `left * right`, or its transpose, in `out`, and what the layer adds to that.

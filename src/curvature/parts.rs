@@ -1,4 +1,7 @@
 //! How the results of products are parted, for threads and for caches. Which parts there are changes nothing about the numbers.
+//!
+//! A part is a band of whole rows, and bands that follow each other go to the same thread if that can be: where two cores write
+//! what lies closely together, each takes the other's lines before they are full.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -10,13 +13,16 @@ use super::{ProductError, Scalar, Threads};
 /// Flops of a share: fewer take hardly more time than it takes to hand them to a thread.
 const SHARE: usize = 500_000;
 
-/// Shares of a product that has flops for so many.
-const SHARES: usize = 12;
-
-/// Rows of a part that is not all of a strip, at least: all parts of a strip bring the same columns into the kernels' order.
+/// Rows of a band, at least, where that is enough for two threads: each band brings all columns into the kernels' order.
 const HIGH: usize = 96;
 
-/// Rows and columns of a tile that is transposed in registers. The height of a part is a multiple of it.
+/// Rows of a band, at least.
+const LOW: usize = 24;
+
+/// Rows of a band of a symmetric result, of which what lies below the diagonal is computed for nothing: at least and at most.
+const SYMMETRIC: [usize; 2] = [48, 96];
+
+/// Rows and columns of a tile that is transposed in registers. The height of a band is a multiple of it.
 pub(super) const TILE: usize = 16;
 
 /// Where a product is written.
@@ -25,150 +31,154 @@ pub(super) enum Target<'a, T> {
     Plain(RowMajorMut<'a, T>),
     /// Here, and its transpose there.
     Reflected(RowMajorMut<'a, T>, RowMajorMut<'a, T>),
-    /// Here, where it is symmetric: what is below the diagonal is computed and reflected.
+    /// Here, where it is symmetric: what is above the diagonal is computed and reflected.
     Symmetric(RowMajorMut<'a, T>),
 }
 
 impl<'a, T: Scalar> Target<'a, T> {
-    /// Computes it with `compute`, part by part, in strips of `width` columns. Each element is a sum of `inner` terms.
+    /// Computes it with `compute`, band by band, where each element is a sum of `inner` terms.
     pub(super) fn compute(
         self,
-        width: usize,
         inner: usize,
         threads: &impl Threads,
-        compute: impl Fn(&mut Part<'a, T>) + Sync,
+        compute: impl Fn(&mut Band<'a, T>) + Sync,
     ) -> Result<(), ProductError> {
-        let [rows, cols] = self.shape();
-        let flops = match self {
-            Self::Plain(_) | Self::Reflected(..) => 2 * rows * cols * inner,
-            Self::Symmetric(_) => rows * cols * inner,
+        let [rows, _] = self.shape();
+        let count = match self {
+            Self::Plain(_) | Self::Reflected(..) => {
+                let high_enough = (rows / HIGH).max(1).next_multiple_of(2).min(rows / LOW);
+                high_enough.min(self.flops(inner) / SHARE)
+            }
+            Self::Symmetric(_) => {
+                let [least, most] = SYMMETRIC;
+                rows.div_ceil(rows.div_ceil(4).next_multiple_of(TILE).clamp(least, most))
+            }
         };
-        let (shares, strips) = ((flops / SHARE).clamp(1, SHARES), cols.div_ceil(width));
-        let cuts = shares.div_ceil(strips).min(rows / HIGH).max(1);
-        let height = rows.div_ceil(cuts).next_multiple_of(TILE);
-        let parts = Parts { others: Some(self), strip: None, col: 0, width, height };
-        let finish = |mut part: Part<'a, T>| {
-            compute(&mut part);
-            part.reflect();
+        self.compute_bands(count, inner, threads, compute)
+    }
+
+    /// As [`Self::compute`], in so many bands.
+    pub(super) fn compute_bands(
+        self,
+        count: usize,
+        inner: usize,
+        threads: &impl Threads,
+        compute: impl Fn(&mut Band<'a, T>) + Sync,
+    ) -> Result<(), ProductError> {
+        let tasks = count.min(self.flops(inner) / SHARE);
+        let bands = Mutex::new(Bands { others: Some(self), count, row: 0 });
+        let work = |task: usize| {
+            let take = || bands.lock().unwrap_or_else(PoisonError::into_inner).take(task % 2 == 1);
+            while let Some(mut band) = take() {
+                compute(&mut band);
+                band.reflect();
+            }
         };
-        let count = shares.min(strips * cuts);
-        if count == 1 {
-            parts.for_each(finish);
+        if tasks < 2 {
+            work(0);
             return Ok(());
         }
-        let parts = Mutex::new(parts);
-        threads.for_each(count, &|_| {
-            while let Some(part) = { parts.lock().unwrap_or_else(PoisonError::into_inner).next() } {
-                finish(part);
-            }
-        })
+        threads.for_each(tasks, &work)
+    }
+
+    fn flops(&self, inner: usize) -> usize {
+        let [rows, cols] = self.shape();
+        match self {
+            Self::Plain(_) | Self::Reflected(..) => 2 * rows * cols * inner,
+            Self::Symmetric(_) => rows * cols * inner,
+        }
     }
 
     pub(super) fn shape(&self) -> [usize; 2] {
         let (Self::Plain(out) | Self::Reflected(out, _) | Self::Symmetric(out)) = self;
         [out.nrows(), out.ncols()]
     }
-
-    /// Its first columns, of which `col` are gone, from the diagonal down where it is symmetric, and the others.
-    fn split(self, width: usize, col: usize) -> (Part<'a, T>, Option<Self>) {
-        let width = width.min(self.shape()[1]);
-        let cut = |out: RowMajorMut<'a, T>| {
-            let (strip, others) = out.split_at_col_mut(width);
-            (strip, (others.ncols() > 0).then_some(others))
-        };
-        match self {
-            Self::Plain(out) => {
-                let (out, others) = cut(out);
-                (Part { out, start: [0, col], on_diagonal: 0, reflection: None }, others.map(Self::Plain))
-            }
-            Self::Reflected(out, reflection) => {
-                let (out, others) = cut(out);
-                let (reflection, below) = reflection.split_at_row_mut(width);
-                let strip = Part { out, start: [0, col], on_diagonal: 0, reflection: Some(reflection) };
-                (strip, others.map(|others| Self::Reflected(others, below)))
-            }
-            Self::Symmetric(out) => {
-                let (out, right) = cut(out);
-                let (reflection, others) = right.map(|right| right.split_at_row_mut(width)).unzip();
-                (Part { out, start: [col, col], on_diagonal: width, reflection }, others.map(Self::Symmetric))
-            }
-        }
-    }
 }
 
-/// Strips of columns, each cut from top to bottom.
-struct Parts<'a, T> {
+/// Bands that are left to be computed.
+struct Bands<'a, T> {
     others: Option<Target<'a, T>>,
-    strip: Option<Part<'a, T>>,
-    /// Columns that have been cut off.
-    col: usize,
-    width: usize,
-    height: usize,
+    /// How many there are to be, if there are rows for so many.
+    count: usize,
+    /// The first row.
+    row: usize,
 }
 
-impl<'a, T: Scalar> Iterator for Parts<'a, T> {
-    type Item = Part<'a, T>;
-
-    fn next(&mut self) -> Option<Part<'a, T>> {
-        let strip = match self.strip.take() {
-            Some(strip) => strip,
-            None => {
-                let (strip, others) = self.others.take()?.split(self.width, self.col);
-                self.others = others;
-                self.col += self.width;
-                strip
+impl<'a, T: Scalar> Bands<'a, T> {
+    /// The first one, or, if that can be, the last one.
+    fn take(&mut self, last: bool) -> Option<Band<'a, T>> {
+        let others = self.others.take()?;
+        let [rows, _] = others.shape();
+        let height = if self.count > 1 { rows.div_ceil(self.count).next_multiple_of(TILE).min(rows) } else { rows };
+        self.count -= usize::from(self.count > 1);
+        let row = self.row;
+        let (band, others) = match others {
+            Target::Plain(out) if last => {
+                let (others, out) = out.split_at_row_mut(rows - height);
+                (Band { out, start: [row + rows - height, 0], on_diagonal: 0, reflection: None }, Target::Plain(others))
+            }
+            Target::Plain(out) => {
+                let (out, others) = out.split_at_row_mut(height);
+                self.row += height;
+                (Band { out, start: [row, 0], on_diagonal: 0, reflection: None }, Target::Plain(others))
+            }
+            Target::Reflected(out, reflection) => {
+                let (out, others) = out.split_at_row_mut(height);
+                let (reflection, right) = reflection.split_at_col_mut(height);
+                self.row += height;
+                let reflection = Some(reflection);
+                (Band { out, start: [row, 0], on_diagonal: 0, reflection }, Target::Reflected(others, right))
+            }
+            Target::Symmetric(out) => {
+                let (out, below) = out.split_at_row_mut(height);
+                let (reflection, others) = below.split_at_col_mut(height);
+                self.row += height;
+                let reflection = Some(reflection);
+                (Band { out, start: [row, row], on_diagonal: height, reflection }, Target::Symmetric(others))
             }
         };
-        let (part, below) = strip.split(self.height);
-        self.strip = below;
-        Some(part)
+        self.others = (height < rows).then_some(others);
+        Some(band)
     }
 }
 
-/// A part of a product's result.
-pub(super) struct Part<'a, T> {
+/// Rows of a product's result, in a symmetric one from the diagonal on.
+pub(super) struct Band<'a, T> {
     pub(super) out: RowMajorMut<'a, T>,
     /// Its first row and column in the whole.
     pub(super) start: [usize; 2],
-    /// So many of its rows, the first ones, are a block on the diagonal of a symmetric result that is to be reflected, or none.
+    /// So many of its columns, the first ones, are a block on the diagonal of a symmetric result, or none.
     on_diagonal: usize,
     /// Where the others are to be found once more, transposed.
     reflection: Option<RowMajorMut<'a, T>>,
 }
 
-impl<T: Scalar> Part<'_, T> {
-    /// Its first rows, among them those on the diagonal, and the others.
-    fn split(self, height: usize) -> (Self, Option<Self>) {
-        let Self { out, start: [row, col], on_diagonal, reflection } = self;
-        let height = height.max(on_diagonal);
-        if height >= out.nrows() {
-            return (Self { out, start: [row, col], on_diagonal, reflection }, None);
-        }
-        let (out, below) = out.split_at_row_mut(height);
-        let (reflection, right) =
-            reflection.map(|reflection| reflection.split_at_col_mut(height - on_diagonal)).unzip();
-        let first = Self { out, start: [row, col], on_diagonal, reflection };
-        (first, Some(Self { out: below, start: [row + height, col], on_diagonal: 0, reflection: right }))
-    }
-
+impl<T: Scalar> Band<'_, T> {
     fn reflect(self) {
-        let (mut diagonal, below) = self.out.split_at_row_mut(self.on_diagonal);
-        let order = diagonal.nrows();
-        if order > TILE {
-            let others = Some(Target::Symmetric(diagonal));
-            Parts { others, strip: None, col: 0, width: TILE, height: order }.for_each(Part::reflect);
-        } else {
-            for row in 1..order {
-                let (mut above, row_and_below) = diagonal.rb_mut().split_at_row_mut(row);
-                for (col, element) in row_and_below.rb().row(0).as_slice()[..row].iter().enumerate() {
-                    above[(col, row)] = *element;
-                }
-            }
-        }
-        if let Some(reflection) = self.reflection {
-            write_transpose(below.rb(), reflection);
+        let Some(reflection) = self.reflection else { return };
+        let (diagonal, others) = self.out.split_at_col_mut(self.on_diagonal);
+        reflect_block(diagonal);
+        write_transpose(others.rb(), reflection);
+    }
+}
+
+/// Writes what is above the diagonal below it.
+fn reflect_block<T: Scalar>(block: RowMajorMut<'_, T>) {
+    let order = block.ncols();
+    if order == 0 {
+        return;
+    }
+    let tile = TILE.min(order);
+    let (band, below) = block.split_at_row_mut(tile);
+    let (mut diagonal, right) = band.split_at_col_mut(tile);
+    for row in 0..tile {
+        for col in row + 1..tile {
+            diagonal[(col, row)] = diagonal[(row, col)];
         }
     }
+    let (reflection, others) = below.split_at_col_mut(tile);
+    write_transpose(right.rb(), reflection);
+    reflect_block(others);
 }
 
 /// Writes the transpose of a matrix. Tile by tile, because what is written next lies a row away.
@@ -202,32 +212,48 @@ mod tests {
     use super::super::products::plain::Plain;
     use super::*;
 
-    /// First row and column, rows and columns of each.
-    fn parts(target: Target<'_, f64>, width: usize, inner: usize) -> Vec<[usize; 4]> {
-        let parts = Mutex::new(Vec::new());
-        let note = |part: &mut Part<'_, f64>| {
-            let [row, col] = part.start;
-            parts.lock().unwrap().push([row, col, part.out.nrows(), part.out.ncols()]);
+    /// First row and column, rows and columns of each, as one thread takes them.
+    fn bands(target: Target<'_, f64>, inner: usize) -> Vec<[usize; 4]> {
+        let bands = Mutex::new(Vec::new());
+        let note = |band: &mut Band<'_, f64>| {
+            let [row, col] = band.start;
+            bands.lock().unwrap().push([row, col, band.out.nrows(), band.out.ncols()]);
         };
-        target.compute(width, inner, &Plain, note).unwrap();
-        parts.into_inner().unwrap()
+        target.compute(inner, &Plain, note).unwrap();
+        bands.into_inner().unwrap()
     }
 
     #[test]
-    fn strips_are_cut_where_there_are_few_for_much_work() {
-        let mut out = vec![0.0; 230 * 170];
-        let mut plain = |inner| parts(Target::Plain(row_major_mut(&mut out, [230, 170], 170)), 96, inner);
-        assert_eq!(plain(1), [[0, 0, 230, 96], [0, 96, 230, 74]]);
-        assert_eq!(plain(15), [[0, 0, 230, 96], [0, 96, 230, 74]], "two shares");
-        assert_eq!(plain(30), [[0, 0, 128, 96], [128, 0, 102, 96], [0, 96, 128, 74], [128, 96, 102, 74]], "four");
-        assert_eq!(plain(1000).len(), 4, "none lower than half of the rows");
+    fn rows_are_shared_evenly_where_that_is_worth_it() {
+        let mut out = vec![0.0; 410 * 50];
+        let mut plain =
+            |rows: usize, inner| bands(Target::Plain(row_major_mut(&mut out[..rows * 50], [rows, 50], 50)), inner);
+        assert_eq!(plain(410, 1), [[0, 0, 410, 50]], "no two shares");
+        assert_eq!(plain(410, 100), [[0, 0, 112, 50], [112, 0, 112, 50], [224, 0, 96, 50], [320, 0, 90, 50]]);
+        assert_eq!(plain(60, 1000), [[0, 0, 32, 50], [32, 0, 28, 50]]);
+        assert_eq!(plain(47, 1000), [[0, 0, 47, 50]], "too low");
     }
 
     #[test]
-    fn symmetric_parts_begin_at_the_diagonal() {
-        let mut out = vec![0.0; 200 * 200];
-        let mut symmetric = |inner| parts(Target::Symmetric(row_major_mut(&mut out, [200, 200], 200)), 96, inner);
-        assert_eq!(symmetric(1), [[0, 0, 200, 96], [96, 96, 104, 96], [192, 192, 8, 8]]);
-        assert_eq!(symmetric(100), [[0, 0, 112, 96], [112, 0, 88, 96], [96, 96, 104, 96], [192, 192, 8, 8]]);
+    fn symmetric_bands_begin_at_the_diagonal() {
+        let mut out = vec![0.0; 410 * 410];
+        let mut symmetric =
+            |order: usize| bands(Target::Symmetric(row_major_mut(&mut out[..order * order], [order, order], order)), 1);
+        assert_eq!(symmetric(60), [[0, 0, 32, 60], [32, 32, 28, 28]]);
+        let heights: Vec<usize> = symmetric(410).into_iter().map(|[.., height, _]| height).collect();
+        assert_eq!(heights, [96, 80, 80, 80, 74]);
+    }
+
+    #[test]
+    fn threads_begin_at_both_ends() {
+        let mut out = vec![0.0; 400 * 50];
+        let target = Target::Plain(row_major_mut(&mut out, [400, 50], 50));
+        let mut bands = Bands { others: Some(target), count: 4, row: 0 };
+        let taken: Vec<[usize; 2]> = [true, false, true, true]
+            .into_iter()
+            .map(|last| bands.take(last).map(|band| [band.start[0], band.out.nrows()]).unwrap())
+            .collect();
+        assert_eq!(taken, [[288, 112], [0, 96], [192, 96], [96, 96]]);
+        assert!(bands.take(true).is_none());
     }
 }

@@ -4,13 +4,15 @@
 //! runtime's `Gemm` knows no symmetric product and no part of a matrix, and puts both operands into its own order at every
 //! call.
 
+use std::ops::Range;
+
 use faer::linalg::matmul::matmul;
 use faer::reborrow::ReborrowMut;
-use faer::{Accum, MatRef, Par};
+use faer::{Accum, MatRef, Par, unzip, zip};
 
 use super::dots::LongRows;
 use super::matrix::{RowMajorMut, row_major_mut};
-use super::parts::{Part, TILE, Target};
+use super::parts::{TILE, Target};
 use super::{Matrix, Scalar};
 
 /// Why the host could not multiply, or run what it was given.
@@ -48,12 +50,16 @@ pub trait Products<T>: Threads {
 /// rounded with each of these parts, and parts that are small beside it are lost.
 pub const TERMS_BESIDE_ADDEND: usize = 256;
 
-/// Columns of a strip: what kernels compute at a time, four to six registers of float, so that none is left over.
-const WIDTHS: [usize; 3] = [96, 80, 64];
+/// Columns of a strip, at most: six registers of float, what kernels compute at a time.
+const WIDE: usize = 96;
 
-/// Columns of a strip of a symmetric product, of which what lies above the diagonal is computed for nothing: at least and at
-/// most.
-const SYMMETRIC_WIDTHS: [usize; 2] = [48, 96];
+/// Columns of a strip of rows from [`LONG`] on that are sums of at most [`FEW`] terms: memory takes as long to write these as kernels to
+/// compute them, and is quicker with longer runs.
+const LONG_WIDE: usize = 480;
+
+const LONG: usize = 1024;
+
+const FEW: usize = 200;
 
 /// Terms that are added up before their sum is added to the result, at most: what kernels need of the operands for so many
 /// stays in the caches, and where terms are equal, as of equal rows, fewer equal rounding errors come together.
@@ -82,54 +88,77 @@ pub(super) fn multiply<T: Scalar>(
     if let Target::Symmetric(_) = target
         && let Some(rows) = LongRows::of(left, right)
     {
-        // Narrow strips, of which there are enough for threads: dot products bring nothing into another order for each.
-        return target.compute(TILE, inner, threads, |part| {
-            rows.multiply_lower(part.out.rb_mut(), part.start, accum, alpha);
+        // Low bands, of which there are enough for threads: dot products bring nothing into another order for each.
+        return target.compute_bands(left.nrows().div_ceil(TILE), inner, threads, |band| {
+            rows.multiply_upper(band.out.rb_mut(), band.start, accum, alpha);
         });
     }
-    let width = strip_width(&target);
-    target.compute(width, inner, threads, |part| multiply_part(part, accum, [left, right], alpha))
-}
-
-/// Writes left·right plus what `begin` writes into each part of `out`, of which it is given the first row and column.
-pub(super) fn multiply_onto<T: Scalar>(
-    out: RowMajorMut<'_, T>,
-    begin: impl Fn(RowMajorMut<'_, T>, [usize; 2]) + Sync,
-    operands: [MatRef<'_, T>; 2],
-    threads: &impl Threads,
-) -> Result<(), ProductError> {
-    let target = Target::Plain(out);
-    let width = strip_width(&target);
-    target.compute(width, operands[0].ncols(), threads, |part| {
-        begin(part.out.rb_mut(), part.start);
-        multiply_part(part, Accum::Add, operands, T::from_f64(1.0));
+    target.compute(inner, threads, |band| {
+        let [row, col] = band.start;
+        let operands = [left.subrows(row, band.out.nrows()), right.subcols(col, band.out.ncols())];
+        multiply_here(band.out.rb_mut(), accum, operands, alpha);
     })
 }
 
-/// Columns of a strip for `faer`'s kernels.
-fn strip_width<T: Scalar>(target: &Target<'_, T>) -> usize {
-    let [_, cols] = target.shape();
-    match target {
-        Target::Plain(_) | Target::Reflected(..) => {
-            WIDTHS.into_iter().min_by_key(|width| cols.next_multiple_of(*width)).unwrap_or(cols)
-        }
-        Target::Symmetric(_) => {
-            let [least, most] = SYMMETRIC_WIDTHS;
-            cols.div_ceil(4).next_multiple_of(TILE).clamp(least, most)
-        }
-    }
+/// Writes left·right plus what `begin` writes into each band of `out`, of which it is given the first row.
+pub(super) fn multiply_onto<T: Scalar>(
+    out: RowMajorMut<'_, T>,
+    begin: impl Fn(RowMajorMut<'_, T>, usize) + Sync,
+    [left, right]: [MatRef<'_, T>; 2],
+    threads: &impl Threads,
+) -> Result<(), ProductError> {
+    Target::Plain(out).compute(left.ncols(), threads, |band| {
+        let [row, _] = band.start;
+        begin(band.out.rb_mut(), row);
+        let left = left.subrows(row, band.out.nrows());
+        multiply_here(band.out.rb_mut(), Accum::Add, [left, right], T::from_f64(1.0));
+    })
 }
 
-fn multiply_part<T: Scalar>(part: &mut Part<'_, T>, mut accum: Accum, [left, right]: [MatRef<'_, T>; 2], alpha: T) {
-    let (out, [row, col]) = (&mut part.out, part.start);
-    let (left, right) = (left.subrows(row, out.nrows()), right.subcols(col, out.ncols()));
-    let inner = left.ncols();
+/// Writes left·right + addend, where `left` gives some rows of the left operand: to the thread that multiplies them, once.
+pub(super) fn multiply_added<'a, T: Scalar>(
+    out: RowMajorMut<'_, T>,
+    left: impl Fn(Range<usize>) -> MatRef<'a, T> + Sync,
+    right: MatRef<'_, T>,
+    addend: Option<MatRef<'_, T>>,
+    threads: &impl Threads,
+) -> Result<(), ProductError> {
+    Target::Plain(out).compute(right.nrows(), threads, |band| {
+        let ([row, _], rows) = (band.start, band.out.nrows());
+        let left = left(row..row + rows);
+        multiply_here(band.out.rb_mut(), Accum::Replace, [left, right], T::from_f64(1.0));
+        if let Some(addend) = addend {
+            zip!(band.out.rb_mut(), addend.subrows(row, rows)).for_each(|unzip!(out, addend)| *out += *addend);
+        }
+    })
+}
+
+/// As [`multiply`], on the calling thread.
+pub(super) fn multiply_here<T: Scalar>(
+    out: RowMajorMut<'_, T>,
+    accum: Accum,
+    [left, right]: [MatRef<'_, T>; 2],
+    alpha: T,
+) {
+    let (cols, inner) = (out.ncols(), left.ncols());
+    let width = if inner <= FEW && cols >= LONG {
+        LONG_WIDE
+    } else {
+        cols.div_ceil(cols.div_ceil(WIDE)).next_multiple_of(TILE)
+    };
     let terms = inner.div_ceil(inner.div_ceil(TERMS));
-    for first in (0..inner).step_by(terms) {
-        let terms = terms.min(inner - first);
-        let (left, right) = (left.subcols(first, terms), right.subrows(first, terms));
-        matmul(out.rb_mut(), accum, left, right, alpha, Par::Seq);
-        accum = Accum::Add;
+    let (mut others, mut col) = (out, 0);
+    while others.ncols() > 0 {
+        let width = width.min(others.ncols());
+        let (mut strip, right_of_strip) = others.split_at_col_mut(width);
+        let mut accum = accum;
+        for first in (0..inner).step_by(terms) {
+            let terms = terms.min(inner - first);
+            let operands = (left.subcols(first, terms), right.submatrix(first, col, terms, width));
+            matmul(strip.rb_mut(), accum, operands.0, operands.1, alpha, Par::Seq);
+            accum = Accum::Add;
+        }
+        (others, col) = (right_of_strip, col + width);
     }
 }
 
@@ -203,11 +232,11 @@ mod tests {
         for ([rows, inner, cols], shares) in [
             ([3, 5, 2], 0),
             ([40, 300, 30], 0),
-            ([130, 70, 90], 0),
-            ([90, 70, 130], 2),
+            ([130, 70, 90], 2),
+            ([90, 20, 130], 0),
             ([250, 70, 90], 2),
-            ([400, 90, 401], 12),
-            ([60, 80, 1700], 12),
+            ([400, 90, 401], 4),
+            ([60, 80, 1700], 2),
         ] {
             let left: Vec<f64> = (0..rows * inner).map(element).collect();
             let right: Vec<f64> = (0..inner * cols).map(element).collect();
@@ -242,9 +271,9 @@ mod tests {
         let mut expected = vec![f64::NAN; rows * cols];
         plain::Plain.multiply(a, b, None, &mut expected).unwrap();
         expected.iter_mut().enumerate().for_each(|(index, expected)| *expected += index as f64);
-        let begin = |mut out: RowMajorMut<'_, f64>, [row, col]: [usize; 2]| {
+        let begin = |mut out: RowMajorMut<'_, f64>, row: usize| {
             for index in 0..out.nrows() {
-                let first = (row + index) * cols + col;
+                let first = (row + index) * cols;
                 for (col, out) in out.rb_mut().row_mut(index).as_slice_mut().iter_mut().enumerate() {
                     *out = (first + col) as f64;
                 }
@@ -257,6 +286,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_added_is_added_once() {
+        let [rows, inner, cols] = [410, 30, 170];
+        let left: Vec<f64> = (0..inner * rows).map(element).collect();
+        let right: Vec<f64> = (0..inner * cols).map(element).collect();
+        let (a, b) = (Matrix::new(&left, inner, rows).t(), Matrix::new(&right, inner, cols));
+        let addend: Vec<f64> = (0..rows * cols).map(|index| index as f64).collect();
+        let mut expected = vec![f64::NAN; rows * cols];
+        plain::Plain.multiply(a, b, Some(&addend), &mut expected).unwrap();
+        let asked = AtomicUsize::new(0);
+        let left = |rows: Range<usize>| {
+            asked.fetch_add(rows.len(), Ordering::Relaxed);
+            a.view().subrows(rows.start, rows.len())
+        };
+        let mut out = vec![f64::NAN; rows * cols];
+        let target = row_major_mut(&mut out, [rows, cols], cols);
+        let addend = Some(Matrix::new(&addend, rows, cols).view());
+        multiply_added(target, left, b.view(), addend, &Counting::default()).unwrap();
+        assert_eq!(out, expected);
+        assert_eq!(asked.into_inner(), rows);
+    }
+
+    #[test]
     fn half_of_the_parts_are_the_symmetric_product() {
         // Order, inner size, and how many threads that is for, as rows and as columns of the memory.
         for ([order, inner], shares) in [
@@ -266,7 +317,7 @@ mod tests {
             ([100, 99], [0, 0]),
             ([130, 110], [3, 3]),
             ([160, 300], [10, 4]),
-            ([301, 100], [12, 12]),
+            ([301, 100], [4, 4]),
         ] {
             let stored: Vec<f64> = (0..order * inner).map(element).collect();
             let layouts = [Matrix::new(&stored, order, inner), Matrix::new(&stored, inner, order).t()];
