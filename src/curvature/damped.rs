@@ -6,15 +6,17 @@
 //! I + s·x xᵀ at worst, and by ‖V‖·‖x‖/‖V x‖, where V is the inverse, as a rule. Beyond [`Limits`] all of it is done in
 //! double precision.
 
-use faer::reborrow::ReborrowMut;
-use faer::{Accum, MatRef, RowRef};
+use faer::Accum;
 
-use super::matrix::{RowMajorMut, row_major_mut};
+use super::factors::Factors;
+use super::inverse::{Explicit, Inverse};
+use super::matrix::row_major_mut;
 use super::parts::Target;
-use super::products::{Threads, multiply, multiply_here, multiply_onto, write_product};
+use super::products::{Threads, multiply, write_product};
 use super::scalar::Limits;
-use super::spd::{Breakdown, Inverter, resized};
-use super::{Error, Matrix, ProductError, Scalar};
+use super::spd::{Breakdown, Damped, Inverter, resized};
+use super::sweep;
+use super::{Error, Matrix, Scalar};
 
 /// Columns that are widened at a time: such a panel of a usual batch stays in the cache.
 pub(super) const PANEL: usize = 512;
@@ -42,7 +44,7 @@ impl Damping {
 /// In which precision [`Damper::prepare`] computed the inverse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Prepared {
-    /// In that of the elements: see [`Damper::narrow_inverse`].
+    /// In that of the elements: see [`Damper::narrow_inverse`] and [`Damper::explicit_inverse`].
     Narrow,
     /// In double, to be multiplied in double: see [`Damper::wide_product`].
     Wide,
@@ -50,96 +52,11 @@ pub(super) enum Prepared {
     NotFinite,
 }
 
-/// A symmetric inverse in the precision of the elements.
-#[derive(Clone, Copy)]
-pub(super) struct NarrowInverse<'a, T> {
-    matrix: Matrix<'a, T>,
-    /// What belongs on its diagonal, where zeros are then: see [`ALIKE`].
-    diagonal: Option<&'a [T]>,
-}
-
-impl<'a, T: Scalar> NarrowInverse<'a, T> {
-    /// Writes the inverse times `y`.
-    pub(super) fn times(&self, y: Matrix<'_, T>, threads: &impl Threads, out: &mut [T]) -> Result<(), ProductError> {
-        self.write([self.matrix, y], y, |diagonal, row| std::iter::repeat(&diagonal[row]), threads, out)
-    }
-
-    /// Writes `y` times the inverse.
-    pub(super) fn after(&self, y: Matrix<'_, T>, threads: &impl Threads, out: &mut [T]) -> Result<(), ProductError> {
-        self.write([y, self.matrix], y, |diagonal, _| diagonal, threads, out)
-    }
-
-    /// Writes the inverse times `y`, on the calling thread.
-    pub(super) fn times_here(&self, y: MatRef<'_, T>, mut out: RowMajorMut<'_, T>) {
-        let mut accum = Accum::Replace;
-        if let Some(diagonal) = self.diagonal {
-            write_rows(y, |row| std::iter::repeat(&diagonal[row]), out.rb_mut(), 0);
-            accum = Accum::Add;
-        }
-        multiply_here(out, accum, [self.matrix.view(), y], T::from_f64(1.0));
-    }
-
-    /// Writes `y` times the inverse, or the transpose of that.
-    pub(super) fn write_after(
-        &self,
-        y: Matrix<'_, T>,
-        transpose: bool,
-        threads: &impl Threads,
-        out: &mut [T],
-    ) -> Result<(), ProductError> {
-        if transpose { self.times(y.t(), threads, out) } else { self.after(y, threads, out) }
-    }
-
-    /// Writes the product of two operands, the matrix and `y`, with what the elements of the diagonal make of `y`: those that
-    /// `factors` gives for a row of it.
-    fn write<F: IntoIterator<Item = &'a T>>(
-        &self,
-        [left, right]: [Matrix<'_, T>; 2],
-        y: Matrix<'_, T>,
-        factors: impl Fn(&'a [T], usize) -> F + Sync,
-        threads: &impl Threads,
-        out: &mut [T],
-    ) -> Result<(), ProductError> {
-        let Some(diagonal) = self.diagonal else {
-            return write_product(left, right, threads, out);
-        };
-        let (out, y) = (row_major_mut(out, [y.rows(), y.cols()], y.cols()), y.view());
-        let begin = |out: RowMajorMut<'_, T>, first: usize| write_rows(y, |row| factors(diagonal, row), out, first);
-        multiply_onto(out, begin, [left.view(), right.view()], threads)
-    }
-}
-
-/// Writes the elements of rows of `y`, from one on, each times one of the factors for its row.
-fn write_rows<'a, T: Scalar, F: IntoIterator<Item = &'a T>>(
-    y: MatRef<'_, T>,
-    factors: impl Fn(usize) -> F,
-    mut out: RowMajorMut<'_, T>,
-    first: usize,
-) {
-    for row in 0..out.nrows() {
-        write_products(y.row(first + row), factors(first + row), out.rb_mut().row_mut(row).as_slice_mut());
-    }
-}
-
-/// Writes each element of a row times a factor.
-fn write_products<'a, T: Scalar>(row: RowRef<'_, T>, factors: impl IntoIterator<Item = &'a T>, out: &mut [T]) {
-    match row.try_as_row_major() {
-        Some(row) => {
-            for ((out, element), factor) in out.iter_mut().zip(row.as_slice()).zip(factors) {
-                *out = *factor * *element;
-            }
-        }
-        None => {
-            for ((out, element), factor) in out.iter_mut().zip(row.iter()).zip(factors) {
-                *out = *factor * *element;
-            }
-        }
-    }
-}
-
 /// Buffers for one damped inverse; they only ever grow.
 pub(super) struct Damper<T> {
     narrow: Inverter<T>,
+    /// If the narrow matrix holds factors, not an inverse: what the inverse is to be multiplied by.
+    factored: Option<T>,
     /// Of the narrow inverse above order [`ALIKE`].
     diagonal: Vec<T>,
     wide: Inverter<f64>,
@@ -152,6 +69,7 @@ impl<T: Scalar> Default for Damper<T> {
     fn default() -> Self {
         Self {
             narrow: Inverter::default(),
+            factored: None,
             diagonal: Vec::new(),
             wide: Inverter::default(),
             panel: Vec::new(),
@@ -173,15 +91,8 @@ impl<T: Scalar> Damper<T> {
     ) -> Result<Prepared, Error> {
         let order = x.rows();
         if let Some(limits) = limits
-            && self.prepare_narrow(x, damping, limits, threads)?
+            && self.prepare_narrow(x, damping, alpha, limits, threads)?
         {
-            self.narrow.scale(order, alpha);
-            if order > ALIKE {
-                let diagonal = self.narrow.matrix_mut(order).iter_mut().step_by(order + 1);
-                for (kept, element) in resized(&mut self.diagonal, order).iter_mut().zip(diagonal) {
-                    *kept = std::mem::take(element);
-                }
-            }
             return Ok(Prepared::Narrow);
         }
         self.gram_in_double(x, damping.scale(), threads)?;
@@ -202,6 +113,7 @@ impl<T: Scalar> Damper<T> {
         &mut self,
         x: Matrix<'_, T>,
         damping: Damping,
+        alpha: f64,
         limits: Limits,
         threads: &impl Threads,
     ) -> Result<bool, Error> {
@@ -209,38 +121,65 @@ impl<T: Scalar> Damper<T> {
         let gram = row_major_mut(self.narrow.matrix_mut(order), [order; 2], order);
         let operands = [x.view(), x.view().transpose()];
         multiply(Target::Symmetric(gram), Accum::Replace, operands, T::from_f64(damping.scale()), threads)?;
-        match self.invert_narrow(order, limits, threads) {
+        match self.invert_narrow(order, alpha, limits, threads) {
             Ok(is_accurate) => Ok(is_accurate),
             Err(Breakdown::NotFinite | Breakdown::Pivot(_)) => Ok(false),
             Err(Breakdown::Product(error)) => Err(error.into()),
         }
     }
 
-    /// From the scaled Gram matrix to the inverse, and whether that is accurate enough.
-    fn invert_narrow(&mut self, order: usize, limits: Limits, threads: &impl Threads) -> Result<bool, Breakdown> {
+    /// From the scaled Gram matrix to the inverse times alpha, and whether that is accurate enough.
+    fn invert_narrow(
+        &mut self,
+        order: usize,
+        alpha: f64,
+        limits: Limits,
+        threads: &impl Threads,
+    ) -> Result<bool, Breakdown> {
         let damped = self.narrow.damp(order)?;
+        let is_factored = order > sweep::LARGEST && damped.norm <= limits.substitution;
+        self.factored = is_factored.then(|| T::from_f64(alpha));
+        if is_factored {
+            self.narrow.factorise(order, threads)?;
+            return Ok(true);
+        }
         let is_inverted_in_double = damped.norm > limits.norm;
         if is_inverted_in_double {
             self.invert_in_double(order, threads)?;
         } else {
             self.narrow.invert_quickly(order, threads)?;
         }
+        if !self.is_accurate(order, damped, is_inverted_in_double, limits) {
+            return Ok(false);
+        }
+        self.narrow.scale(order, alpha);
+        if order > ALIKE {
+            let diagonal = self.narrow.matrix_mut(order).iter_mut().step_by(order + 1);
+            for (kept, element) in resized(&mut self.diagonal, order).iter_mut().zip(diagonal) {
+                *kept = std::mem::take(element);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the inverse of a matrix of which this is known is accurate enough.
+    fn is_accurate(&mut self, order: usize, damped: Damped, is_inverted_in_double: bool, limits: Limits) -> bool {
         // Found by measuring groups of equal rows and features at orders up to 1,024.
         let tolerable = if order > ALIKE { 0.45 * limits.magnification } else { limits.magnification };
         // As the norm of the inverse is one at most, that of the damped matrix bounds the condition number.
         if damped.norm <= tolerable.min(limits.condition) {
-            return Ok(true);
+            return true;
         }
         let remainder = if is_inverted_in_double { self.wide.remainder(order) } else { self.narrow.remainder(order) };
         let magnification = (damped.trace / remainder).sqrt();
         if damped.norm <= limits.condition && magnification <= tolerable {
-            return Ok(true);
+            return true;
         }
         let norm = if is_inverted_in_double { self.wide.norm(order) } else { self.narrow.norm(order) };
         let condition = norm * damped.norm;
         // Where rounding leaves nothing of the remainder, the condition number still is a bound.
         let magnification = (norm * magnification).min(condition);
-        Ok(condition <= limits.condition && magnification <= tolerable)
+        condition <= limits.condition && magnification <= tolerable
     }
 
     fn invert_in_double(&mut self, order: usize, threads: &impl Threads) -> Result<(), Breakdown> {
@@ -253,8 +192,17 @@ impl<T: Scalar> Damper<T> {
     }
 
     /// The inverse after [`Prepared::Narrow`].
-    pub(super) fn narrow_inverse(&self, order: usize) -> NarrowInverse<'_, T> {
-        NarrowInverse { matrix: self.narrow.matrix(order), diagonal: (order > ALIKE).then(|| &self.diagonal[..order]) }
+    pub(super) fn narrow_inverse(&self, order: usize) -> Inverse<'_, T> {
+        match self.factored {
+            Some(alpha) => Inverse::Factors(Factors::of(self.narrow.matrix(order).data(), order), alpha),
+            None => Inverse::Explicit(self.explicit_inverse(order)),
+        }
+    }
+
+    /// The inverse after [`Prepared::Narrow`] with limits that allow no substitution.
+    pub(super) fn explicit_inverse(&self, order: usize) -> Explicit<'_, T> {
+        assert!(self.factored.is_none(), "limits that allow no substitution");
+        Explicit { matrix: self.narrow.matrix(order), diagonal: (order > ALIKE).then(|| &self.diagonal[..order]) }
     }
 
     /// The inverse after [`Prepared::Wide`].

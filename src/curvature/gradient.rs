@@ -1,15 +1,14 @@
 //! The conditioned gradient of one layer.
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
-
-use faer::MatRef;
 
 use super::cost::{Form, LayerShape};
-use super::damped::{Damper, Damping, NarrowInverse, Prepared};
+use super::damped::{Damper, Damping, Prepared};
+use super::inverse::Inverse;
 use super::matrix::row_major_mut;
 use super::products::{TERMS_BESIDE_ADDEND, Threads, multiply_added};
 use super::sampled::{self, Conditioned, Sampled};
+use super::scalar::Limits;
 use super::spd::resized;
 use super::{Error, Matrix, ProductError, Products, Scalar};
 
@@ -49,12 +48,19 @@ pub struct Workspace<T> {
 
 struct InputWorkspace<T> {
     damper: Damper<T>,
+    buffers: Buffers<T>,
+}
+
+struct Buffers<T> {
     conditioned: Vec<T>,
+    /// Of the inverse, for what it is multiplied by some columns at a time.
+    columns: Vec<T>,
 }
 
 impl<T: Scalar> Default for Workspace<T> {
     fn default() -> Self {
-        let inputs = InputWorkspace { damper: Damper::default(), conditioned: Vec::new() };
+        let buffers = Buffers { conditioned: Vec::new(), columns: Vec::new() };
+        let inputs = InputWorkspace { damper: Damper::default(), buffers };
         Self { sampled: sampled::Workspace::default(), inputs, pending: Vec::new() }
     }
 }
@@ -153,8 +159,9 @@ where
     let x = if form == Form::Samples { a } else { a.t() };
     let order = x.rows();
     let damping = Damping { lambda: layer.lambda, rows: shape.rows };
-    let InputWorkspace { damper, conditioned } = workspace;
-    let prepared = damper.prepare(x, damping, layer.alpha, T::LIMITS, &*products)?;
+    let InputWorkspace { damper, buffers } = workspace;
+    let limits = if form == Form::Samples { T::LIMITS } else { T::LIMITS.map(Limits::of_last_products) };
+    let prepared = damper.prepare(x, damping, layer.alpha, limits, &*products)?;
 
     // dW as a product of two matrices, of which the dearer one to condition is left as it is.
     let (rows, cols) = (shape.rows, shape.in_features);
@@ -166,18 +173,18 @@ where
         (Prepared::Wide, Form::Samples) => (g.t(), damper.wide_product(x, &*products)?),
         (Prepared::Wide, _) => (g.t(), damper.wide_product(x, &*products)?.t()),
         (Prepared::Narrow, Form::Samples) => {
-            return Ok(write_by_samples(layer, &damper.narrow_inverse(order), conditioned, &*products, out)?);
+            return Ok(write_by_samples(layer, &damper.narrow_inverse(order), buffers, &*products, out)?);
         }
         (Prepared::Narrow, _) if rows <= g.cols() && form != Form::Kronecker => {
-            let buffer = resized(conditioned, rows * cols);
-            damper.narrow_inverse(order).after(a, &*products, buffer)?;
+            let buffer = resized(&mut buffers.conditioned, rows * cols);
+            damper.explicit_inverse(order).after(a, &*products, buffer)?;
             (g.t(), Matrix::new(buffer, rows, cols))
         }
         (Prepared::Narrow, _) => {
-            let buffer = resized(conditioned, g.cols() * cols);
+            let buffer = resized(&mut buffers.conditioned, g.cols() * cols);
             products.multiply(g.t(), a, None, buffer)?;
             let product = Matrix::new(buffer, g.cols(), cols);
-            damper.narrow_inverse(order).write_after(product, layer.transpose_output, &*products, out)?;
+            damper.explicit_inverse(order).write_after(product, layer.transpose_output, &*products, out)?;
             add(layer.addend, out);
             return Ok(());
         }
@@ -188,8 +195,8 @@ where
 /// Writes gᵀ V a, or its transpose, plus what the layer adds to that, where V is the inverse for its samples.
 fn write_by_samples<T: Scalar>(
     layer: &Layer<'_, T>,
-    inverse: &NarrowInverse<'_, T>,
-    buffer: &mut Vec<T>,
+    inverse: &Inverse<'_, T>,
+    buffers: &mut Buffers<T>,
     threads: &impl Threads,
     out: &mut [T],
 ) -> Result<(), ProductError> {
@@ -200,40 +207,14 @@ fn write_by_samples<T: Scalar>(
     let out = row_major_mut(out, [rows, cols], cols);
     let addend = layer.addend.map(|addend| Matrix::new(addend, rows, cols).view());
     if rows <= cols {
-        let pieces = Pieces::of(resized(buffer, samples * rows));
-        let conditioned = |rows: Range<usize>| {
-            let width = rows.len();
-            let piece = pieces.take(samples * width);
-            let columns = above.view().subcols(rows.start, width);
-            inverse.times_here(columns, row_major_mut(piece, [samples, width], width));
-            MatRef::from_row_major_slice(piece, samples, width).transpose()
-        };
-        return multiply_added(out, conditioned, beside.view(), addend, threads);
+        let columns = inverse.columns([samples, rows], &mut buffers.columns);
+        let left = |rows: Range<usize>| columns.times(above.view().subcols(rows.start, rows.len())).transpose();
+        return multiply_added(out, left, beside.view(), addend, threads);
     }
-    let conditioned = resized(buffer, samples * cols);
-    inverse.times(beside, threads, conditioned)?;
+    let conditioned = resized(&mut buffers.conditioned, samples * cols);
+    inverse.times(beside, &mut buffers.columns, threads, conditioned)?;
     let left = |rows: Range<usize>| above.view().subcols(rows.start, rows.len()).transpose();
     multiply_added(out, left, Matrix::new(conditioned, samples, cols).view(), addend, threads)
-}
-
-/// A buffer that threads take pieces of.
-struct Pieces<'a, T>(Mutex<&'a mut [T]>);
-
-impl<'a, T> Pieces<'a, T> {
-    fn of(buffer: &'a mut [T]) -> Self {
-        Self(Mutex::new(buffer))
-    }
-
-    /// The next piece.
-    ///
-    /// # Panics
-    /// If there are not so many elements left.
-    fn take(&self, len: usize) -> &'a mut [T] {
-        let mut others = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (piece, left) = std::mem::take(&mut *others).split_at_mut(len);
-        *others = left;
-        piece
-    }
 }
 
 /// `left * right`, or its transpose, in `out`, and what the layer adds to that.

@@ -20,9 +20,11 @@ mod cholesky;
 pub mod cost;
 mod damped;
 mod dots;
+mod factors;
 mod gradient;
 #[cfg(test)]
 mod identities;
+mod inverse;
 mod matrix;
 mod parts;
 mod products;

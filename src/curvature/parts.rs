@@ -95,6 +95,28 @@ impl<'a, T: Scalar> Target<'a, T> {
     }
 }
 
+/// Writes `out` in strips of so many columns with `write`, which is given the first of them.
+pub(super) fn for_each_strip<'a, T: Scalar>(
+    out: RowMajorMut<'a, T>,
+    width: usize,
+    threads: &impl Threads,
+    write: impl Fn(usize, RowMajorMut<'a, T>) + Sync,
+) -> Result<(), ProductError> {
+    let strips = out.ncols().div_ceil(width);
+    let others = Mutex::new((0, Some(out)));
+    threads.for_each(strips, &|_| {
+        let (col, strip) = {
+            let mut others = others.lock().unwrap_or_else(PoisonError::into_inner);
+            let (col, out) = (others.0, others.1.take().expect("as many strips as calls"));
+            let width = width.min(out.ncols());
+            let (strip, right) = out.split_at_col_mut(width);
+            *others = (col + width, Some(right));
+            (col, strip)
+        };
+        write(col, strip);
+    })
+}
+
 /// Bands that are left to be computed.
 struct Bands<'a, T> {
     others: Option<Target<'a, T>>,
@@ -182,7 +204,7 @@ fn reflect_block<T: Scalar>(block: RowMajorMut<'_, T>) {
 }
 
 /// Writes the transpose of a matrix. Tile by tile, because what is written next lies a row away.
-fn write_transpose<T: Scalar>(source: RowMajor<'_, T>, mut target: RowMajorMut<'_, T>) {
+pub(super) fn write_transpose<T: Scalar>(source: RowMajor<'_, T>, mut target: RowMajorMut<'_, T>) {
     let (rows, cols) = (source.nrows(), source.ncols());
     for (row, col) in (0..rows).step_by(TILE).flat_map(|row| (0..cols).step_by(TILE).map(move |col| (row, col))) {
         if row + TILE <= rows && col + TILE <= cols {

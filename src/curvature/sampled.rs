@@ -7,7 +7,8 @@
 use faer::{Accum, unzip, zip};
 
 use super::cost::Form;
-use super::damped::{Damper, Damping, NarrowInverse, PANEL, Prepared, narrow_columns};
+use super::damped::{Damper, Damping, PANEL, Prepared, narrow_columns};
+use super::inverse::Explicit;
 use super::matrix::row_major_mut;
 use super::parts::Target;
 use super::products::{Threads, multiply, write_product};
@@ -29,7 +30,7 @@ pub(super) enum Conditioned<'b, T> {
     /// g (I_m + s·ḡᵀḡ)⁻¹, b×m.
     Gradients(Matrix<'b, T>),
     /// (I_m + s·ḡᵀḡ)⁻¹, m×m, for the caller to multiply into the product with the inputs.
-    Pending(NarrowInverse<'b, T>),
+    Pending(Explicit<'b, T>),
     /// ḡ has a NaN or an infinity.
     NotFinite,
 }
@@ -92,11 +93,11 @@ impl<T: Scalar> Workspace<T> {
                 Matrix::new(&self.conditioned[..rows * cols], rows, cols)
             }
             (Prepared::Narrow, _) if defer => {
-                return Ok(Conditioned::Pending(self.damper.narrow_inverse(order)));
+                return Ok(Conditioned::Pending(self.damper.explicit_inverse(order)));
             }
             (Prepared::Narrow, _) => {
                 let conditioned = resized(&mut self.conditioned, rows * cols);
-                self.damper.narrow_inverse(order).after(g, threads, conditioned)?;
+                self.damper.explicit_inverse(order).after(g, threads, conditioned)?;
                 Matrix::new(conditioned, rows, cols)
             }
             (Prepared::Wide, _) => self.damper.wide_product(g.t(), threads)?.t(),
@@ -116,7 +117,7 @@ impl<T: Scalar> Workspace<T> {
         write_product(g, g_bar.t(), threads, overlaps)?;
         let overlaps = Matrix::new(overlaps, rows, order);
         let weighted = resized(&mut self.weighted, rows * order);
-        self.damper.narrow_inverse(order).after(overlaps, threads, weighted)?;
+        self.damper.explicit_inverse(order).after(overlaps, threads, weighted)?;
         let weighted = Matrix::new(weighted, rows, order);
         let mut conditioned = row_major_mut(resized(&mut self.conditioned, rows * cols), [rows, cols], cols);
         conditioned.copy_from(g.view());

@@ -11,13 +11,21 @@ pub struct Limits {
     pub condition: f64,
     /// Largest magnification of errors by a product with the inverse V in this precision, ‖V‖·‖x‖/‖V x‖.
     pub magnification: f64,
+    /// Largest spectral norm of a damped matrix that is factorised rather than inverted. What substitution loses grows with the
+    /// condition number, which the norm bounds.
+    pub substitution: f64,
 }
 
 impl Limits {
+    /// Limits for an inverse of which the product is the last one: what substitution loses where the matrix x is small stays there.
+    pub(super) fn of_last_products(self) -> Self {
+        Self { substitution: 0.0, ..self }
+    }
+
     /// Limits for an inverse that is multiplied by something else than the matrix x that it was made of, or of which
     /// the product is subtracted: then only the condition number bounds the magnification.
     pub(super) fn of_other_products(self) -> Self {
-        Self { condition: self.magnification, ..self }
+        Self { condition: self.magnification, substitution: 0.0, ..self }
     }
 }
 
@@ -43,7 +51,7 @@ pub trait Scalar: faer::traits::RealField + Copy + Default + Send + Sync + 'stat
 }
 
 impl Scalar for f32 {
-    const LIMITS: Option<Limits> = Some(Limits { norm: 32.0, condition: 200.0, magnification: 8.0 });
+    const LIMITS: Option<Limits> = Some(Limits { norm: 32.0, condition: 200.0, magnification: 8.0, substitution: 6.5 });
 
     fn from_f64(value: f64) -> Self {
         value as f32

@@ -4,6 +4,7 @@ use faer::reborrow::{Reborrow, ReborrowMut};
 use faer::{Accum, MatRef};
 
 use super::cholesky::Cholesky;
+use super::factors::factorise;
 use super::matrix::{RowMajorMut, row_major_mut};
 use super::parts::{TILE, Target};
 use super::products::{Threads, multiply};
@@ -75,6 +76,11 @@ impl<T: Scalar> Inverter<T> {
         let matrix = resized(&mut self.matrix, order * order);
         let solved = resized(&mut self.solved, solved_len(order));
         invert(matrix, [order, order], solved, &mut self.sweep, threads)
+    }
+
+    /// Replaces the matrix, which must be finite, by its factors.
+    pub(super) fn factorise(&mut self, order: usize, threads: &impl Threads) -> Result<(), Breakdown> {
+        factorise(resized(&mut self.matrix, order * order), order, &mut self.sweep, threads)
     }
 
     /// Of the matrix, which has become an inverse V = M⁻¹: tr(V − V²) = tr(V (M − I) V) = s·‖V x‖² in the Frobenius norm.

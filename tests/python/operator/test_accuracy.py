@@ -57,6 +57,26 @@ def test_many_equal_rows(rows):
         assert error(run(node, g, a, lambda_a=damping), expected(damping)) < 1e-5
 
 
+CONDITIONS = [1.05, 1.3, 1.6, 2, 2.5, 3, 4, 5, 6, 7, 8, 10, 20, 40]
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+@pytest.mark.parametrize("shape", [(128, 150, 400), (200, 210, 50), (400, 410, 500)])
+@pytest.mark.parametrize("seed", [1, 5, 8])
+def test_groups_of_equal_samples(seed, shape, groups):
+    """The same where rows are conditioned by substitution and where they are by an inverse, on either side of a product."""
+    rng = np.random.default_rng(seed)
+    node = session(("G", "A", "lambda_a"), form="samples")
+    b, n, m = shape
+    a = np.repeat(rng.normal(size=(groups, n)), -(-b // groups), axis=0)[:b].astype(np.float32)
+    g = rng.normal(size=(b, m)).astype(np.float32)
+    reference = Reference(a)
+    expected = reference.for_gradients(g)
+    for condition in CONDITIONS:
+        damping = np.float32(reference.s[0] ** 2 / b / (condition - 1))
+        assert error(run(node, g, a, lambda_a=damping), expected(damping)) < 1e-5, condition
+
+
 @pytest.mark.parametrize("groups", [1, 2, 4, 8])
 @pytest.mark.parametrize("features", [66, 90, 100, 256, 512])
 @pytest.mark.parametrize("seed", [1, 5, 8])
@@ -68,7 +88,7 @@ def test_groups_of_equal_features(seed, features, groups):
     g = rng.normal(size=(300, 50)).astype(np.float32)
     reference = Reference(a)
     expected = reference.for_gradients(g)
-    for condition in [1.05, 1.3, 1.6, 2, 2.5, 3, 4, 5, 6, 7, 8, 10, 20, 40]:
+    for condition in CONDITIONS:
         damping = np.float32(reference.s[0] ** 2 / 300 / (condition - 1))
         assert error(run(node, g, a, lambda_a=damping), expected(damping)) < 1e-5, condition
 
