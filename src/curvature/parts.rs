@@ -13,11 +13,15 @@ use super::{ProductError, Scalar, Threads};
 /// Flops of a share: fewer take hardly more time than it takes to hand them to a thread.
 const SHARE: usize = 500_000;
 
-/// Rows of a band, at least, where that is enough for two threads: each band brings all columns into the kernels' order.
+/// Elements of what a band's rows are computed from, unless there are bands for all threads already: it stays in the caches then.
+/// Each band brings all columns into the kernels' order, so that few are better.
+const LARGE: usize = 32_768;
+
+/// Rows of a band, at least, where that is enough for all threads.
 const HIGH: usize = 96;
 
 /// Rows of a band, at least.
-const LOW: usize = 24;
+const LOW: usize = 30;
 
 /// Rows of a band of a symmetric result, of which what lies below the diagonal is computed for nothing: at least and at most.
 const SYMMETRIC: [usize; 2] = [48, 96];
@@ -46,8 +50,9 @@ impl<'a, T: Scalar> Target<'a, T> {
         let [rows, _] = self.shape();
         let count = match self {
             Self::Plain(_) | Self::Reflected(..) => {
-                let high_enough = (rows / HIGH).max(1).next_multiple_of(2).min(rows / LOW);
-                high_enough.min(self.flops(inner) / SHARE)
+                let for_caches = rows / (LARGE / inner).max(HIGH);
+                let for_threads = threads.most().min(rows / LOW).max(1);
+                for_caches.max(1).next_multiple_of(for_threads).min(self.flops(inner) / SHARE)
             }
             Self::Symmetric(_) => {
                 let [least, most] = SYMMETRIC;
@@ -248,12 +253,18 @@ mod tests {
     #[test]
     fn rows_are_shared_evenly_where_that_is_worth_it() {
         let mut out = vec![0.0; 410 * 50];
-        let mut plain =
-            |rows: usize, inner| bands(Target::Plain(row_major_mut(&mut out[..rows * 50], [rows, 50], 50)), inner);
-        assert_eq!(plain(410, 1), [[0, 0, 410, 50]], "no two shares");
-        assert_eq!(plain(410, 100), [[0, 0, 112, 50], [112, 0, 112, 50], [224, 0, 96, 50], [320, 0, 90, 50]]);
+        let mut plain = |rows: usize, inner: usize| {
+            bands(Target::Plain(row_major_mut(&mut out[..rows * 50], [rows, 50], 50)), inner)
+        };
+        assert_eq!(plain(410, 10), [[0, 0, 410, 50]], "no two shares");
+        assert_eq!(plain(410, 100), [[0, 0, 208, 50], [208, 0, 202, 50]], "one for each of two threads");
+        assert_eq!(
+            plain(410, 300),
+            [[0, 0, 112, 50], [112, 0, 112, 50], [224, 0, 96, 50], [320, 0, 90, 50]],
+            "as many for each"
+        );
         assert_eq!(plain(60, 1000), [[0, 0, 32, 50], [32, 0, 28, 50]]);
-        assert_eq!(plain(47, 1000), [[0, 0, 47, 50]], "too low");
+        assert_eq!(plain(59, 1000), [[0, 0, 59, 50]], "too low");
     }
 
     #[test]

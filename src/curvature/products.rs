@@ -22,6 +22,9 @@ pub struct ProductError(pub String);
 
 /// The host's threads.
 pub trait Threads {
+    /// How many there may be at most.
+    fn most(&self) -> usize;
+
     /// Calls `task` once with each index below `count`, on as many threads as the host has for it, and returns when all
     /// calls have.
     ///
@@ -170,6 +173,10 @@ pub(super) mod plain {
     pub(crate) struct Plain;
 
     impl Threads for Plain {
+        fn most(&self) -> usize {
+            2
+        }
+
         fn for_each(&self, count: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), ProductError> {
             (0..count).for_each(task);
             Ok(())
@@ -210,6 +217,10 @@ mod tests {
     struct Counting(AtomicUsize);
 
     impl Threads for Counting {
+        fn most(&self) -> usize {
+            4
+        }
+
         fn for_each(&self, count: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), ProductError> {
             self.0.store(count, Ordering::Relaxed);
             std::thread::scope(|scope| {
@@ -232,9 +243,9 @@ mod tests {
         for ([rows, inner, cols], shares) in [
             ([3, 5, 2], 0),
             ([40, 300, 30], 0),
-            ([130, 70, 90], 2),
+            ([130, 70, 90], 3),
             ([90, 20, 130], 0),
-            ([250, 70, 90], 2),
+            ([250, 70, 90], 4),
             ([400, 90, 401], 4),
             ([60, 80, 1700], 2),
         ] {

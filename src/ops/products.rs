@@ -18,6 +18,8 @@ pub(super) struct Kernels<T> {
     /// Indexed by transA + 2 transB.
     gemms: [Gemm; 4],
     memory: CpuMemory,
+    /// Those that this process may use: how many threads the session has, the runtime does not say.
+    cores: usize,
     element: PhantomData<T>,
 }
 
@@ -27,6 +29,7 @@ impl<T: Element> Kernels<T> {
         Ok(Self {
             gemms: [gemm(false, false)?, gemm(true, false)?, gemm(false, true)?, gemm(true, true)?],
             memory: CpuMemory::new(info.api())?,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
             element: PhantomData,
         })
     }
@@ -44,6 +47,10 @@ pub(super) struct RuntimeProducts<'a, T> {
 }
 
 impl<T> Threads for RuntimeProducts<'_, T> {
+    fn most(&self) -> usize {
+        self.kernels.cores
+    }
+
     fn for_each(&self, count: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), ProductError> {
         self.context.for_each(count, task).map_err(|error| ProductError(error.to_string()))
     }

@@ -8,6 +8,10 @@ use isaac::curvature::{Matrix, ProductError, Products, Scalar, Threads};
 pub(super) struct Sequential;
 
 impl Threads for Sequential {
+    fn most(&self) -> usize {
+        1
+    }
+
     fn for_each(&self, count: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), ProductError> {
         (0..count).for_each(task);
         Ok(())
