@@ -84,7 +84,7 @@ pub(super) enum Inverse<'a, T> {
 }
 
 impl<'a, T: Scalar> Inverse<'a, T> {
-    /// Writes the inverse times `y`; `buffer` only ever grows.
+    /// Writes the inverse times `y`, by way of a buffer, which only ever grows.
     pub(super) fn times(
         &self,
         y: Matrix<'_, T>,
@@ -120,7 +120,7 @@ impl<'a, T: Scalar> Inverse<'a, T> {
 /// An inverse with space for products of it.
 pub(super) struct Columns<'a, 'b, T> {
     inverse: Inverse<'a, T>,
-    /// What is left of it.
+    /// What is left of the space.
     space: Mutex<&'b mut [T]>,
 }
 

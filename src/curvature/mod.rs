@@ -10,11 +10,12 @@
 //!
 //! (Petersen et al., "ISAAC Newton: Input-based Approximate Curvature for Newton's Method", ICLR 2023; ζ is equation
 //! 20). Inverses of b×b and of n×n or m×m matrices are interchangeable by Woodbury's identity; [`cost`] counts which
-//! are cheaper for given shapes. Everything here is generic over `f32` and `f64`. The product of gradients and inputs is the
-//! host's ([`Products`]); those that condition it are shared between the host's threads. What is not a product is sequential.
+//! are cheaper for given shapes. Everything here is generic over `f32` and `f64`. Products are shared between the host's threads; the plain
+//! gradient gᵀa, where all of it is needed, is the host's own product ([`Products`]). What is not a product is sequential.
 //!
 //! Data flows through `gradient` (one layer), `sampled` (the second factor of ζ), `damped` (an inverse, in the precision
-//! that it needs), `spd` with `sweep` (quick inverses) or `cholesky` (accurate ones), and `products` with `dots` (those of long rows).
+//! that it needs), `spd` with `sweep` (quick inverses) or `cholesky` (accurate ones) or `factors` (substitution in place of an inverse),
+//! `inverse` (its products), and `products` with `parts` (for threads and caches) and `dots` (those of long rows).
 
 mod cholesky;
 pub mod cost;

@@ -1,7 +1,7 @@
 //! How the results of products are parted, for threads and for caches. Which parts there are changes nothing about the numbers.
 //!
 //! A part is a band of whole rows, and bands that follow each other go to the same thread if that can be: where two cores write
-//! what lies closely together, each takes the other's lines before they are full.
+//! what lies closely together, as strips of the same rows do, each takes the other's lines before they are full.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -13,11 +13,11 @@ use super::{ProductError, Scalar, Threads};
 /// Flops of a share: fewer take hardly more time than it takes to hand them to a thread.
 const SHARE: usize = 500_000;
 
-/// Elements of what a band's rows are computed from, unless there are bands for all threads already: it stays in the caches then.
-/// Each band brings all columns into the kernels' order, so that few are better.
+/// Elements of the left operand for a band, at most, so that they stay in the caches. Where there are bands for all threads, larger ones
+/// are better: each brings all columns of the right operand into the kernels' order.
 const LARGE: usize = 32_768;
 
-/// Rows of a band, at least, where that is enough for all threads.
+/// Rows of a band, at least, where there are bands for all threads.
 const HIGH: usize = 96;
 
 /// Rows of a band, at least.

@@ -1,8 +1,9 @@
-//! Dense products: the layer's own is the host's, those that condition it are `faer`'s, on the host's threads.
+//! Dense products: long sums over samples are the host's to compute, all else is `faer`'s, on the host's threads.
 //!
-//! What conditions a layer are small products, symmetric ones of which half is enough, and products of parts of matrices. A
-//! runtime's `Gemm` knows no symmetric product and no part of a matrix, and puts both operands into its own order at every
-//! call.
+//! What conditions a layer are small products, symmetric ones of which half is enough, and products of parts of matrices, and what
+//! follows them needs their rows where they are: in the caches of the thread that has just computed them. A runtime's `Gemm`
+//! knows none of that, and brings both operands into its own order at every call. But where that is done for a sum of a thousand terms,
+//! it is the faster one.
 
 use std::ops::Range;
 
@@ -22,7 +23,7 @@ pub struct ProductError(pub String);
 
 /// The host's threads.
 pub trait Threads {
-    /// How many there may be at most.
+    /// How many there may be, at most and at least one.
     fn most(&self) -> usize;
 
     /// Calls `task` once with each index below `count`, on as many threads as the host has for it, and returns when all
@@ -56,13 +57,15 @@ pub const TERMS_BESIDE_ADDEND: usize = 256;
 /// Columns of a strip, at most: six registers of float, what kernels compute at a time.
 const WIDE: usize = 96;
 
-/// Columns of a strip of rows from [`LONG`] on that are sums of at most [`FEW`] terms: memory takes as long to write these as kernels to
-/// compute them, and is quicker with longer runs.
-const LONG_WIDE: usize = 480;
-
+/// Columns of a row that is written in strips of [`WIDEST`], if its elements are sums of few terms: memory takes as long for them as
+/// kernels, and is quicker with longer runs.
 const LONG: usize = 1024;
 
+/// Terms of such sums, at most.
 const FEW: usize = 200;
+
+/// Five times [`WIDE`].
+const WIDEST: usize = 480;
 
 /// Terms that are added up before their sum is added to the result, at most: what kernels need of the operands for so many
 /// stays in the caches, and where terms are equal, as of equal rows, fewer equal rounding errors come together.
@@ -144,11 +147,8 @@ pub(super) fn multiply_here<T: Scalar>(
     alpha: T,
 ) {
     let (cols, inner) = (out.ncols(), left.ncols());
-    let width = if inner <= FEW && cols >= LONG {
-        LONG_WIDE
-    } else {
-        cols.div_ceil(cols.div_ceil(WIDE)).next_multiple_of(TILE)
-    };
+    let width =
+        if inner <= FEW && cols >= LONG { WIDEST } else { cols.div_ceil(cols.div_ceil(WIDE)).next_multiple_of(TILE) };
     let terms = inner.div_ceil(inner.div_ceil(TERMS));
     let (mut others, mut col) = (out, 0);
     while others.ncols() > 0 {
