@@ -151,3 +151,17 @@ def test_products_in_parts(form, threads):
     for rows, features, outputs in [(700, 300, 200), (300, 900, 400)]:
         g, a = normal(rows, outputs), np.maximum(normal(rows, features), 0)
         assert error(run(node, g, a), Reference(a)(g, np.float32(1.0))) < 1e-5
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_substitution_in_parts(transposed, threads):
+    """Layers of which the damped Gram matrix is factorised, and either operand conditioned, with a factor and an addend."""
+    attributes = dict(lambda_a=4.0, alpha=-0.5, transY=int(transposed), form="samples")
+    node = session(("G", "A", "", "", "", "C"), threads=threads, **attributes)
+    for rows, features, outputs in [(400, 400, 400), (256, 300, 700), (130, 700, 90)]:
+        g, a, c = normal(rows, outputs), normal(rows, features), normal(outputs, features)
+        expected = -0.5 * Reference(a)(g, np.float32(4.0)) + c
+        if transposed:
+            c, expected = c.T.copy(), expected.T
+        assert error(run(node, g, a, C=c), expected) < 1e-6
