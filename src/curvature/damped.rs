@@ -170,6 +170,11 @@ impl<T: Scalar> Damper<T> {
         if damped.norm <= tolerable.min(limits.condition) {
             return true;
         }
+        // With the eigenvalues σ of S the magnification is the root of Σσ / Σσ(1+σ)⁻². As (1+σ)⁻² is convex, its mean, weighted
+        // with σ, is not less than what it is at the weighted mean of σ.
+        if damped.norm <= limits.condition && 1.0 + damped.square / damped.trace <= tolerable {
+            return true;
+        }
         let remainder = if is_inverted_in_double { self.wide.remainder(order) } else { self.narrow.remainder(order) };
         let magnification = (damped.trace / remainder).sqrt();
         if damped.norm <= limits.condition && magnification <= tolerable {

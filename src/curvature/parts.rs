@@ -24,7 +24,7 @@ const HIGH: usize = 96;
 const LOW: usize = 30;
 
 /// Rows of a band of a symmetric result, of which what lies below the diagonal is computed for nothing: at least and at most.
-const SYMMETRIC: [usize; 2] = [48, 96];
+const SYMMETRIC: [usize; 2] = [48, 64];
 
 /// Rows and columns of a tile that is transposed in registers. The height of a band is a multiple of it.
 pub(super) const TILE: usize = 16;
@@ -274,7 +274,7 @@ mod tests {
             |order: usize| bands(Target::Symmetric(row_major_mut(&mut out[..order * order], [order, order], order)), 1);
         assert_eq!(symmetric(60), [[0, 0, 32, 60], [32, 32, 28, 28]]);
         let heights: Vec<usize> = symmetric(410).into_iter().map(|[.., height, _]| height).collect();
-        assert_eq!(heights, [96, 80, 80, 80, 74]);
+        assert_eq!(heights, [64, 64, 64, 64, 64, 48, 42]);
     }
 
     #[test]

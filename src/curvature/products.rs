@@ -328,7 +328,7 @@ mod tests {
             ([100, 99], [0, 0]),
             ([130, 110], [3, 3]),
             ([160, 300], [10, 4]),
-            ([301, 100], [4, 4]),
+            ([301, 100], [5, 5]),
         ] {
             let stored: Vec<f64> = (0..order * inner).map(element).collect();
             let layouts = [Matrix::new(&stored, order, inner), Matrix::new(&stored, inner, order).t()];

@@ -33,8 +33,10 @@ impl From<ProductError> for Breakdown {
 pub(super) struct Damped {
     /// Spectral norm, estimated.
     pub(super) norm: f64,
-    /// tr(M − I) = s·‖x‖² in the Frobenius norm.
+    /// tr S = s·‖x‖² in the Frobenius norm.
     pub(super) trace: f64,
+    /// ‖S‖² in the Frobenius norm, but for rounding errors of ‖M‖².
+    pub(super) square: f64,
 }
 
 /// A symmetric matrix that is damped and inverted in place; keeps its buffers from call to call.
@@ -65,8 +67,9 @@ impl<T: Scalar> Inverter<T> {
             trace += diagonal.to_f64();
             *diagonal += T::from_f64(1.0);
         }
-        let norm = self.norm(order);
-        if norm.is_finite() { Ok(Damped { norm, trace }) } else { Err(Breakdown::NotFinite) }
+        let [norm, square] = norms(&self.matrix[..order * order], order, &mut self.vectors);
+        let square = square - 2.0 * trace - order as f64;
+        if norm.is_finite() { Ok(Damped { norm, trace, square }) } else { Err(Breakdown::NotFinite) }
     }
 
     /// Replaces the matrix, which must be finite, by its inverse.
@@ -96,7 +99,8 @@ impl<T: Scalar> Inverter<T> {
 
     /// The spectral norm of the matrix, estimated.
     pub(super) fn norm(&mut self, order: usize) -> f64 {
-        spectral_norm(&self.matrix[..order * order], order, &mut self.vectors)
+        let [norm, _] = norms(&self.matrix[..order * order], order, &mut self.vectors);
+        norm
     }
 
     /// Multiplies the matrix by `factor`.
@@ -194,8 +198,8 @@ fn view<'a, T>(matrix: &'a RowMajorMut<'_, T>) -> MatRef<'a, T> {
 
 /// An estimate of the largest eigenvalue of a symmetric positive semidefinite matrix other than zero, from below, by power
 /// iteration: close when one stands out, as that of the mean does, and within a factor of two or so otherwise. Never below
-/// 1/√order of it. Infinite or NaN as soon as one element is.
-fn spectral_norm<T: Scalar>(matrix: &[T], order: usize, buffer: &mut Vec<T>) -> f64 {
+/// 1/√order of it. Infinite or NaN as soon as one element is. And the square of the Frobenius norm.
+fn norms<T: Scalar>(matrix: &[T], order: usize, buffer: &mut Vec<T>) -> [f64; 2] {
     let (vector, product) = resized(buffer, 2 * order).split_at_mut(order);
     pulp::Arch::new().dispatch(PowerIteration { matrix, vector, product })
 }
@@ -208,22 +212,23 @@ struct PowerIteration<'a, T> {
 }
 
 impl<T: Scalar> pulp::WithSimd for PowerIteration<'_, T> {
-    type Output = f64;
+    type Output = [f64; 2];
 
     #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) -> f64 {
+    fn with_simd<S: pulp::Simd>(self, _: S) -> [f64; 2] {
         let Self { matrix, vector, product } = self;
         // Any fixed vector to start from is orthogonal to some matrix's eigenvector. The longest row can't be: it is as
         // long as the eigenvalue times the largest element of the eigenvector at least. Rows are columns, whose sums are
         // made side by side.
         sum_rows(matrix, product, |_, element, sum| element.mul_add(element, sum));
+        let square = product.iter().map(|square| square.to_f64()).sum();
         let longest =
             (1..product.len()).fold(0, |longest, row| if product[row] > product[longest] { row } else { longest });
         vector.copy_from_slice(&matrix[longest * vector.len()..][..vector.len()]);
         let mut spectral = sum_of_squares(vector).sqrt();
         // Divided by infinity, nothing would be left of it.
         if !spectral.is_finite() {
-            return spectral;
+            return [spectral, square];
         }
         for _ in 0..3 {
             let scale = T::from_f64(1.0 / spectral);
@@ -232,7 +237,7 @@ impl<T: Scalar> pulp::WithSimd for PowerIteration<'_, T> {
             spectral = sum_of_squares(product).sqrt();
             vector.copy_from_slice(product);
         }
-        spectral
+        [spectral, square]
     }
 }
 
@@ -315,9 +320,10 @@ mod tests {
         let mut inverter = Inverter::<f32>::default();
         inverter.matrix_mut(order).fill(3.0);
         inverter.scale(order, 0.5);
-        let Damped { norm, trace } = inverter.damp(order).unwrap();
+        let Damped { norm, trace, square } = inverter.damp(order).unwrap();
         assert!((norm - 31.0).abs() < 0.1, "1 + 0.5·3·20, not {norm}");
         assert_eq!(trace, 30.0);
+        assert!((square - 900.0).abs() < 1e-3, "1.5²·20², not {square}");
         inverter.invert_quickly(order, &Plain).unwrap();
         let (norm, remainder) = (inverter.norm(order), inverter.remainder(order));
         assert!((0.5..=1.0 + 1e-6).contains(&norm), "1 in 19 of 20 directions, not {norm}");
