@@ -15,7 +15,7 @@ const SHARE: usize = 500_000;
 
 /// Elements of the left operand for a band, at most, so that they stay in the caches. Where there are bands for all threads, larger ones
 /// are better: each brings all columns of the right operand into the kernels' order.
-const LARGE: usize = 32_768;
+const LARGE: usize = 100_000;
 
 /// Rows of a band, at least, where there are bands for all threads.
 const HIGH: usize = 96;
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(plain(410, 10), [[0, 0, 410, 50]], "no two shares");
         assert_eq!(plain(410, 100), [[0, 0, 208, 50], [208, 0, 202, 50]], "one for each of two threads");
         assert_eq!(
-            plain(410, 300),
+            plain(410, 1000),
             [[0, 0, 112, 50], [112, 0, 112, 50], [224, 0, 96, 50], [320, 0, 90, 50]],
             "as many for each"
         );
