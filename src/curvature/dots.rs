@@ -32,10 +32,10 @@ impl<'a, T: Scalar> LongRows<'a, T> {
         (left.nrows() <= FEW && left.ncols() * size_of::<T>() >= LONG).then_some(rows)
     }
 
-    /// Replaces what is on and above the diagonal by alpha times the product, or adds that to it, in the part `out` of the
-    /// result that begins at this row and column; some of what is below the diagonal is written too.
-    pub(super) fn multiply_upper(&self, out: RowMajorMut<'_, T>, start: [usize; 2], accum: Accum, alpha: T) {
-        pulp::Arch::new().dispatch(Product { rows: self, out, start, accum, alpha });
+    /// Replaces what is on and above the diagonal by alpha times the product, or adds that to it, in the rows `out` of the
+    /// result, from the diagonal on, of which this is the first; some of what is below the diagonal is written too.
+    pub(super) fn multiply_upper(&self, out: RowMajorMut<'_, T>, first: usize, accum: Accum, alpha: T) {
+        pulp::Arch::new().dispatch(Product { rows: self, out, first, accum, alpha });
     }
 }
 
@@ -43,7 +43,7 @@ impl<'a, T: Scalar> LongRows<'a, T> {
 struct Product<'a, 'b, T> {
     rows: &'b LongRows<'a, T>,
     out: RowMajorMut<'b, T>,
-    start: [usize; 2],
+    first: usize,
     accum: Accum,
     alpha: T,
 }
@@ -53,12 +53,11 @@ impl<T: Scalar> pulp::WithSimd for Product<'_, '_, T> {
 
     #[inline(always)]
     fn with_simd<S: pulp::Simd>(self, simd: S) {
-        let Self { rows: LongRows { left, right }, mut out, start: [first_row, first_col], accum, alpha } = self;
+        let Self { rows: LongRows { left, right }, mut out, first, accum, alpha } = self;
         let (rows, cols) = (out.nrows(), out.ncols());
         for row in (0..rows).step_by(TILE) {
-            let diagonal = (first_row + row).saturating_sub(first_col);
-            for col in (diagonal - diagonal % TILE..cols).step_by(TILE) {
-                let sums = dot_products(simd, tile(*left, first_row + row), tile(*right, first_col + col));
+            for col in (row..cols).step_by(TILE) {
+                let sums = dot_products(simd, tile(*left, first + row), tile(*right, first + col));
                 for (row, sums) in (row..rows).zip(sums) {
                     for (col, sum) in (col..cols).zip(sums) {
                         match accum {
@@ -142,7 +141,7 @@ mod tests {
                 out.rb_mut().copy_from(MatRef::from_row_major_slice(start, order, order));
             }
             let rows = LongRows::of(left, right.transpose()).unwrap();
-            rows.multiply_upper(out.rb_mut(), [0, 0], accum, T::from_f64(-2.0));
+            rows.multiply_upper(out.rb_mut(), 0, accum, T::from_f64(-2.0));
             for (row, col) in (0..order).flat_map(|row| (row..order).map(move |col| (row, col))) {
                 let start = start.map_or(T::default(), |start| start[row * order + col]);
                 assert!(

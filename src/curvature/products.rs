@@ -96,7 +96,7 @@ pub(super) fn multiply<T: Scalar>(
     {
         // Low bands, of which there are enough for threads: dot products bring nothing into another order for each.
         return target.compute_bands(left.nrows().div_ceil(TILE), inner, threads, |band| {
-            rows.multiply_upper(band.out.rb_mut(), band.start, accum, alpha);
+            rows.multiply_upper(band.out.rb_mut(), band.start[0], accum, alpha);
         });
     }
     target.compute(inner, threads, |band| {

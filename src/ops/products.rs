@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
+use std::sync::LazyLock;
 
 use ort::sys;
 
@@ -13,13 +14,14 @@ use super::gemm::{Form, Gemm, Operand};
 use super::info::KernelInfo;
 use crate::curvature::{Matrix, ProductError, Products, Scalar, Threads};
 
+/// Those that this process may use: how many threads the session has, the runtime does not say.
+static CORES: LazyLock<usize> = LazyLock::new(|| std::thread::available_parallelism().map_or(1, usize::from));
+
 /// `Gemm` of one element type, for each combination of transposed operands.
 pub(super) struct Kernels<T> {
     /// Indexed by transA + 2 transB.
     gemms: [Gemm; 4],
     memory: CpuMemory,
-    /// Those that this process may use: how many threads the session has, the runtime does not say.
-    cores: usize,
     element: PhantomData<T>,
 }
 
@@ -29,7 +31,6 @@ impl<T: Element> Kernels<T> {
         Ok(Self {
             gemms: [gemm(false, false)?, gemm(true, false)?, gemm(false, true)?, gemm(true, true)?],
             memory: CpuMemory::new(info.api())?,
-            cores: std::thread::available_parallelism().map_or(1, usize::from),
             element: PhantomData,
         })
     }
@@ -48,7 +49,7 @@ pub(super) struct RuntimeProducts<'a, T> {
 
 impl<T> Threads for RuntimeProducts<'_, T> {
     fn most(&self) -> usize {
-        self.kernels.cores
+        *CORES
     }
 
     fn for_each(&self, count: usize, task: &(dyn Fn(usize) + Sync)) -> Result<(), ProductError> {
